@@ -1,0 +1,99 @@
+"""The command line of a room: paths from options, settings from params.yaml, one sentence for every refusal.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 75 resume me, 130 interrupted.
+"""
+
+import argparse
+import dataclasses
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.summary import Summary
+from stages.config import load_section
+
+RESUME_ME = 75
+
+
+class ResumeLater(Exception):
+    """Work was saved and should be started again: the process ends with code 75."""
+
+
+def main(
+    stage: str,
+    config_class: type,
+    run: Callable[..., Summary],
+    *,
+    inputs: Mapping[str, str],
+    many: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse options, load the stage's section, run it, and return the exit code.
+
+    `inputs` maps option names to their help; those in `many` take several paths. The summary's path goes to stdout as
+    JSON, all talk to stderr. With GANOPS_TRACEBACK=1 refusals show where they were raised.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=run.__doc__)
+    for name, text in inputs.items():
+        parser.add_argument(f"--{name}", type=Path, required=True, help=text, nargs="+" if name in many else None)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help=f"settings; section `{stage}` is read")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced as a whole at the end")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved settings as JSON and stop")
+    options = vars(parser.parse_args(argv))
+    try:
+        config: Any = load_section(config_class, options["params"], stage)
+        if options["dry_run"]:
+            print(json.dumps(dataclasses.asdict(config), indent=2))  # noqa: T201
+            return 0
+        pin_threads(getattr(config, "threads", None))
+        missing = [path for name in inputs for path in _paths(options[name]) if not path.exists()]
+        if missing:
+            raise ValueError(f"{missing[0]} does not exist; run the stage before this one, or `dvc repro`")
+        run(config, **{name: options[name] for name in inputs}, out=options["out"])
+    except ResumeLater as stop:
+        return _complain(stage, stop, RESUME_ME)
+    except KeyboardInterrupt:
+        return _complain(stage, "interrupted; nothing was replaced, run it again to go on", 130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("GANOPS_TRACEBACK") == "1":
+            raise
+        return _complain(stage, _sentence(error), 1)
+    print(json.dumps({"stage": stage, "summary": str(options["out"] / "summary.json")}))  # noqa: T201
+    return 0
+
+
+def pin_threads(threads: int | None) -> None:
+    """Fix the thread pools before numpy or torch load: the count changes the last bits of results.
+
+    Waiting threads sleep instead of spinning, which on shared cores is many times faster and changes no byte.
+    """
+    if threads is not None:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _paths(value: Any) -> list[Path]:
+    return value if isinstance(value, list) else [value]
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong in one line, with advice where the system's own words do not carry it."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    advice = {
+        errno.ENOSPC: "; free some space and run it again, nothing was replaced",
+        errno.EROFS: "; choose an --out that can be written",
+        errno.EACCES: "; check the permissions of that path",
+    }.get(error.errno or 0, "")
+    return f"{where}{error.strerror}{advice}"
+
+
+def _complain(stage: str, message: object, code: int) -> int:
+    print(f"{stage}: {message}", file=sys.stderr)  # noqa: T201
+    return code

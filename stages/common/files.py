@@ -1,0 +1,87 @@
+"""Files that appear whole or not at all, and the digests that name their content."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by relative POSIX path, in path order."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of all files below a folder."""
+    if path.is_dir():
+        return hashlib.sha256(json.dumps(tree_digests(path)).encode()).hexdigest()
+    return sha256_file(path)
+
+
+def to_json(value: Any) -> str:
+    """JSON text with a final newline. Raises ValueError for NaN and infinities: they are never silently written."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write beside `path`, flush to disk, then rename over it: readers see the old file or the new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`to_json` written atomically."""
+    write_atomically(path, to_json(value))
+
+
+def read_json(path: Path, *, format: int = 1) -> dict[str, Any]:
+    """A JSON object of ours. Raises ValueError where it is no JSON object or of another format version."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a JSON file of ganops: {error}") from None
+    if not isinstance(value, dict) or value.get("format") != format:
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        raise ValueError(f"{path} must be a JSON object with format {format}; found {found!r}")
+    return value
+
+
+@contextlib.contextmanager
+def output_folder(out: Path) -> Iterator[Path]:
+    """A fresh folder beside `out` that takes its place when the block ends well.
+
+    Where the block fails, or the process dies, what was at `out` is still there, whole.
+    """
+    partial, previous = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.previous")
+    if previous.exists() and not out.exists():
+        previous.replace(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if out.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            out.replace(previous)
+        partial.replace(out)
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,45 @@
+"""`summary.json`: what a stage read, wrote and found. Written last, so its presence means that the stage finished."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.common.files import digest, read_json, tree_digests, write_json
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One finished stage; digests are SHA-256, output paths are relative to the stage's folder."""
+
+    stage: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    config: dict[str, Any]
+    results: dict[str, Any]
+
+
+def write_summary(
+    work: Path, *, stage: str, config: Any, inputs: Mapping[str, Path], results: Mapping[str, Any]
+) -> Summary:
+    """Digest the inputs and all files in `work`, write `work/summary.json`, and return it."""
+    summary = Summary(
+        stage=stage,
+        inputs={name: digest(path) for name, path in inputs.items()},
+        outputs=tree_digests(work),
+        config=dataclasses.asdict(config),
+        results=dict(results),
+    )
+    write_json(work / "summary.json", {"format": FORMAT, **dataclasses.asdict(summary)})
+    return summary
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary of a stage's folder. Raises ValueError where the stage has not finished or the format differs."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no summary.json: that stage has not finished; run `dvc repro`")
+    value = read_json(path, format=FORMAT)
+    return Summary(**{field.name: value[field.name] for field in dataclasses.fields(Summary)})

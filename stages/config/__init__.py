@@ -1,0 +1,125 @@
+"""params.yaml, one section per stage, checked: unknown, missing, mistyped and out-of-range settings are refused.
+
+Each section is a frozen dataclass in a module of its own. Its fields are `bool`, `int`, `float`, `str`, `Literal`,
+`X | None`, `tuple[X, ...]`, other dataclasses, and unions of dataclasses that carry their name as
+`name: Literal["..."]` (tagged unions, written `{name: relativistic}`). Ranges are `Annotated[int, Range(ge=1)]`.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """Bounds of a number: at least `ge`, more than `gt`, at most `le`, less than `lt`."""
+
+    ge: float = -math.inf
+    gt: float = -math.inf
+    le: float = math.inf
+    lt: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.ge <= value <= self.le and self.gt < value < self.lt
+
+    def __str__(self) -> str:
+        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+        return " and ".join(f"{signs[k]} {v:g}" for k, v in dataclasses.asdict(self).items() if math.isfinite(v))
+
+
+def load_section(config: type[T], params: Path, section: str) -> T:
+    """Section `section` of the YAML file `params` as a `config`. Raises ValueError with setting, rule and value."""
+    try:
+        content = yaml.safe_load(params.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{params} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or section not in content:
+        raise ValueError(f"{params} must hold a section `{section}`{_near(section, content or {})}")
+    return build(config, content[section], section)
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """`value` checked against the type `kind`; `where` is the dotted name that an error gives."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _build_annotated(arguments, value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise _wrong(where, f"one of {', '.join(map(str, arguments))}", value, _near(value, arguments))
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _build_union(arguments, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _wrong(where, "a list", value)
+        return tuple(build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(typing.cast(type, kind), value, where)
+    return _build_scalar(kind, value, where)
+
+
+def _build_annotated(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    result, bounds = build(arguments[0], value, where), arguments[1]
+    if result not in bounds:
+        raise _wrong(where, f"a number {bounds}", value)
+    return result
+
+
+def _build_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    variants = [argument for argument in arguments if argument is not type(None)]
+    if len(variants) == 1:
+        return build(variants[0], value, where)
+    names = {typing.get_args(typing.get_type_hints(variant)["name"])[0]: variant for variant in variants}
+    if not isinstance(value, dict) or value.get("name") not in names:
+        found = value.get("name") if isinstance(value, dict) else value
+        raise _wrong(f"{where}.name", f"one of {', '.join(names)}", found, _near(found, names))
+    return build(names[value["name"]], value, where)
+
+
+def _build_dataclass(kind: type[T], value: Any, where: str) -> T:
+    if not isinstance(value, dict):
+        raise _wrong(where, "a mapping", value)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for key in value:
+        if key not in hints:
+            raise ValueError(f"{where}.{key} is not a setting{_near(key, hints)}; known are {', '.join(hints)}")
+    for name in hints:
+        if name not in value:
+            raise ValueError(f"{where}.{name} is missing; every setting is written down in params.yaml")
+    try:
+        return kind(**{name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+    except RuleBroken as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+class RuleBroken(ValueError):
+    """Raised by a section's `__post_init__` where settings do not fit each other."""
+
+
+def _build_scalar(kind: type, value: Any, where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+        hint = "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001" if kind is float and isinstance(value, str) else ""
+        names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+        raise _wrong(where, names.get(kind, kind.__name__), value, hint)
+    return value
+
+
+def _wrong(where: str, rule: str, value: Any, hint: str = "") -> ValueError:
+    return ValueError(f"{where} must be {rule}; received {value!r}{hint}")
+
+
+def _near(word: Any, known: Any) -> str:
+    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f" (did you mean `{close[0]}`?)" if close else ""

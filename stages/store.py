@@ -1,0 +1,76 @@
+"""The image store that ingest writes: memory-mapped shards, read by row."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.common.files import read_json
+
+SPLITS = ("train", "fit", "heldout")  # the code of a split in `split-*.npy` is its place here
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The images of one split, in store order; nothing is read before `take`."""
+
+    shards: tuple[NDArray[np.uint8], ...]  # memory maps [n, H, W, C]
+    rows: NDArray[np.int64]  # rows of the split in the whole store
+    labels: NDArray[np.int64]  # [len(rows)]; -1 where the store has no classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Images at these places of the split: uint8 [len(indices), H, W, C]."""
+        rows = self.rows[indices]
+        ends = np.cumsum([len(shard) for shard in self.shards])
+        images = np.empty((len(rows), *self.shards[0].shape[1:]), np.uint8)
+        owners = np.searchsorted(ends, rows, side="right")
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            shard = self.shards[owner]
+            images[chosen] = shard[rows[chosen] - (ends[owner] - len(shard))]
+        return images
+
+    def all(self) -> NDArray[np.uint8]:
+        """All images of the split: uint8 [len(self), H, W, C]."""
+        return self.take(np.arange(len(self)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """An opened image store: `info` is `dataset.json`, `splits` maps each name of SPLITS to its images."""
+
+    path: Path
+    info: dict[str, Any]
+    splits: dict[str, Split]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in label order; empty where the images carry no labels."""
+        return list(self.info["classes"])
+
+
+def open_store(path: Path) -> Store:
+    """Open the image store in folder `path`. Raises ValueError where it is not one or its parts disagree."""
+    if not (path / "dataset.json").is_file():
+        raise ValueError(f"{path} is not an image store: it holds no dataset.json; run `python -m stages.ingest`")
+    info = read_json(path / "dataset.json")
+    names = sorted(path.glob("images-*.npy"))
+    shards = tuple(np.load(name, mmap_mode="r", allow_pickle=False) for name in names)
+    labels, codes = (
+        np.concatenate(
+            [np.load(name.with_name(name.name.replace("images", kind)), allow_pickle=False) for name in names]
+        )
+        for kind in ("labels", "split")
+    )
+    if not len(labels) == len(codes) == sum(len(shard) for shard in shards) == info["counts"]["kept"]:
+        raise ValueError(f"{path}: images, labels, splits and dataset.json differ in length; run ingest again")
+    splits = {}
+    for code, name in enumerate(SPLITS):
+        rows = np.flatnonzero(codes == code)
+        splits[name] = Split(shards, rows, labels[rows].astype(np.int64))
+    return Store(path, info, splits)
