@@ -22,12 +22,15 @@ class Summary:
 
 
 def write_summary(
-    work: Path, *, stage: str, config: Any, inputs: Mapping[str, Path], results: Mapping[str, Any]
+    work: Path, *, stage: str, config: Any, inputs: Mapping[str, Path | str], results: Mapping[str, Any]
 ) -> Summary:
-    """Digest the inputs and all files in `work`, write `work/summary.json`, and return it."""
+    """Digest the inputs and all files in `work`, write `work/summary.json`, and return it.
+
+    An input is the path to digest, or the digest itself where the stage has read the files already.
+    """
     summary = Summary(
         stage=stage,
-        inputs={name: digest(path) for name, path in inputs.items()},
+        inputs={name: digest(value) if isinstance(value, Path) else value for name, value in inputs.items()},
         outputs=tree_digests(work),
         config=dataclasses.asdict(config),
         results=dict(results),

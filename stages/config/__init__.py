@@ -52,7 +52,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if origin is typing.Annotated:
         return _build_annotated(arguments, value, where)
     if origin is typing.Literal:
-        if value not in arguments:
+        if not any(value == allowed and type(value) is type(allowed) for allowed in arguments):  # True == 1.0 == 1
             raise _wrong(where, f"one of {', '.join(map(str, arguments))}", value, _near(value, arguments))
         return value
     if origin in (typing.Union, types.UnionType):
