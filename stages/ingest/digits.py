@@ -1,0 +1,82 @@
+"""`python -m stages.ingest.digits --out data/raw`: the default images, as PNG files with fixed bytes.
+
+They are the 1,797 UCI handwritten digits that ship inside scikit-learn (8x8, levels 0 to 16; E. Alpaydin and
+C. Kaynak, doi:10.24432/C50P49). Level v becomes round(v * 255 / 16). The files hold stored (uncompressed) blocks and
+are written here byte by byte, because Pillow's compressed bytes differ between builds of zlib.
+"""
+
+import argparse
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+PARTIAL = ".digits.partial"  # hidden, so that no reader takes a half-written set for images
+
+
+def write_digits(raw: Path) -> int:
+    """Write 0/digit-0000.png ... below `raw` and return how many, or 0 where `raw` already holds files.
+
+    Hidden files do not count as files. A run that was killed is completed by the next one; nothing is overwritten.
+    """
+    partial = raw / PARTIAL
+    if raw.is_dir() and not partial.exists() and any(not path.name.startswith(".") for path in raw.iterdir()):
+        return 0
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    written = 0
+    for name, content in _files():
+        (partial / name).parent.mkdir(exist_ok=True)
+        (partial / name).write_bytes(content)
+        written += 1
+    for path in sorted(partial.glob("*/*.png")):
+        target = raw / path.relative_to(partial)
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            path.replace(target)
+    shutil.rmtree(partial)
+    return written
+
+
+def encode_png(levels: bytes, width: int, height: int) -> bytes:
+    """An 8-bit greyscale PNG of `levels` (width * height bytes, row by row, at most 65,535 with the row marks)."""
+    rows = b"".join(b"\0" + levels[start : start + width] for start in range(0, width * height, width))
+    stored = b"\x78\x01\x01" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", stored + struct.pack(">I", zlib.adler32(rows))), (b"IEND", b"")]
+    chunks = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _files() -> Iterator[tuple[str, bytes]]:
+    """Path below the raw folder and content of every digit, in scikit-learn's order."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    levels = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    for index, (image, label) in enumerate(zip(levels, digits.target, strict=True)):
+        yield f"{label}/digit-{index:04d}.png", encode_png(image.tobytes(), *image.shape[::-1])
+
+
+def main() -> int:
+    """Parse the command line, write, and say on stderr what happened; exit code 0 done, 1 failed."""
+    parser = argparse.ArgumentParser(prog="python -m stages.ingest.digits", description=write_digits.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the class folders 0 to 9")
+    out: Path = parser.parse_args().out
+    try:
+        count = write_digits(out)
+    except OSError as error:
+        print(f"digits: {error.filename or out}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
+    said = f"wrote {count:,} images to {out}" if count else f"{out} holds files, left as it is"
+    print(f"digits: {said}", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
