@@ -1,0 +1,83 @@
+"""Format 1 of a generator file: what its metadata say, and the inputs and outputs that follow from them."""
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+FORMAT = "1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a generator file says about itself; `classes` and `prior` are empty where it takes no label."""
+
+    name: str
+    classes: tuple[str, ...]
+    prior: tuple[float, ...]  # serving shares of the classes, sum 1
+    resolution: int  # pixels a side
+    channels: int  # 1 grey, 3 colour
+    z_dim: int
+
+
+def describe(metadata: dict[str, str]) -> Description:
+    """Read the metadata of a generator file.
+
+    Raises ValueError where they are not those of a ganops generator, are of another format version, or are broken.
+    """
+    if "format" not in metadata or "name" not in metadata:
+        raise ValueError("it is an ONNX file, but not a generator that ganops exported (no format and name inside)")
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"it has format {metadata['format']!r}, this consumer reads format {FORMAT}; update ganops")
+    classes, prior = _list(metadata, "classes"), _list(metadata, "prior")
+    if not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes):
+        raise ValueError(f"its metadata `classes` must be a list of distinct names; found {metadata['classes']!r}")
+    numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in prior)
+    if not numbers or len(prior) != len(classes) or (classes and abs(sum(prior) - 1) > 1e-6):
+        raise ValueError(f"its metadata `prior` must hold a share for each class, sum 1; found {metadata['prior']!r}")
+    return Description(
+        name=metadata["name"],
+        classes=tuple(classes),
+        prior=tuple(map(float, prior)),
+        resolution=_number(metadata, "resolution"),
+        channels=_number(metadata, "channels"),
+        z_dim=_number(metadata, "z_dim"),
+    )
+
+
+def check_signature(session: Any, description: Description) -> None:
+    """Raise ValueError unless an onnxruntime session takes and gives exactly what the description promises."""
+    size = description.resolution
+    inputs = {"z": ("tensor(float)", [None, description.z_dim])}
+    if description.classes:
+        inputs["label"] = ("tensor(int64)", [None])
+    outputs = {"image": ("tensor(uint8)", [None, size, size, description.channels])}
+    for kind, wanted, nodes in (("inputs", inputs, session.get_inputs()), ("outputs", outputs, session.get_outputs())):
+        # A batch axis of any size carries a name (or nothing) in place of a number.
+        found = {node.name: (node.type, [n if isinstance(n, int) else None for n in node.shape]) for node in nodes}
+        if found != wanted:
+            raise ValueError(f"its {kind} must be {_signature(wanted)}; found {_signature(found)}")
+
+
+def _signature(tensors: dict[str, tuple[str, list[int | None]]]) -> str:
+    return ", ".join(
+        f"{name} {kind[7:-1]} {str(shape).replace('None', 'N')}" for name, (kind, shape) in tensors.items()
+    )
+
+
+def _number(metadata: dict[str, str], key: str) -> int:
+    text = metadata.get(key, "")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise ValueError(f"its metadata `{key}` must be a whole number from 1 to 999999; found {text!r}")
+    return int(text)
+
+
+def _list(metadata: dict[str, str], key: str) -> list[Any]:
+    text = metadata.get(key, "")
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        value = None
+    if not isinstance(value, list):
+        raise ValueError(f"its metadata `{key}` must be a JSON list; found {text!r}")
+    return value

@@ -1,0 +1,127 @@
+"""The generator as the world sees it: an ONNX file that turns a seed and a label into images."""
+
+import hashlib
+import logging
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer._format import check_signature, describe
+from consumer._runtime import RUNTIME_ERRORS, choose_providers, open_session
+from consumer._wire import read_metadata
+from gan.latents import labels, latents
+
+_log = logging.getLogger("consumer")
+
+
+class Generator:
+    """A generator that ganops exported, ready to draw.
+
+    Image i of seed s is the same for every `batch` and `start`, within one 8-bit level on one provider. Attributes:
+    `name`, `classes` (names in label order), `prior` (their serving shares; both empty where there are no labels),
+    `resolution` (pixels a side), `channels`, `z_dim`, `sha256` (of the file), `metadata` (all that the file says) and
+    `provider` (what it runs on). Calls from several threads at once are safe.
+    """
+
+    def __init__(self, path: str | Path, *, providers: Sequence[str] | None = None, threads: int = 1) -> None:
+        """Load the ONNX file `path`; weights come from that one file only.
+
+        `providers` as in onnxruntime, by default CUDA where it can load, else the CPU. `threads` is the number of CPU
+        threads; one by default, so that every machine rounds alike. Raises ValueError where the file is not a
+        generator of ours or a provider cannot be used, OSError where it cannot be read.
+        """
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1; received {threads}")
+        chosen = choose_providers(providers)
+        content = Path(path).read_bytes()  # read once: what is hashed and checked is what is run
+        try:
+            self.metadata = read_metadata(content)
+            about = describe(self.metadata)
+            self._session = open_session(content, chosen, threads)
+            check_signature(self._session, about)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be used: {error}") from None
+        self.name, self.classes, self.prior = about.name, list(about.classes), list(about.prior)
+        self.resolution, self.channels, self.z_dim = about.resolution, about.channels, about.z_dim
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.provider: str = self._session.get_providers()[0]
+        _log.info("%s (sha256 %s) runs on %s", self.name, self.sha256, self.provider)
+
+    def generate(
+        self, count: int = 1, seed: int = 0, label: int | str | None = None, *, start: int = 0, batch: int = 256
+    ) -> NDArray[np.uint8]:
+        """Images start ... start + count - 1 of `seed`: uint8 [count, H, W, C], `batch` of them a call.
+
+        `label` is a class's name or its index; None draws labels from the serving prior. Raises ValueError for a label
+        outside the classes, one given to a generator without labels, a count below 0, or a seed outside [0, 2**64).
+        """
+        if label is None:
+            return self.draw(count, seed, start=start, batch=batch)[0]
+        index = self.class_index(label)
+        seed, start, count = _whole(seed, start, count)
+        return self._images(seed, start, np.full(count, index, np.int64), count, batch)
+
+    def draw(
+        self, count: int, seed: int = 0, *, start: int = 0, batch: int = 256
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """The images of `generate(label=None)` and their labels, drawn from the serving prior.
+
+        uint8 [count, H, W, C] and int64 [count], or None in place of labels where there are no classes. Raises
+        ValueError for a count below 0 or a seed outside [0, 2**64).
+        """
+        seed, start, count = _whole(seed, start, count)
+        drawn = labels(seed, start, count, self.prior) if self.classes else None
+        return self._images(seed, start, drawn, count, batch), drawn
+
+    def class_index(self, label: int | str) -> int:
+        """Index of a class given by name or index. Raises ValueError where the generator has no such class."""
+        if not self.classes:
+            raise ValueError(f"{self.name} draws without labels; leave the label out (received {label!r})")
+        if isinstance(label, str):
+            if label in self.classes:
+                return self.classes.index(label)
+        elif not isinstance(label, bool) and 0 <= operator.index(label) < len(self.classes):
+            return operator.index(label)
+        raise ValueError(
+            f"label must be one of the classes {', '.join(self.classes)}, or an index from 0 to "
+            f"{len(self.classes) - 1}; received {label!r}"
+        )
+
+    def _images(
+        self, seed: int, start: int, drawn: NDArray[np.int64] | None, count: int, batch: int
+    ) -> NDArray[np.uint8]:
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1; received {batch}")
+        images = np.empty((count, self.resolution, self.resolution, self.channels), np.uint8)
+        for first in range(0, count, batch):
+            size = min(batch, count - first)
+            feed: dict[str, Any] = {"z": latents(seed, start + first, size, self.z_dim)}
+            if drawn is not None:
+                feed["label"] = drawn[first : first + size]
+            images[first : first + size] = self._run(feed)
+        return images
+
+    def _run(self, feed: dict[str, Any]) -> NDArray[np.uint8]:
+        try:
+            return self._session.run(["image"], feed)[0]
+        except RUNTIME_ERRORS as error:
+            raise ValueError(f"{self.name} failed on {self.provider}: {' '.join(str(error).split())}") from None
+
+
+def _whole(seed: int, start: int, count: int) -> tuple[int, int, int]:
+    """The three as whole numbers. Raises ValueError where they name no images."""
+    try:
+        seed, start, count = operator.index(seed), operator.index(start), operator.index(count)
+    except TypeError:
+        raise ValueError(
+            f"seed, start and count must be whole numbers; received {seed!r}, {start!r}, {count!r}"
+        ) from None
+    if count < 0 or not 0 <= start <= 2**63 - 1 - count:
+        raise ValueError(f"count and start must be at least 0; received count {count} and start {start}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must lie in [0, 2**64); received {seed}")
+    return seed, start, count

@@ -1,0 +1,84 @@
+"""onnxruntime as we use it: quiet, repeatable, and only on providers that can really load."""
+
+import contextlib
+import ctypes
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _state
+
+onnxruntime.disable_telemetry_events()
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+# onnxruntime's exceptions share no base class of their own.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+
+
+def choose_providers(wanted: Sequence[str] | None) -> list[str]:
+    """Providers in order of preference: `wanted`, or by default CUDA where it can load, then the CPU.
+
+    Raises ValueError for an unknown provider and for CUDA where it cannot load: asked for by name, it is never
+    replaced in silence.
+    """
+    if wanted is None:
+        return [CUDA, CPU] if why_no_cuda() is None else [CPU]
+    known = onnxruntime.get_available_providers()
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        raise ValueError(f"providers must be among {', '.join(known)}; received {list(wanted)}")
+    reason = why_no_cuda() if CUDA in wanted else None
+    if reason:
+        raise ValueError(f"{CUDA} cannot be used here: {reason}; leave providers out to run on what is there")
+    return list(wanted)
+
+
+def why_no_cuda() -> str | None:
+    """Why CUDA cannot be used, or None where it can.
+
+    Found by loading the libraries as onnxruntime would: asking onnxruntime itself prints a red error on failure.
+    """
+    if CUDA not in onnxruntime.get_available_providers():
+        return "this onnxruntime was built without it (pip install onnxruntime-gpu instead of onnxruntime)"
+    try:
+        driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0)
+    except OSError:
+        return "the NVIDIA driver is not installed (libcuda.so.1)"
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "the NVIDIA driver finds no device"
+    with contextlib.redirect_stdout(io.StringIO()):  # CUDA and cuDNN from pip's nvidia-* packages, where installed
+        onnxruntime.preload_dlls()
+    libraries = Path(_state.__file__).parent
+    try:
+        for name in ("shared", "cuda"):
+            ctypes.CDLL(str(libraries / f"libonnxruntime_providers_{name}.so"), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return f"a library is missing ({error})"
+    return None
+
+
+def open_session(content: bytes, providers: Sequence[str], threads: int) -> Any:
+    """A session on a model's bytes with `threads` CPU threads.
+
+    Raises ValueError where onnxruntime refuses the model, or does not run it on the first provider.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # refusals arrive as exceptions; the red lines beside them say nothing more
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # waiting threads leave the cores to others
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=list(providers))
+    except RUNTIME_ERRORS as error:
+        raise ValueError(f"onnxruntime {onnxruntime.__version__} refuses it: {' '.join(str(error).split())}") from None
+    if session.get_providers()[0] != providers[0]:
+        raise ValueError(f"{providers[0]} was chosen but {session.get_providers()[0]} runs; pass the latter")
+    return session
