@@ -1,0 +1,58 @@
+"""The work of the room: read, decide, write."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.card import evidence as evidence_
+from stages.card.page import describe, model_card, sample_grid
+from stages.card.provenance import statement
+from stages.card.verdict import decide, is_green
+from stages.common.files import output_folder, sha256_file, write_atomically, write_json
+from stages.common.summary import Summary, write_summary
+from stages.config.card import CardConfig
+
+FORMAT = 1
+
+
+def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, out: Path) -> Summary:
+    """Write verdict, model card, provenance and summary into `out`; see `stages.card.run`."""
+    evidence = evidence_.read_evidence(summaries, passed)
+    measures = evidence_.measured(evidence, config)
+    configs = {stage: summary.config for stage, summary in evidence.summaries.items()}
+    configs["card"] = dataclasses.asdict(config)
+    lines = decide(config.checks, measures, labelled=bool(describe(evidence)["classes"]))
+    verdict: dict[str, Any] = {
+        "format": FORMAT,
+        "passed": is_green(lines),
+        "registrable": config.registrable,
+        "onnx_sha256": evidence.onnx_sha256,
+        "data_hash": evidence.data_hash,
+        "params_hash": evidence_.params_hash(configs),
+        "checks": lines,
+    }
+    with output_folder(out) as work:
+        write_json(work / "verdict.json", verdict)
+        _copy_grid(evidence, work)
+        write_atomically(work / "MODEL_CARD.md", model_card(evidence, config, verdict, measures))
+        subjects = {path.name: sha256_file(path) for path in work.iterdir()}
+        subjects[evidence_.ONNX] = evidence.onnx_sha256
+        write_json(work / "provenance.json", statement(evidence, configs, subjects))
+        # The digest of a summary file, not of its folder: the card reads nothing else there.
+        inputs = {stage: folder / "summary.json" for stage, folder in sorted(evidence.folders.items())}
+        results = {key: verdict[key] for key in ("passed", "registrable", "onnx_sha256", "data_hash", "params_hash")}
+        results |= {"failed": [line["name"] for line in lines if line["status"] != "passed" and line["required"]]}
+        return write_summary(work, stage="card", config=config, inputs={**inputs, "passed": passed}, results=results)
+
+
+def _copy_grid(evidence: evidence_.Evidence, work: Path) -> None:
+    """The grid of samples beside the card, if it is the one that its stage's summary lists."""
+    found = sample_grid(evidence)
+    if found is None:
+        return
+    stage, path = found
+    content = path.read_bytes()
+    write_atomically(work / "samples.png", content)
+    if sha256_file(work / "samples.png") != evidence.summaries[stage].outputs["samples.png"]:
+        raise ValueError(f"{path} is not the file that {stage}/summary.json lists; run `dvc repro`")

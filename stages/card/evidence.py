@@ -1,0 +1,150 @@
+"""The summaries that a verdict rests on: read, checked to belong together, and the rights of the data judged."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.files import read_json, sha256_file
+from stages.common.summary import Summary, read_summary
+from stages.config.card import CardConfig
+
+ONNX = "generator.onnx"
+RIGHTS_PROTOCOL = {
+    "estimand": "1 where the datasheet names an accepted licence and a legal basis, else 0",
+    "interval": "none: a decision, not an estimate",
+    "n_real": 0,
+    "n_fake": 0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Summaries by stage, the folders they came from, and the digest of each summary file and of `passed.json`."""
+
+    summaries: dict[str, Summary]
+    folders: dict[str, Path]
+    digests: dict[str, str]
+    data_hash: str
+
+    @property
+    def onnx_sha256(self) -> str:
+        """Digest of the ONNX file that export wrote and the other stages measured."""
+        return self.summaries["export"].outputs[ONNX]
+
+    def results(self, stage: str) -> dict[str, Any]:
+        """Results of a stage; empty where its summary was not given."""
+        return self.summaries[stage].results if stage in self.summaries else {}
+
+
+def read_evidence(folders: Sequence[Path], passed: Path) -> Evidence:
+    """Read all summaries. Raises ValueError where they do not describe one run on the data that validate passed."""
+    summaries: dict[str, Summary] = {}
+    places: dict[str, Path] = {}
+    for folder in folders:
+        summary = read_summary(folder)
+        if summary.stage in summaries:
+            raise ValueError(f"two summaries of stage {summary.stage} were given: {places[summary.stage]} and {folder}")
+        summaries[summary.stage], places[summary.stage] = summary, folder
+    for stage in ("ingest", "export"):
+        if stage not in summaries:
+            raise ValueError(f"--summaries must name the folder of {stage}; received {', '.join(map(str, folders))}")
+    if ONNX not in summaries["export"].outputs:
+        raise ValueError(f"{places['export']} lists no {ONNX} among its outputs; run `python -m stages.export` again")
+    verdict = read_json(passed)
+    if verdict.get("passed") is not True:
+        raise ValueError(f"{passed} does not say that the data passed validation; run `python -m stages.validate`")
+    digests = {stage: sha256_file(folder / "summary.json") for stage, folder in places.items()}
+    evidence = Evidence(summaries, places, {**digests, "validate": sha256_file(passed)}, str(verdict["data_hash"]))
+    _check_data(evidence, passed)
+    _check_inputs(evidence)
+    _check_extractor(evidence)
+    return evidence
+
+
+def _check_data(evidence: Evidence, passed: Path) -> None:
+    for stage, summary in evidence.summaries.items():
+        stated = summary.results.get("data_hash")
+        if stated is None and stage == "ingest":
+            raise ValueError(
+                f"{evidence.folders[stage]}/summary.json names no data_hash; run `python -m stages.ingest`"
+            )
+        if stated is not None and stated != evidence.data_hash:
+            raise ValueError(
+                f"{stage} worked on other data than {passed} passed: data_hash {str(stated)[:12]} against "
+                f"{evidence.data_hash[:12]}; run `dvc repro`"
+            )
+
+
+def _check_inputs(evidence: Evidence) -> None:
+    """What was measured must be what ships, and all of it against one reference."""
+    for stage in ("evaluate", "audit"):
+        if stage in evidence.summaries:
+            read = evidence.summaries[stage].inputs.get("onnx")
+            if read != evidence.onnx_sha256:
+                raise ValueError(
+                    f"{stage} measured another ONNX file than export wrote: {str(read)[:12]} against "
+                    f"{evidence.onnx_sha256[:12]}; run `dvc repro`"
+                )
+    both = [
+        evidence.summaries[stage].inputs.get("reference")
+        for stage in ("evaluate", "audit")
+        if stage in evidence.summaries
+    ]
+    if len(set(both)) > 1:
+        raise ValueError("evaluate and audit were measured against different references; run `dvc repro`")
+
+
+def _check_extractor(evidence: Evidence) -> None:
+    """Numbers of two feature extractors never stand in one verdict."""
+    seen: dict[str, str] = {}
+    for stage, summary in evidence.summaries.items():
+        for key, protocol in summary.results.get("protocols", {}).items():
+            if protocol.get("extractor_sha256"):
+                seen[protocol["extractor_sha256"]] = f"{stage} ({key})"
+    if len(seen) > 1:
+        raise ValueError(f"protocols name different feature extractors: {' and '.join(seen.values())}; run `dvc repro`")
+
+
+def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str]) -> dict[str, Any]:
+    """The measure `data_rights`: 1 where the licence is among `licences` and a legal basis is stated, else 0."""
+    licence, basis = (" ".join(str(datasheet.get(key) or "").split()) for key in ("licence", "legal_basis"))
+    accepted = {" ".join(name.split()).casefold() for name in licences}
+    wrong = []
+    if not licence:
+        wrong.append("the datasheet names no licence")
+    elif licence.casefold() not in accepted:
+        wrong.append(f"the licence {licence!r} is not among card.licences")
+    if not basis:
+        wrong.append("the datasheet names no legal basis")
+    return {
+        "value": 0.0 if wrong else 1.0,
+        "low": None,
+        "high": None,
+        "n_real": 0,
+        "n_fake": 0,
+        "protocol": "data_rights",
+        "reference": None,
+        "reason": "; ".join(wrong) or None,
+    }
+
+
+def measured(evidence: Evidence, config: CardConfig) -> dict[str, dict[str, Any]]:
+    """Measures and protocols per stage, with the rights of the data added to those of ingest."""
+    found = {
+        stage: {"measures": dict(s.results.get("measures", {})), "protocols": dict(s.results.get("protocols", {}))}
+        for stage, s in evidence.summaries.items()
+    }
+    found["ingest"]["measures"]["data_rights"] = judge_rights(
+        evidence.results("ingest").get("datasheet") or {}, config.licences
+    )
+    found["ingest"]["protocols"]["data_rights"] = RIGHTS_PROTOCOL
+    return found
+
+
+def params_hash(configs: Mapping[str, Any]) -> str:
+    """SHA-256 over the resolved settings of all stages, as JSON with sorted keys."""
+    text = json.dumps(configs, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

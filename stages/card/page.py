@@ -1,0 +1,141 @@
+"""`MODEL_CARD.md` in the Hugging Face layout, from the evidence and the verdict.
+
+Sections after Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019). Numbers come from summaries alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from stages.card.evidence import Evidence
+from stages.card.text import code, number, plain, slug, yaml_header
+from stages.config.card import CardConfig
+
+_KNOWN_LICENCES = {
+    "apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "openrail",
+}  # fmt: skip
+_TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+
+
+def model_card(
+    evidence: Evidence, config: CardConfig, verdict: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The card's text. `measures` maps stages to their `measures` and `protocols`."""
+    generator = describe(evidence)
+    environment = jinja2.Environment(
+        finalize=plain,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"code": code, "number": number}
+    text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        header=yaml_header(_header(generator, evidence, measures)),
+        generator=generator,
+        datasheet=_datasheet(evidence),
+        counts=evidence.results("ingest").get("counts") or {},
+        config=config,
+        verdict=verdict,
+        evaluation=_rows(measures, "evaluate"),
+        audit=_rows(measures, "audit"),
+        export=_rows(measures, "export"),
+        protocols=_protocols(measures),
+        findings=evidence.results("audit").get("findings") or [],
+        training=_flat(evidence.summaries["train"].config) if "train" in evidence.summaries else {},
+        training_results=_flat(evidence.results("train")),
+        artefacts=_artefacts(evidence),
+        picture=sample_grid(evidence) is not None,
+    )
+    return str(text)
+
+
+def describe(evidence: Evidence) -> dict[str, Any]:
+    """What the generator is: name, licence, classes, size; from export, completed by what audit read in the file."""
+    found = {**evidence.summaries["export"].config, **evidence.results("export").get("generator", {})}
+    found |= evidence.results("audit").get("generator", {})
+    keys = ("name", "licence", "classes", "resolution", "channels", "z_dim")
+    described = {key: found.get(key) for key in keys}
+    described["name"] = described["name"] or "generator"
+    described["licence"] = described["licence"] or _datasheet(evidence).get("licence") or "unknown"
+    described["classes"] = [str(name) for name in described["classes"] or []]
+    return described
+
+
+def sample_grid(evidence: Evidence) -> tuple[str, Path] | None:
+    """(stage, file) of the grid of samples to show: evaluate's, drawn by the ONNX file, else that of training."""
+    for stage in ("evaluate", "train"):
+        if "samples.png" in getattr(evidence.summaries.get(stage), "outputs", {}):
+            return stage, evidence.folders[stage] / "samples.png"
+    return None
+
+
+def _datasheet(evidence: Evidence) -> dict[str, str]:
+    """The datasheet's fields as text."""
+    return {key: str(value) for key, value in (evidence.results("ingest").get("datasheet") or {}).items() if value}
+
+
+def _header(
+    generator: Mapping[str, Any], evidence: Evidence, measures: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    licence, data = slug(generator["licence"]), _datasheet(evidence).get("name", "training data")
+    fields: dict[str, Any] = {"license": licence}
+    if licence not in _KNOWN_LICENCES:
+        fields = {"license": "other", "license_name": licence}
+    metrics = [
+        {"type": name, "value": measure["value"], "name": f"{name} ({stage}, protocol {measure.get('protocol')})"}
+        for stage in ("evaluate", "audit")
+        for name, measure in measures.get(stage, {}).get("measures", {}).items()
+        if measure.get("value") is not None
+    ]
+    result = {
+        "task": {"type": "unconditional-image-generation"},
+        "dataset": {"type": slug(data), "name": data},
+        "metrics": metrics,
+    }
+    return fields | {
+        "library_name": "onnxruntime",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["gan", "onnx", "fp16", "image-generation", "synthetic-data"],
+        "datasets": [slug(data)],
+        "model-index": [{"name": generator["name"], "results": [result] if metrics else []}],
+    }
+
+
+def _rows(measures: Mapping[str, Mapping[str, Any]], stage: str) -> list[dict[str, Any]]:
+    """Table rows of a stage: its measures with name, in the order of the summary."""
+    keys = ("value", "low", "high", "n_real", "n_fake", "protocol", "reference", "reason")
+    empty = dict.fromkeys(keys)
+    return [{**empty, **measure, "name": name} for name, measure in measures.get(stage, {}).get("measures", {}).items()]
+
+
+def _protocols(measures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"stage": stage, "key": key, "fields": _flat(protocol)}
+        for stage, found in sorted(measures.items())
+        for key, protocol in sorted(found["protocols"].items())
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted names with short text values; long lists by their length."""
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            text = number(item) if isinstance(item, float) else str(item)
+            flat[f"{prefix}{key}"] = f"{len(item)} entries" if isinstance(item, list) and len(text) > 100 else text
+    return flat
+
+
+def _artefacts(evidence: Evidence) -> Sequence[tuple[str, str]]:
+    """(path, SHA-256) of the files that a reader may hold in hand; the image shards stay behind their data hash."""
+    return [
+        (f"{stage}/{path}", sha256)
+        for stage, summary in evidence.summaries.items()
+        if stage != "ingest"
+        for path, sha256 in sorted(summary.outputs.items())
+    ]

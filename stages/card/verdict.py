@@ -1,0 +1,133 @@
+"""The gate: a pure function from measures and checks to a verdict.
+
+Conservative in three ways: the bad end of the interval is compared, not the value; distances are read relative to
+what real images reach at the same counts; and what is missing or could not be assessed fails where it is required.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.config.card import LABELLED_KINDS, Check
+
+PASSED, FAILED, NOT_ASSESSED = "passed", "failed", "not_assessed"
+UNITS = {
+    "none": "",
+    "ratio": " times what real data reach",
+    "deviations": " standard deviations above what real data reach",
+    "difference": " relative to what real data reach",
+}
+
+
+class NotAssessed(Exception):
+    """A measure that cannot be compared; the message says why."""
+
+
+def decide(
+    checks: Sequence[Check], evidence: Mapping[str, Mapping[str, Any]], *, labelled: bool
+) -> list[dict[str, Any]]:
+    """One verdict line per check, in the order given.
+
+    Args:
+        checks: the gate.
+        evidence: per stage a mapping with `measures` and `protocols`, as summaries hold them.
+        labelled: whether the generator is conditional; without classes the checks of LABELLED_KINDS have no meaning,
+            so they are reported as not assessed and not required.
+    """
+    return [_line(check, evidence, labelled) for check in checks]
+
+
+def is_green(lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every required line passed, and there is one at all."""
+    required = [line for line in lines if line["required"]]
+    return bool(required) and all(line["status"] == PASSED for line in required)
+
+
+def _line(check: Check, evidence: Mapping[str, Mapping[str, Any]], labelled: bool) -> dict[str, Any]:
+    applies = labelled or check.kind not in LABELLED_KINDS
+    measure: dict[str, Any] = {}
+    try:
+        if not applies:
+            raise NotAssessed("the images carry no labels, so this check has no meaning and is not required")
+        measure = _measure(check, evidence)
+        status, reason = _compare(check, measure)
+    except NotAssessed as refusal:
+        status, reason = NOT_ASSESSED, f"not assessed: {refusal}"
+    return {
+        "name": check.name,
+        **{key: _number(measure.get(key)) for key in ("value", "low", "high")},
+        "rule": {"op": check.op, "threshold": check.threshold, "relative_to": check.relative_to},
+        "required": check.required and applies,
+        "status": status,
+        "reason": reason,
+        "source": check.source,
+        "protocol": measure.get("protocol"),
+    }
+
+
+def _measure(check: Check, evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The measure that a check names, with a protocol that its stage declares."""
+    if check.source not in evidence:
+        raise NotAssessed(f"no summary of {check.source} was given")
+    found = evidence[check.source]
+    measure = found.get("measures", {}).get(check.measure)
+    if not isinstance(measure, dict):
+        raise NotAssessed(f"{check.source} reports no measure {check.measure}")
+    if measure.get("protocol") not in found.get("protocols", {}):
+        raise NotAssessed(f"{check.measure} carries no protocol, so nothing says what the number means")
+    return measure
+
+
+def _compare(check: Check, measure: Mapping[str, Any]) -> tuple[str, str]:
+    end = _bad_end(check, measure)
+    compared = _relative(check, end, measure.get("reference"))
+    holds = compared <= check.threshold if check.op == "<=" else compared >= check.threshold
+    word = "at most" if check.op == "<=" else "at least"
+    exact = measure.get("low") is None and measure.get("high") is None
+    which = "the value" if exact else f"the {'upper' if check.op == '<=' else 'lower'} end of the interval"
+    asked = f"{word} {check.threshold:.4g} is {'asked' if holds else 'needed'}"
+    reason = f"{which}, {end:.4g}, {_reading(check, compared)}; {asked}"
+    if not holds and measure.get("reason"):
+        reason = f"{measure['reason']} ({reason})"
+    return (PASSED if holds else FAILED), reason
+
+
+def _reading(check: Check, compared: float) -> str:
+    return "is compared itself" if check.relative_to == "none" else f"is {compared:.4g}{UNITS[check.relative_to]}"
+
+
+def _bad_end(check: Check, measure: Mapping[str, Any]) -> float:
+    """The end of the interval that speaks against passing; the value itself where the measure has no interval."""
+    value, low, high = (measure.get(key) for key in ("value", "low", "high"))
+    if value is None:
+        raise NotAssessed(str(measure.get("reason") or f"{check.measure} has no value"))
+    if _number(value) is None:
+        raise NotAssessed(f"{check.measure} is {value!r}, not a finite number")
+    if low is None and high is None:
+        return float(value)
+    if _number(low) is None or _number(high) is None or float(low) > float(high):  # type: ignore[arg-type]
+        raise NotAssessed(f"{check.measure} has no usable interval: [{low!r}, {high!r}]")
+    return float(high if check.op == "<=" else low)  # type: ignore[arg-type]
+
+
+def _relative(check: Check, end: float, reference: Any) -> float:
+    """`end` in the unit of `relative_to`. Raises NotAssessed where the reference cannot carry it."""
+    if check.relative_to == "none":
+        return end
+    mean, sd = (_number((reference or {}).get(key)) for key in ("mean", "sd"))
+    if mean is None:
+        raise NotAssessed(f"{check.measure} has no reference to be relative to")
+    if check.relative_to == "difference":
+        return end - mean
+    divisor = mean if check.relative_to == "ratio" else sd
+    if divisor is None or divisor <= 0:
+        name = "mean" if check.relative_to == "ratio" else "standard deviation"
+        raise NotAssessed(f"the {name} of the reference of {check.measure} must be above 0; it is {divisor!r}")
+    return end / mean if check.relative_to == "ratio" else (end - mean) / divisor
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, else None: NaN, infinity, text and true/false are no measurements."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

@@ -1,0 +1,72 @@
+"""Section `card` of params.yaml: the thresholds of the gate."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from stages.config import Range, RuleBroken
+
+KINDS = {
+    "distance": ("fid_", "kid_"),
+    "fidelity": ("precision_", "density_"),
+    "coverage": ("recall_", "coverage_"),
+    "label agreement": ("label_agreement",),
+    "classification accuracy score": ("cas",),
+    "memorization": ("memorization_",),
+    "parity": ("parity_",),
+    "data rights": ("data_rights",),
+}  # what a gate must look at, and how names of measures of that kind begin
+LABELLED_KINDS = ("label agreement", "classification accuracy score")  # mean nothing where images carry no labels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of the gate: the bad end of a measure's interval against a threshold."""
+
+    name: str
+    """Name in the verdict."""
+    source: Literal["ingest", "reference", "train", "export", "evaluate", "audit"]
+    """Stage whose summary holds the measure."""
+    measure: str
+    """Key in that summary's `measures`; `data_rights` is judged from the datasheet in ingest's summary."""
+    op: Literal["<=", ">="]
+    """Direction: `<=` compares the upper end of the interval, `>=` the lower one."""
+    threshold: Annotated[float, Range()]
+    """Limit, in the unit that `relative_to` gives."""
+    relative_to: Literal["none", "ratio", "deviations", "difference"]
+    """What is compared: the value, value / reference mean, (value - mean) / reference sd, or value - mean."""
+    required: bool
+    """Whether the verdict is red when this check fails or cannot be assessed."""
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of KINDS that the measure belongs to, or None."""
+        return next((kind for kind, starts in KINDS.items() if self.measure.startswith(starts)), None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """What a generator must reach, and what the model card says beyond numbers."""
+
+    registrable: bool
+    """Whether a green verdict of this configuration may be registered; false for cut runs."""
+    licences: tuple[str, ...]
+    """Licences of training data under which a generator may be handed on, as written in the datasheet."""
+    intended_use: str
+    """What this generator is meant for, one or two sentences for the model card."""
+    checks: tuple[Check, ...]
+    """The gate, line by line."""
+
+    def __post_init__(self) -> None:
+        """Refuse a gate that leaves out a kind of evidence, or names two lines alike."""
+        if not self.licences:
+            raise RuleBroken("licences must name at least one licence, or no training data could ever be accepted")
+        names = [check.name for check in self.checks]
+        for name in names:
+            if names.count(name) > 1:
+                raise RuleBroken(f"checks must have different names; {name!r} stands there twice")
+        present = {check.kind for check in self.checks if check.required}
+        for kind, starts in KINDS.items():
+            if kind not in present:
+                raise RuleBroken(
+                    f"checks must hold a required check of {kind}, of a measure {' or '.join(starts)}...; found none"
+                )

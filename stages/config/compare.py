@@ -1,0 +1,51 @@
+"""Section `compare` of params.yaml; no DVC stage reads it."""
+
+import dataclasses
+from typing import Annotated
+
+from stages.config import Range, RuleBroken
+
+HIGHER_IS_BETTER = {
+    "fid_domain": False,
+    "kid_domain": False,
+    "precision_k3": True,
+    "recall_k3": True,
+    "density_k5": True,
+    "coverage_k5": True,
+    "label_agreement": True,
+}  # what candidate and champion can be compared by
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Margin:
+    """How much worse than the champion a candidate may be by one measure."""
+
+    measure: str
+    """One of the measures that both generators are scored by."""
+    margin: Annotated[float, Range(ge=0)]
+    """Largest loss that still counts as not worse, in the measure's own unit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """How candidate and champion are scored on the same latents, and what `not worse` means."""
+
+    threads: Annotated[int, Range(ge=1, le=64)]
+    """CPU threads."""
+    seed: Annotated[int, Range(ge=0, lt=2**63)]
+    """Seed of the first set of latents; set i uses seed + i, the same for both generators."""
+    sets: Annotated[int, Range(ge=3, le=1000)]
+    """Sets of latents, each with as many images as there are held-out ones; the interval is over sets."""
+    margins: tuple[Margin, ...]
+    """Measures that decide, each with its margin."""
+
+    def __post_init__(self) -> None:
+        """Refuse margins of unknown or repeated measures, and a comparison that decides by nothing."""
+        names = [margin.measure for margin in self.margins]
+        if not names:
+            raise RuleBroken("margins must name at least one measure, or every candidate would be `not worse`")
+        for name in names:
+            if name not in HIGHER_IS_BETTER:
+                raise RuleBroken(f"margins must be of {', '.join(HIGHER_IS_BETTER)}; received {name!r}")
+            if names.count(name) > 1:
+                raise RuleBroken(f"margins must name each measure once; {name!r} stands there twice")
