@@ -76,7 +76,7 @@ def test_exact_null_by_enumeration() -> None:
 def test_exact_null_keeps_its_level_at_size_and_under_ties() -> None:
     rng = np.random.default_rng(3)
     kwargs = {"fakes": 500, "controls": 270, "rank": 5}
-    p_values = {"continuous": [], "ties": []}
+    p_values: dict[str, list[float]] = {"continuous": [], "ties": []}
     for _ in range(2000):
         for kind, rows in p_values.items():
             pool = rng.normal(size=770) if kind == "continuous" else rng.integers(0, 40, 770)

@@ -1,0 +1,17 @@
+"""Permutations and subsets from the counter-based streams of `gan.latents`; numpy only.
+
+numpy's own generators promise no stable stream between versions, these do.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.latents import words
+
+# Streams beside those of gan.latents; a number, once released, keeps its meaning.
+SUBSETS, ORDER, AUGMENTATION, WEIGHTS, DROPOUT = range(16, 21)
+
+
+def permutation(seed: int, stream: int, index: int, size: int) -> NDArray[np.int64]:
+    """Permutation number `index` of `size` places: int64 [size], the same for ever."""
+    return np.argsort(words(seed, stream, np.array([index]), size)[0], kind="stable")

@@ -1,0 +1,36 @@
+"""Inception score: exp of the mean KL divergence of p(y|x) from p(y) (Salimans et al.: "Improved Techniques for
+Training GANs", NeurIPS 2016).
+
+On another classifier than the Inception network the number lives on another scale; it is then named after that
+network (`is_domain`) and compared with nothing else.
+"""
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.metrics.checks import feature_array
+
+
+def inception_score(probabilities: NDArray[np.floating], *, splits: int) -> tuple[float, float]:
+    """(mean, deviation with ddof 0) over `splits` consecutive parts of class probabilities [N, K]; in 1 ... K.
+
+    The rows are used in the order given: shuffle first where neighbours are related. Part i is rows i N // splits to
+    (i + 1) N // splits. Raises ValueError for fewer rows than splits, or rows that are no probabilities.
+    """
+    if splits < 1:
+        raise ValueError(f"splits must be at least 1; received {splits}")
+    p = feature_array(probabilities, "probabilities", at_least=splits)
+    if (p < 0).any() or np.abs(p.sum(axis=1) - 1).max() > 1e-4:
+        raise ValueError("probabilities must not be negative and must sum to 1 in every row")
+    bounds = [index * len(p) // splits for index in range(splits + 1)]
+    scores = [_score(p[start:end]) for start, end in itertools.pairwise(bounds)]
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def _score(p: NDArray[np.float64]) -> float:
+    marginal = p.mean(axis=0)
+    # 0 log 0 counts as 0; a class that no row has is such a term too.
+    ratio = np.divide(p, marginal, out=np.ones_like(p), where=p > 0)
+    return float(np.exp((p * np.log(ratio)).sum(axis=1).mean()))
