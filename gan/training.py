@@ -73,7 +73,9 @@ def discriminator_step(
     """
     with torch.no_grad():
         fake = players.generator(batch.z, batch.label)
-    joined = torch.cat([batch.images, fake]).requires_grad_(bool(gammas))
+    joined = torch.cat([batch.images, fake])
+    if gammas:
+        joined.requires_grad_()
     label = None if batch.label is None else torch.cat([batch.label, batch.label])
     logits = players.discriminator(joined, label)
     real_logits, fake_logits = logits.chunk(2)

@@ -83,9 +83,13 @@ def _restore(players: Players, tensors: dict[str, Tensor]) -> None:
         getattr(players, part).load_state_dict(state)
     for part in ("generator_optimizer", "discriminator_optimizer"):
         optimizer: torch.optim.Optimizer = getattr(players, part)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             if name.startswith(f"{part}/"):
                 _, index, moment = name.split("/")
+                parameter = parameters[int(index)]
+                if tensor.shape == parameter.shape:  # fused Adam walks raw memory: strides must be the parameter's
+                    tensor = torch.empty_like(parameter).copy_(tensor)
                 moments.setdefault(int(index), {})[moment] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})

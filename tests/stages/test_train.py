@@ -1,0 +1,200 @@
+"""The train room: exact resume after every kind of stop, sound fallbacks, honest refusals."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.numpy import load_file
+
+from stages.common.files import digest
+from stages.config import build, load_section
+from stages.config.train import TrainConfig
+from stages.store import open_store
+from stages.train import run
+from stages.train._loop import Run
+from stages.train._work import run_key
+
+PROJECT = Path(__file__).parents[2]
+SMALL: dict[str, Any] = {
+    "seed": 3,
+    "threads": 1,
+    "network": {"name": "r3gan", "widths": [8, 4], "blocks": [1, 0], "embedding": 4, "projection": 8},
+    "z_dim": 6,
+    "loss": {"name": "relativistic"},
+    "penalties": [
+        {"name": "r1", "gamma": 1.0, "gamma_final": 0.1},
+        {"name": "r2", "gamma": 1.0, "gamma_final": 0.1},
+    ],
+    "batch": 16,
+    "total_kimg": 0.96,  # 60 steps
+    "burn_in_kimg": 0.48,
+    "lr": 0.002,
+    "lr_final": 0.001,
+    "beta1": 0.0,
+    "beta2": 0.99,
+    "ema_halflife_kimg": 0.2,
+    "ema_ramp": 0.5,
+    "snapshot_kimg": 0.48,
+    "checkpoint_kimg": 0.16,  # every 10 steps
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store of 90 images of two classes (bright left, bright right), in two shards, with a verdict beside it."""
+    folder = tmp_path / "ingest"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 90)
+    images = rng.integers(0, 60, (90, 8, 8, 1)).astype(np.uint8)
+    images[labels == 0, :, :4] += 180
+    images[labels == 1, :, 4:] += 180
+    codes = np.where(np.arange(90) % 9 < 6, 0, np.where(np.arange(90) % 9 < 8, 1, 2)).astype(np.uint8)
+    for number, part in enumerate((slice(0, 50), slice(50, 90))):
+        np.save(folder / f"images-{number:05d}.npy", images[part])
+        np.save(folder / f"labels-{number:05d}.npy", labels[part].astype(np.int64))
+        np.save(folder / f"split-{number:05d}.npy", codes[part])
+    info = {
+        "format": 1, "resolution": 8, "channels": 1, "classes": ["left", "right"], "attributes": {},
+        "counts": {"kept": 90}, "data_hash": "h", "datasheet": {"name": "bars", "licence": "CC0-1.0"},
+    }  # fmt: skip
+    (folder / "dataset.json").write_text(json.dumps(info))
+    (tmp_path / "passed.json").write_text(json.dumps({"format": 1, "data_hash": "h", "passed": True}))
+    return folder
+
+
+def command(tmp_path: Path, out: str, state: str, **changes: Any) -> tuple[list[str], dict[str, str]]:
+    params = tmp_path / f"{out}.yaml"
+    params.write_text(yaml.safe_dump({"train": copy.deepcopy(SMALL) | changes}))
+    arguments = ["--images", str(tmp_path / "ingest"), "--passed", str(tmp_path / "passed.json")]
+    arguments += ["--params", str(params), "--out", str(tmp_path / out)]
+    return [sys.executable, "-m", "stages.train", *arguments], os.environ | {"GANOPS_STATE": str(tmp_path / state)}
+
+
+def train(tmp_path: Path, out: str, state: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+    arguments, env = command(tmp_path, out, state, **changes)
+    return subprocess.run(arguments, env=env, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+def checkpoints(state: Path) -> list[Path]:
+    return sorted(state.glob("train/*/checkpoint-*.safetensors"))
+
+
+def stop_after(tmp_path: Path, out: str, state: str, number: int) -> int:
+    """Start a run of 10 times the length, send it a signal after its first checkpoint, and return its exit code."""
+    arguments, env = command(tmp_path, out, state)
+    with subprocess.Popen(arguments, env=env, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not checkpoints(tmp_path / state) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(number)
+        return process.wait(timeout=60)
+
+
+def test_killed_stopped_damaged_or_never_stopped_the_bytes_are_the_same(store: Path, tmp_path: Path) -> None:
+    assert train(tmp_path, "whole", "state-0").returncode == 0
+    expected = digest(tmp_path / "whole")
+
+    # SIGKILL leaves a checkpoint; the next run goes on from it.
+    assert stop_after(tmp_path, "killed", "state-1", signal.SIGKILL) in (-signal.SIGKILL, 0)
+    finished = train(tmp_path, "killed", "state-1")
+    assert finished.returncode == 0 and digest(tmp_path / "killed") == expected
+
+    # SIGTERM saves the present step and says: resume me.
+    code = stop_after(tmp_path, "preempted", "state-2", signal.SIGTERM)
+    assert code in (75, 0)
+    left = checkpoints(tmp_path / "state-2")
+    if code == 75:
+        # The newest checkpoint is damaged as by a full disk: the one before it serves.
+        left[-1].write_bytes(left[-1].read_bytes()[:-100])
+    finished = train(tmp_path, "preempted", "state-2")
+    assert finished.returncode == 0 and digest(tmp_path / "preempted") == expected
+    assert code == 0 or "is damaged; falling back" in finished.stderr
+    assert not checkpoints(tmp_path / "state-2")
+
+    # Ctrl-C is SIGINT: 130, one sentence, and the work is kept.
+    assert stop_after(tmp_path, "interrupted", "state-3", signal.SIGINT) in (130, 0)
+    assert train(tmp_path, "interrupted", "state-3").returncode == 0
+    assert digest(tmp_path / "interrupted") == expected
+
+
+def test_what_a_run_leaves(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+    config = build(TrainConfig, SMALL, "train")
+    summary = run(config, images=store, passed=tmp_path / "passed.json", out=tmp_path / "train")
+    assert summary.results["steps"] == 60 and summary.results["images"] == 60
+    generator = json.loads((tmp_path / "train" / "generator" / "generator.json").read_text())
+    assert generator["classes"] == ["left", "right"] and generator["step"] == 60 and generator["licence"] == "CC0-1.0"
+    assert sum(generator["prior"]) == pytest.approx(1)
+    weights = load_file(tmp_path / "train" / "generator" / "generator.safetensors")
+    assert sum(w.size for w in weights.values()) == summary.results["parameters"]["generator"]
+    curves = (tmp_path / "train" / "curves.csv").read_text().splitlines()
+    assert curves[0].startswith("step,kimg,loss_d")
+    assert [line.split(",")[0] for line in curves[1:]] == ["20.0", "40.0", "60.0"]
+    assert {"samples-000000.png", "samples-000001.png", "samples.png"} <= set(summary.outputs)
+
+
+def test_a_run_learns_which_side_is_bright(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+    longer = {"total_kimg": 6.4, "checkpoint_kimg": 6.4, "snapshot_kimg": 6.4}
+    config = build(TrainConfig, SMALL | longer, "train")
+    (tmp_path / "state").mkdir()
+    training = Run(config, open_store(store), tmp_path / "state")
+    training.to_the_end()
+    images = training.samples(64).astype(float)[..., 0]
+    brighter_left = images[:, :, :4].mean(axis=(1, 2)) > images[:, :, 4:].mean(axis=(1, 2))
+    assert (brighter_left == (np.arange(64) % 2 == 0)).mean() > 0.95
+
+
+def test_seeds_and_settings_name_other_work(store: Path) -> None:
+    opened = open_store(store)
+    changes: list[dict[str, Any]] = [{}, {"seed": 4}, {"lr": 0.003}, {"threads": 2}, {"total_kimg": 1.2}]
+    keys = {run_key(build(TrainConfig, SMALL | change, "train"), opened) for change in changes}
+    assert len(keys) == len(changes)
+    assert run_key(build(TrainConfig, SMALL, "train"), opened) in keys
+
+
+def test_images_that_were_not_validated_are_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "passed.json").write_text(json.dumps({"format": 1, "data_hash": "other", "passed": True}))
+    refused = train(tmp_path, "out", "state")
+    assert refused.returncode == 1 and not (tmp_path / "out").exists()
+    assert refused.stderr == (
+        f"train: {tmp_path}/passed.json speaks of other images than {tmp_path}/ingest; run validate again\n"
+    )
+
+
+def test_divergence_stops_the_run_in_words(store: Path, tmp_path: Path) -> None:
+    config = build(TrainConfig, SMALL, "train")
+    training = Run(config, open_store(store), tmp_path)
+    with torch.no_grad():
+        training.players.generator.image.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"training diverged at step 20: .*raise the gamma of r1 and r2"):
+        training.to_the_end()
+
+
+def test_two_runs_of_the_same_work_do_not_mix(store: Path, tmp_path: Path) -> None:
+    arguments, env = command(tmp_path, "out", "state", total_kimg=160, checkpoint_kimg=0.16)
+    with subprocess.Popen(arguments, env=env, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
+        while not checkpoints(tmp_path / "state"):
+            time.sleep(0.01)
+        second = subprocess.run(arguments, env=env, cwd=PROJECT, capture_output=True, text=True, check=False)
+        process.kill()
+    assert second.returncode == 1 and f"is in use by process {process.pid}" in second.stderr
+
+
+@pytest.mark.fast
+def test_the_default_section_is_sound() -> None:
+    config = load_section(TrainConfig, PROJECT / "params.yaml", "train")
+    assert [penalty.name for penalty in config.penalties] == ["r1", "r2"]
+    with pytest.raises(ValueError, match="penalties must name each penalty once; received r1, r1"):
+        build(TrainConfig, SMALL | {"penalties": [SMALL["penalties"][0]] * 2}, "train")
