@@ -98,4 +98,4 @@ def _quotient(top: NDArray[np.int64], bottom: NDArray[np.int64], empty: float) -
     """top / bottom, and `empty` where both vanish; a line without height is infinitely wide."""
     flat = bottom == 0
     plain = top / np.where(flat, 1, bottom)
-    return np.where(flat, np.where(top == 0, empty, np.sign(top) * np.inf), plain)
+    return np.where(flat, np.where(top == 0, empty, np.inf), plain)

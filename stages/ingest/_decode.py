@@ -123,8 +123,8 @@ def _square(image: Image.Image, side: int) -> Image.Image:
         image = image.convert("L")
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    return image.crop(box) if edge == side else image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    central = image.crop((left, top, left + edge, top + edge))
+    return central if edge == side else central.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _channels(image: Image.Image, rules: Rules) -> NDArray[np.uint8]:

@@ -1,0 +1,281 @@
+"""What ingest refuses: single files with a reason in the quarantine list, whole inputs with one sentence."""
+
+import csv
+import dataclasses
+import io
+import os
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stages.common.command import main
+from stages.common.files import read_json
+from stages.config.ingest import IngestConfig, Splits
+from stages.ingest import run
+
+pytestmark = pytest.mark.fast
+
+CONFIG = IngestConfig(
+    source="folder", labels="none", resolution=8, channels=1, splits=Splits(train=0.5, fit=0.3, heldout=0.2),
+    max_refused_share=0.99, max_pixels=10_000_000, shard_images=64,
+)  # fmt: skip
+SHEET = "name: test pictures\nsource: drawn by the tests\nlicence: CC0\nlegal_basis: made by us\n"
+
+
+def config(**changes):
+    return dataclasses.replace(CONFIG, **changes)
+
+
+def noise(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def grey(side=8, kind="PNG", **options):
+    return encoded(Image.fromarray(noise((side, side))), kind, **options)
+
+
+def bomb(width, height):
+    """A small PNG file whose header promises a giant picture; the pixels are honest zeros, deflated."""
+    body = zlib.compress(b"\0" * 100_000, 9)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", body), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+JPEG = grey(64, "JPEG", quality=90)
+PNG = grey(32)
+ANIMATION = encoded(
+    Image.fromarray(noise((8, 8))), save_all=True, append_images=[Image.fromarray(noise((8, 8), 1))], duration=50
+)
+FILES = {
+    "text.png": (b"this is text, not a picture\n", "wrong type: the content is text or unknown"),
+    "empty.png": (b"", "empty"),
+    "gif.png": (grey(8, "GIF"), "wrong type: the content is GIF"),
+    "lies.png": (grey(8, "JPEG"), "wrong type: the content is JPEG, the name says PNG"),
+    "lies.JPG": (grey(8), "wrong type: the content is PNG, the name says JPEG"),
+    "truncated.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
+    "truncated.png": (PNG[: len(PNG) // 2], "truncated"),
+    "endless.png": (PNG[:-12], "truncated"),
+    "header.png": (PNG[:20], "truncated"),
+    "header.jpg": (JPEG[:30], "truncated"),
+    "flipped.png": (flipped(PNG, len(PNG) // 2), "damaged"),
+    "cmyk.jpg": (encoded(Image.fromarray(noise((8, 8, 3))).convert("CMYK"), "JPEG"), "CMYK: convert it"),
+    "deep.png": (encoded(Image.fromarray(noise((8, 8)).astype(np.uint16) * 200)), "16-bit"),
+    "palette.png": (encoded(Image.fromarray(noise((8, 8))).convert("P")), "palette"),
+    "rgba.png": (encoded(Image.fromarray(noise((8, 8, 4)))), "RGBA"),
+    "la.png": (encoded(Image.fromarray(noise((8, 8, 4))).convert("LA")), "RGBA"),
+    "keyed.png": (grey(8, transparency=7), "RGBA: has a transparent colour"),
+    "animated.png": (ANIMATION, "animated"),
+    "one.png": (grey(1), "too small: 1 x 1 px, ingest.resolution is 8"),
+    "low.png": (encoded(Image.fromarray(noise((7, 30)))), "too small: 30 x 7 px"),
+    "large.png": (bomb(20_000, 20_000), "too large"),
+    "wide.png": (bomb(5_000, 5_000), "too large: 5000 x 5000 px, more than ingest.max_pixels 10,000,000"),
+    "promise.png": (bomb(3_000, 3_000), "truncated"),
+    "colour.png": (encoded(Image.fromarray(noise((8, 8, 3)))), "colour: this store is grey; set ingest.channels: 3"),
+}
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A folder that holds one good picture."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "good.png").write_bytes(grey())
+    (tmp_path / "sheet.yaml").write_text(SHEET)
+    return tmp_path / "raw"
+
+
+def ingest(raw, **changes):
+    run(config(**changes), raw=raw, datasheet=raw.parent / "sheet.yaml", out=raw.parent / "out")
+    with (raw.parent / "out" / "quarantine.csv").open(newline="", encoding="utf-8") as file:
+        return dict(list(csv.reader(file))[1:])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_used_is_quarantined_with_its_reason(raw, name):
+    content, reason = FILES[name]
+    (raw / name).write_bytes(content)
+    refused = ingest(raw)
+    assert list(refused) == [name]
+    assert refused[name].startswith(reason)
+
+
+def test_all_of_them_together_leave_the_good_picture_and_add_up(raw):
+    for name, (content, _) in FILES.items():
+        (raw / name).write_bytes(content)
+    refused = ingest(raw)
+    assert refused.keys() == FILES.keys()
+    counts = read_json(raw.parent / "out" / "dataset.json")["counts"]
+    assert counts["read"] == counts["kept"] + counts["duplicates"] + counts["refused"] == len(FILES) + 1
+
+
+def test_reasons_hold_no_memory_addresses(raw):
+    for name, (content, _) in FILES.items():
+        (raw / name).write_bytes(content)
+    assert not [reason for reason in ingest(raw).values() if " at 0x" in reason]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        grey(8, "JPEG", progressive=True),
+        encoded(Image.fromarray(noise((8, 8)) > 128)),
+        encoded(Image.fromarray(np.repeat(noise((8, 8, 1), 2), 3, axis=2))),
+        encoded(Image.fromarray(np.repeat(noise((16, 16, 1)), 3, axis=2)), "JPEG"),
+    ],
+    ids=["progressive", "one bit", "grey as RGB", "grey as RGB in JPEG"],
+)
+def test_unusual_but_honest_files_are_kept(raw, content):
+    (raw / "file").write_bytes(content)
+    assert ingest(raw) == {}
+    assert read_json(raw.parent / "out" / "dataset.json")["counts"]["kept"] == 2
+
+
+def test_links_and_pipes(raw, tmp_path):
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(grey())
+    (tmp_path / "elsewhere").mkdir()
+    (raw / "leaves.png").symlink_to(outside)
+    (raw / "nothing.png").symlink_to(raw / "missing.png")
+    (raw / "folder").symlink_to(tmp_path / "elsewhere")
+    (raw / "loop").symlink_to(raw)
+    (raw / "inside.png").symlink_to(raw / "good.png")
+    os.mkfifo(raw / "pipe.png")
+    refused = ingest(raw)
+    assert refused.keys() == {"leaves.png", "nothing.png", "folder", "loop", "pipe.png"}
+    assert refused["leaves.png"].startswith("link: leads out of the folder")
+    assert refused["folder"].startswith("link: leads out of the folder")
+    assert refused["nothing.png"].startswith("link: leads to a folder or to nothing")
+    assert refused["pipe.png"].startswith("not a file")
+    assert read_json(raw.parent / "out" / "dataset.json")["counts"]["duplicates"] == 1  # inside.png
+
+
+def test_a_file_too_large_to_be_honest_is_not_read(raw):
+    with (raw / "huge.png").open("wb") as file:
+        file.write(PNG[:8])
+        file.truncate(10**12)  # sparse: no disk is used
+    assert ingest(raw)["huge.png"].startswith("too large: 1,000,000,000,000 bytes")
+
+
+@pytest.mark.parametrize(
+    ("folders", "changes", "sentence"),
+    [
+        ([], {}, "holds no files"),
+        (["a"], {"labels": "folders"}, "single class folder 'a', and labels need two or more; set ingest.labels: none"),
+        (["."], {"labels": "folders"}, "holds no class folders.* set ingest.labels: none"),
+    ],
+    ids=["empty", "one class", "no class"],
+)
+def test_folders_that_make_no_data_set(tmp_path, folders, changes, sentence):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (tmp_path / "sheet.yaml").write_text(SHEET)
+    for folder in folders:
+        (raw / folder).mkdir(exist_ok=True)
+        (raw / folder / "x.png").write_bytes(grey())
+    with pytest.raises(ValueError, match=sentence):
+        ingest(raw, **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_without_a_usable_image_is_named(raw):
+    for name in ("a", "b"):
+        (raw / name).mkdir()
+        (raw / name / "x.png").write_bytes(grey(8 + len(name)))
+    (raw / "a" / "y.png").write_bytes(encoded(Image.fromarray(noise((8, 8), 5))))
+    (raw / "b" / "x.png").write_text("text")
+    with pytest.raises(ValueError, match="no image of class 'b' could be kept"):
+        ingest(raw, labels="folders")
+
+
+def test_when_nothing_is_left_the_commonest_reasons_are_named(raw):
+    (raw / "good.png").write_bytes(FILES["colour.png"][0])
+    with pytest.raises(ValueError, match=r"1 of 1 files .* none is left: 1 x colour, such as 'good.png'"):
+        ingest(raw)
+
+
+@pytest.mark.parametrize("field", ["name", "source", "licence", "legal_basis"])
+@pytest.mark.parametrize("value", [None, "", "TODO", "unknown", "~"])
+def test_a_datasheet_must_say_what_matters(raw, field, value):
+    sheet = {key: text for key, text in yaml.safe_load(SHEET).items() if key != field}
+    text = yaml.safe_dump(sheet) + ("" if value is None else f"{field}: {value}\n")
+    (raw.parent / "sheet.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"`{field}` must say"):
+        ingest(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: [", "not valid YAML"),
+        ("just words", "must hold fields"),
+        (SHEET.replace("licence", "license"), "missing.*did you mean it by `license`"),
+    ],
+)
+def test_a_datasheet_that_is_none(raw, text, sentence):
+    (raw.parent / "sheet.yaml").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        ingest(raw)
+
+
+def test_a_datasheet_keeps_its_words(raw):
+    (raw.parent / "sheet.yaml").write_text(SHEET + "collected: 1998-07-01\npersonal_data: no\npeople: [a, b]\n")
+    ingest(raw)
+    sheet = read_json(raw.parent / "out" / "dataset.json")["datasheet"]
+    assert (sheet["collected"], sheet["personal_data"], sheet["people"]) == ("1998-07-01", "no", ["a", "b"])
+
+
+def test_the_shipped_datasheet_covers_no_other_images(raw, request, tmp_path, capsys):
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump({"ingest": dataclasses.asdict(config())}))
+    shipped = request.config.rootpath / "data" / "datasheet.yaml"
+    arguments = [
+        "--raw",
+        str(raw),
+        "--datasheet",
+        str(shipped),
+        "--params",
+        str(params),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    code = main("ingest", IngestConfig, run, inputs={"raw": "", "datasheet": ""}, argv=arguments)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert (code, len(said)) == (1, 1)
+    assert "describes UCI handwritten digits alone" in said[0] and "docs/data.md" in said[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"resolution": 12}, "ingest.resolution must be one of 8, 16, 32, 64; received 12"),
+        ({"resolution": 8.0}, "ingest.resolution must be one of"),
+        ({"channels": True}, "ingest.channels must be one of 1, 3; received True"),
+        ({"labels": "folder"}, "did you mean `folders`"),
+        ({"splits": {"train": 0.5, "fit": 0.3, "heldout": 0.3}}, "ingest.splits: .* must sum to 1; received 1.1"),
+        ({"max_pixels": 10**9}, "ingest.max_pixels must be a number"),
+    ],
+)
+def test_settings_out_of_range(tmp_path, raw, capsys, changes, sentence):
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump({"ingest": dataclasses.asdict(config()) | changes}))
+    arguments = ["--raw", str(raw), "--datasheet", "x", "--params", str(params), "--out", str(tmp_path / "out")]
+    assert main("ingest", IngestConfig, run, inputs={"raw": "", "datasheet": ""}, argv=arguments) == 1
+    assert re.search(sentence, capsys.readouterr().err)
