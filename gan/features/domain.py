@@ -121,7 +121,6 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """`steps` times: augmented images, targets and dropout scales; every epoch in an order of its own."""
     count, inputs = len(images), network.hidden.in_features
-    pixels = torch.from_numpy(to_float(images))
     order = np.empty(0, np.int64)
     epoch = 0
     for step in range(recipe.steps):
@@ -132,7 +131,7 @@ def _batches(
         places = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
         u = uniforms(seed, AUGMENTATION, places, 7)
         keep = (uniforms(seed, DROPOUT, places, inputs) > 0.3).astype(np.float32) / np.float32(0.7)
-        x = _moved(pixels[torch.from_numpy(chosen)], u)
+        x = _moved(torch.from_numpy(to_float(images[chosen])), u)
         if labels is None:
             turns = (u[:, 6] * ROTATIONS).astype(np.int64)
             x, y = _turned(x, turns), turns

@@ -1,0 +1,110 @@
+"""The feature network: trained here on the split `fit`, or adopted from a file whose hash is known."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.features.domain import DomainNetwork, Recipe, features, fit, load, rotation_accuracy
+from gan.intervals import wilson
+from stages.common.files import sha256_file
+from stages.config.reference import File, Fit, ReferenceConfig
+from stages.store import Split, Store
+
+_CHUNK = 4096  # images read at once
+
+WHY_ROTATIONS = (
+    "the images carry no labels: the network learns which of four rotations was applied, which needs no label, no "
+    "download and no second network"
+)
+
+
+def recipe(config: ReferenceConfig, width: int) -> Recipe:
+    """The recipe of every classifier of this run, `width` features wide."""
+    training = config.training
+    return Recipe(width=width, steps=training.steps, batch=training.batch, learning_rate=training.learning_rate)
+
+
+def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
+    """The network that `reference.extractor` asks for. Raises ValueError where it cannot serve this store."""
+    heldout = len(store.splits["heldout"])
+    if isinstance(config.extractor, Fit):
+        _check_width(config.extractor.width, heldout)
+        chosen = store.splits["fit"]
+        labels = chosen.labels if store.classes else None
+        return fit(
+            chosen.all(), labels, classes=len(store.classes), recipe=recipe(config, config.extractor.width),
+            seed=config.seed,
+        )  # fmt: skip
+    network = _adopted(config.extractor)
+    _check_width(network.width, heldout)
+    expected = {
+        "kind": "classifier" if store.classes else "rotation",
+        "outputs": len(store.classes) or network.outputs,
+        "resolution": store.info["resolution"],
+        "channels": store.info["channels"],
+    }
+    wrong = [f"{name} {network.settings[name]}" for name, value in expected.items() if network.settings[name] != value]
+    if wrong:
+        raise ValueError(
+            f"reference.extractor: {config.extractor.path} has {', '.join(wrong)}, these images need "
+            f"{', '.join(f'{name} {value}' for name, value in expected.items())}; fit one with {{name: fit, ...}}"
+        )
+    return network
+
+
+def _adopted(file: File) -> DomainNetwork:
+    path = Path(file.path)
+    if not path.is_file():
+        raise ValueError(
+            f"reference.extractor: {path} is not there; place the extractor.safetensors with SHA-256 {file.sha256} at "
+            "that path, or fit one with {name: fit, ...}"
+        )
+    found = sha256_file(path)
+    if found != file.sha256:
+        raise ValueError(
+            f"reference.extractor: {path} has SHA-256 {found}, params.yaml asks for {file.sha256}; place that file "
+            "there, or state the new hash if the change is meant"
+        )
+    return load(path)
+
+
+def _check_width(width: int, heldout: int) -> None:
+    if width * 8 > heldout:
+        raise ValueError(
+            f"reference.extractor: {width} features need at least {8 * width} held-out images, eight for each; there "
+            f"are {heldout}. Take at most {heldout // 8} features, or more images"
+        )
+
+
+def split_features(network: DomainNetwork, split: Split) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Features [N, D] and probabilities [N, K] of a whole split, read in pieces."""
+    parts = [
+        features(network, split.take(np.arange(start, min(start + _CHUNK, len(split)))))
+        for start in range(0, len(split), _CHUNK)
+    ]
+    found, odds = zip(*parts, strict=True)
+    return np.concatenate(found), np.concatenate(odds)
+
+
+def accuracy(network: DomainNetwork, split: Split, odds: NDArray[np.float64]) -> dict[str, Any]:
+    """Share of the split's images that the network reads right, with its Wilson interval."""
+    if network.kind == "rotation":
+        right, asked = rotation_accuracy(network, split.all())
+        # The four views of an image are one trial, not four: the interval counts images.
+        return proportion(round(right / asked * len(split)), len(split))
+    return proportion(int((odds.argmax(axis=1) == split.labels).sum()), len(split))
+
+
+def proportion(hits: int, count: int) -> dict[str, Any]:
+    """{value, low, high, n} of a proportion, Wilson."""
+    low, high = wilson(hits, count)
+    return {"value": hits / count, "low": low, "high": high, "n": count}
+
+
+def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> list[list[int]]:
+    """Counts [true class][predicted class]."""
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    return table.tolist()

@@ -1,0 +1,156 @@
+"""The work of room 3, in the order in which a reader wants to check it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gan.draws import SUBSETS, permutation
+from gan.features.domain import features, fit, save
+from gan.metrics import moments
+from stages.common.files import output_folder, read_json, sha256_file, write_json
+from stages.common.summary import Summary, write_summary
+from stages.config.reference import Fit, ReferenceConfig
+from stages.reference._extractor import (
+    WHY_ROTATIONS,
+    accuracy,
+    confusion,
+    extractor,
+    proportion,
+    recipe,
+    split_features,
+)
+from stages.scoring import SET_METRICS, binomial_sd, set_scores, use_threads
+from stages.store import SPLITS, Store, open_store
+
+
+def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path) -> Summary:
+    """See `stages.reference.run`."""
+    store = open_store(images)
+    _check(store, images, passed)
+    use_threads(config.threads)
+    with output_folder(out) as work:
+        # The extractor, and what it makes of the real images.
+        network = extractor(config, store)
+        save(network, work / "extractor.safetensors")
+        found, odds = {}, {}
+        for name in SPLITS:
+            found[name], odds[name] = split_features(network, store.splits[name])
+            mean, covariance = moments(found[name])
+            np.save(work / f"features-{name}.npy", found[name])
+            _save_moments(work / f"moments-{name}.npz", mean, covariance)
+        # What real images and classifiers reach: the yardsticks of every later number.
+        held = store.splits["heldout"]
+        about = {
+            "sha256": sha256_file(work / "extractor.safetensors"),
+            **network.settings,
+            "origin": "fit" if isinstance(config.extractor, Fit) else "file",
+            "why": "it reads the classes of the data set" if store.classes else WHY_ROTATIONS,
+            "accuracy_heldout": accuracy(network, held, odds["heldout"]),
+        }
+        record = {
+            "format": 1,
+            "data_hash": store.info["data_hash"],
+            "classes": store.classes,
+            "counts": {name: len(store.splits[name]) for name in SPLITS},
+            "extractor": about,
+            "recipe": {"width": network.width, **_recipe_record(config)},
+            "seed": config.seed,
+            "confusion": _confusion(store, odds["heldout"]),
+            "floors": _floors(config, found, odds),
+            "baselines": _baselines(config, store, network.width, odds["heldout"]),
+        }
+        # Pictures and labels for the pages.
+        for name, count in (("heldout", len(held)), ("train", min(config.picture_pool, len(store.splits["train"])))):
+            np.save(work / f"{name}_images.npy", store.splits[name].take(np.arange(count)))
+            np.save(work / f"{name}_labels.npy", store.splits[name].labels[:count])
+        write_json(work / "extractor.json", {"format": 1, **about})
+        write_json(work / "reference.json", record)
+        summary = write_summary(
+            work,
+            stage="reference",
+            config=config,
+            inputs={"images": images / "dataset.json", "passed": passed},
+            results={key: record[key] for key in ("data_hash", "counts", "extractor", "floors", "baselines")},
+        )
+    return summary
+
+
+def _check(store: Store, images: Path, passed: Path) -> None:
+    verdict = read_json(passed)
+    if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
+        raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
+    counts = {name: len(store.splits[name]) for name in SPLITS}
+    if counts["train"] < counts["heldout"]:
+        raise ValueError(
+            "the floors need at least as many train images as held-out ones, to draw sets of equal size; there are "
+            f"{counts['train']} and {counts['heldout']}: give more images, or another ingest split"
+        )
+    if not counts["fit"] or not counts["heldout"]:
+        raise ValueError(f"the splits fit and heldout must hold images; the counts are {counts}")
+
+
+def _recipe_record(config: ReferenceConfig) -> dict[str, Any]:
+    training = config.training
+    return {"steps": training.steps, "batch": training.batch, "learning_rate": training.learning_rate}
+
+
+def _save_moments(path: Path, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> None:
+    """An .npz whose bytes depend on the numbers alone (numpy stamps no time into it, and neither do we)."""
+    np.savez(path, mean=mean, cov=covariance)
+
+
+def _floors(
+    config: ReferenceConfig, found: dict[str, NDArray[np.float32]], odds: dict[str, NDArray[np.float64]]
+) -> dict[str, Any]:
+    """What real images reach: mean and deviation (ddof 1) over draws of N train images against the N held-out ones."""
+    real, pool, pool_odds = found["heldout"], found["train"], odds["train"]
+    rows = []
+    for index in tqdm(range(config.floor_draws), desc="reference: floors", unit="draw", disable=None):
+        # Beside the streams of the classifiers: the index starts where no kernel subset will be.
+        chosen = permutation(config.seed, SUBSETS, 2**32 + index, len(pool))[: len(real)]
+        rows.append(set_scores(real, pool[chosen], pool_odds[chosen]))
+    return {
+        name: {
+            "mean": float(np.mean([row[name] for row in rows])),
+            "sd": float(np.std([row[name] for row in rows], ddof=1)),
+            "draws": config.floor_draws,
+            "n": len(real),
+        }
+        for name in SET_METRICS
+    }
+
+
+def _confusion(store: Store, odds: NDArray[np.float64]) -> list[list[int]]:
+    """Counts on held-out images, which the classifier has not seen; empty where there are no classes."""
+    if not store.classes:
+        return []
+    labels = store.splits["heldout"].labels
+    return confusion(odds.argmax(axis=1).astype(np.int64), labels, len(store.classes))
+
+
+def _baselines(config: ReferenceConfig, store: Store, width: int, odds: NDArray[np.float64]) -> dict[str, Any]:
+    """What classifiers reach on held-out real images: the extractor's, and one trained on the whole train split."""
+    if not store.classes:
+        return {"cas": None, "label_agreement": None}
+    train, held = store.splits["train"], store.splits["heldout"]
+    network = fit(
+        train.all(), train.labels, classes=len(store.classes), recipe=recipe(config, width), seed=config.seed
+    )  # the same recipe and seed that evaluate trains on samples with
+    predicted = features(network, held.all())[1].argmax(axis=1)
+    return {
+        "cas": _baseline(predicted, held.labels, store.classes),
+        "label_agreement": _baseline(odds.argmax(axis=1), held.labels, store.classes),
+    }
+
+
+def _baseline(predicted: NDArray[np.integer], labels: NDArray[np.int64], classes: list[str]) -> dict[str, Any]:
+    right = predicted == labels
+    share = proportion(int(right.sum()), len(labels))
+    per_class = [
+        {"class": name, "right": int(right[labels == index].sum()), "n": int((labels == index).sum())}
+        for index, name in enumerate(classes)
+    ]
+    return {**share, "mean": share["value"], "sd": binomial_sd(share), "per_class": per_class}

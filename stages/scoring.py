@@ -1,0 +1,171 @@
+"""Scores of feature sets, in one place: floors of real images, evaluate and compare all count the same way.
+
+Every distance is of one generated set of N images against the N held-out ones; intervals come from independent sets.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.features.domain import DomainNetwork, features
+from gan.intervals import LEVEL, mean_interval, wilson
+from gan.metrics import density_coverage, frechet_distance, inception_score, kernel_distance_full, precision_recall
+
+K_PRECISION, K_COVERAGE = 3, 5
+SET_METRICS = ("fid_domain", "kid_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5")
+
+Features = NDArray[np.float32]
+
+
+class Drawer(Protocol):
+    """What is asked of a generator; `consumer.Generator` is one."""
+
+    def draw(
+        self, count: int, seed: int = 0, *, start: int = 0, batch: int = 256
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Sets:
+    """Independent generated sets of N images: scores a set, and what each image was asked for and taken for."""
+
+    n: int
+    values: dict[str, list[float]]  # by name of SET_METRICS, one value a set
+    labels: NDArray[np.int64] | None  # [sets * N], asked for
+    predicted: NDArray[np.int64]  # [sets * N], most probable output
+    features: Features  # [sets * N, D]
+    images: NDArray[np.uint8]  # the first set's [N, H, W, C]
+
+
+def set_scores(real: Features, fake: Features, odds: NDArray[np.float64]) -> dict[str, float]:
+    """All of SET_METRICS for one set: features [N, D] real and [M, D] fake, probabilities [M, K] of the fake ones."""
+    precision, recall = precision_recall(real, fake, k=K_PRECISION)
+    density, coverage = density_coverage(real, fake, k=K_COVERAGE)
+    values = (
+        frechet_distance(real, fake), kernel_distance_full(real, fake), inception_score(odds, splits=1)[0],
+        precision, recall, density, coverage,
+    )  # fmt: skip
+    return dict(zip(SET_METRICS, values, strict=True))
+
+
+def generated_sets(
+    generator: Drawer, network: DomainNetwork, real: Features, *, sets: int, seed: int, threads: int | None = None
+) -> Sets:
+    """Draw `sets` sets of len(real) images from consecutive places of `seed` and score each against `real` [N, D]."""
+    if threads is not None:
+        use_threads(threads)
+    rows: list[dict[str, float]] = []
+    found, predicted, asked, first = [], [], [], None
+    for images, labels in draws(generator, count=len(real), sets=sets, seed=seed):
+        hidden, odds = features(network, images)
+        rows.append(set_scores(real, hidden, odds))
+        found.append(hidden)
+        predicted.append(odds.argmax(axis=1).astype(np.int64))
+        asked.append(labels)
+        first = images if first is None else first
+    assert first is not None
+    return Sets(
+        n=len(real),
+        values={name: [row[name] for row in rows] for name in SET_METRICS},
+        labels=np.concatenate([part for part in asked if part is not None]) if asked[0] is not None else None,
+        predicted=np.concatenate(predicted),
+        features=np.concatenate(found),
+        images=first,
+    )
+
+
+def draws(
+    generator: Drawer, *, count: int, sets: int, seed: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64] | None]]:
+    """`sets` times `count` images and labels; set i starts at place i * count of the seed, so sets never overlap."""
+    for index in range(sets):
+        yield generator.draw(count, seed, start=index * count)
+
+
+def use_threads(threads: int) -> None:
+    """Give torch that many threads; the count changes the last bits, so it is never the machine's."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def set_measure(sets: Sets, name: str, floor: dict[str, Any] | None) -> dict[str, Any]:
+    """The measure record of one of SET_METRICS: its mean over sets and the t-interval of the expected value."""
+    value, low, high = mean_interval(sets.values[name])
+    reference = None if floor is None else {"mean": floor["mean"], "sd": floor["sd"]}
+    return measure(value, low, high, n_real=sets.n, n_fake=sets.n, protocol=name, reference=reference)
+
+
+def agreement_measure(sets: Sets, baseline: dict[str, Any] | None) -> dict[str, Any]:
+    """The measure record of label agreement over all sets; no value where nothing carries a label."""
+    if sets.labels is None or baseline is None:
+        reason = "the generator or the real images carry no labels"
+        return not_assessed(reason, n_real=0, n_fake=len(sets.predicted), protocol="label_agreement")
+    hits, count = int((sets.labels == sets.predicted).sum()), len(sets.predicted)
+    return measure(
+        hits / count, *wilson(hits, count), n_real=baseline["n"], n_fake=count, protocol="label_agreement",
+        reference={"mean": baseline["value"], "sd": binomial_sd(baseline)},
+    )  # fmt: skip
+
+
+def binomial_sd(share: dict[str, Any]) -> float:
+    """Standard deviation of an estimated proportion {value, n}."""
+    return float(np.sqrt(share["value"] * (1 - share["value"]) / share["n"]))
+
+
+def measure(
+    value: float, low: float, high: float, *, n_real: int, n_fake: int, protocol: str, reference: dict[str, Any] | None
+) -> dict[str, Any]:
+    """One measure as the gate and the card read it; `protocol` is a key of the protocols beside it."""
+    return {
+        "value": value, "low": low, "high": high, "n_real": n_real, "n_fake": n_fake, "protocol": protocol,
+        "reference": reference, "reason": None,
+    }  # fmt: skip
+
+
+def not_assessed(reason: str, *, n_real: int, n_fake: int, protocol: str) -> dict[str, Any]:
+    """A measure without a value, and why; the gate fails where it is required."""
+    return {
+        "value": None, "low": None, "high": None, "n_real": n_real, "n_fake": n_fake, "protocol": protocol,
+        "reference": None, "reason": reason,
+    }  # fmt: skip
+
+
+_WHAT: dict[str, dict[str, Any]] = {
+    "fid_domain": {"metric": "squared Frechet distance", "ddof": 1},
+    "kid_domain": {"metric": "unbiased squared MMD, kernel (x.y / D + 1)^3", "subsets": "none: full U-statistic"},
+    "is_domain": {"metric": "exp of the mean KL divergence of p(y|x) from p(y)", "splits": 1},
+    "precision_k3": {"metric": "improved precision", "k": K_PRECISION, "inside": "<="},
+    "recall_k3": {"metric": "improved recall", "k": K_PRECISION, "inside": "<="},
+    "density_k5": {"metric": "density", "k": K_COVERAGE, "inside": "<"},
+    "coverage_k5": {"metric": "coverage", "k": K_COVERAGE, "inside": "<"},
+}
+
+
+def protocols(extractor: dict[str, Any], *, n: int, sets: int, seed: int) -> dict[str, dict[str, Any]]:
+    """How each number of this module was made, by the key that measures name. `extractor` is of `reference.json`."""
+    common = {
+        "extractor": "domain", "extractor_sha256": extractor["sha256"], "extractor_width": extractor["width"],
+        "resize": "none", "pixels": "uint8", "labels": "drawn from the serving prior", "seed": seed,
+    }  # fmt: skip
+    of_sets = {
+        "n_real": n, "n_fake": n, "sets": sets, "splits": "heldout against generated",
+        "arithmetic": "features float32, metric float64",
+        "interval": f"Student t over {sets} independent generated sets, level {LEVEL:g}",
+        "estimand": "expected value at this size for this generator, given the held-out images",
+        "reference": "floor: draws of as many train images, without replacement, against the held-out images",
+    }  # fmt: skip
+    agreement = {
+        "n_real": n, "n_fake": n * sets, "splits": "generated", "arithmetic": "network float32",
+        "metric": "share of images that the extractor's classifier gives the label asked for",
+        "interval": f"Wilson, level {LEVEL:g}",
+        "estimand": "probability of agreement of an image drawn from the serving prior",
+        "reference": "accuracy of the same classifier on the held-out images",
+    }  # fmt: skip
+    return {
+        **{name: {**common, **of_sets, **_WHAT[name]} for name in SET_METRICS},
+        "label_agreement": {**common, **agreement},
+    }
