@@ -43,7 +43,8 @@ def fetch(uri: str) -> Path:
         if not (kept.is_file() and _sha256(kept) == wanted):
             _download(client, version, kept, wanted)
     except trouble as error:
-        raise ValueError(f"{uri} was not found: {' '.join(str(error).split())}") from None
+        reason = re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))  # the address without its password
+        raise ValueError(f"{uri} was not found: {reason}") from None
     return kept
 
 
