@@ -20,6 +20,8 @@ class AuditConfig:
     """Images that a group must have, real and generated, before a share or a quality is said of it."""
     quality_images: Annotated[int, Range(ge=2, le=20_000)]
     """Images per group, at most, in the comparison of quality; all groups use the same number."""
+    controls: Annotated[int, Range(ge=20, le=1_000_000)]
+    """Real images that the generator never saw, at most, that the memorization test compares with."""
     alpha: Annotated[float, Range(gt=0, le=0.2)]
     """Level of the corrected tests of shares, and of the memorization test's statement of power."""
     planted_share: Annotated[float, Range(gt=0, le=0.5)]

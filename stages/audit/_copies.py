@@ -1,0 +1,83 @@
+"""The search for copies of training images, with its positive control and its statement of power.
+
+Controls are the held-out images and the images of the split `fit`: the generator saw neither, and nothing is fitted
+in pixel space, so that fit images are as good a control as held-out ones and triple the power. (Held-out images are
+still used for nothing but scoring: no choice of training or of the extractor depends on them.)
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.memorization import Neighbours, copies_needed, copying, counted, detectable_share, nearest
+from stages.audit._sides import spread
+from stages.config.audit import AuditConfig
+
+
+def copies(
+    config: AuditConfig, fake: NDArray[np.uint8], train: NDArray[np.uint8], controls: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Result of the test, of the same test with planted copies, its power, and the closest pairs.
+
+    Images are uint8 [N, H, W, C]. `status` is `not_assessed` where planted copies would not be found: a test without
+    power that passes says nothing.
+    """
+    found, real = nearest(fake, train), nearest(controls, train)
+    counts = counted(fake, found.squared)
+    result = copying(found.squared[counts], real.squared)
+    planted, planted_p = _planted(config, fake, found, train, real)
+    needed = copies_needed(result.fakes, result.controls, alpha=config.alpha)
+    power = detectable_share(result.fakes, result.controls, alpha=config.alpha)
+    reason = None
+    if planted_p >= config.alpha:
+        reason = (
+            f"{planted} planted training copies among {len(fake)} images are not found at level {config.alpha:g} "
+            f"(p {planted_p:.3g}): raise audit.samples, or the share audit.planted_share that must be found"
+        )
+    pixels = int(np.prod(train.shape[1:]))
+    return {
+        "status": "not_assessed" if reason else "assessed",
+        "reason": reason,
+        **result._asdict(),
+        "repeated": int(len(fake) - counts.sum()),
+        "exact_copies": int((found.squared == 0).sum()),
+        "exact_copies_among_controls": int((real.squared == 0).sum()),
+        "planted": {"copies": planted, "p": planted_p},
+        "copies_needed": needed,
+        "detectable_share": power,
+        "rms_levels": {
+            "generated": _quartiles(found.squared[counts], pixels),
+            "unseen_real": _quartiles(real.squared, pixels),
+        },
+        "closest": _closest(config, found, pixels),
+        "closest_controls": _closest(config, real, pixels),
+    }
+
+
+def _planted(
+    config: AuditConfig, fake: NDArray[np.uint8], found: Neighbours, train: NDArray[np.uint8], real: Neighbours
+) -> tuple[int, float]:
+    """(copies, p) of the test where a share of the generated images is replaced by training images."""
+    count = min(len(train), math.ceil(config.planted_share * len(fake)))
+    images, squared = fake.copy(), found.squared.copy()
+    places = spread(np.arange(len(fake)), count)
+    images[places] = train[spread(np.arange(len(train)), count)]
+    squared[places] = nearest(images[places], train).squared
+    return count, copying(squared[counted(images, squared)], real.squared).p
+
+
+def _closest(config: AuditConfig, found: Neighbours, pixels: int) -> list[dict[str, Any]]:
+    """The nearest pairs, nearest first: places on both sides and the root mean square difference in grey levels."""
+    order = np.argsort(found.squared, kind="stable")[: config.pairs]
+    return [
+        {"image": int(i), "train": int(found.place[i]), "rms_levels": math.sqrt(found.squared[i] / pixels)}
+        for i in order
+    ]
+
+
+def _quartiles(squared: NDArray[np.int64], pixels: int) -> dict[str, float]:
+    """Smallest, quartiles and largest of the root mean square distances, in grey levels of 255."""
+    values = np.quantile(np.sqrt(squared / pixels), [0, 0.25, 0.5, 0.75, 1])
+    return dict(zip(("least", "quarter", "median", "three_quarters", "most"), values.tolist(), strict=True))

@@ -1,0 +1,82 @@
+"""Quality of every group against the real images of the same group, at one number of images for all groups.
+
+Precision (k = 3): share of the group's generated images inside the real group's manifold; coverage (k = 5): share of
+the group's real images that a generated one comes near to. Both are shares, so small groups get honest intervals,
+where a Frechet distance of 30 images says nothing. Unequal numbers would make a gap out of nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.intervals import LEVEL, wilson
+from gan.metrics.neighbours import density_coverage, expected_coverage, precision_recall
+from stages.audit._sides import Group, spread
+from stages.config.audit import AuditConfig
+
+K_PRECISION, K_COVERAGE = 3, 5
+
+
+def quality(
+    config: AuditConfig,
+    groups: list[Group],
+    real: NDArray[np.float32],
+    fake: NDArray[np.float32],
+    heldout: dict[tuple[str, str], NDArray[np.float32]],
+) -> dict[str, Any]:
+    """Precision and coverage of every group, family by family.
+
+    Args:
+        real, fake: features of the training and the generated images, [N, D] and [M, D].
+        heldout: features of the held-out images of each (family, group): what unseen real images of it reach.
+    """
+    rows = []
+    for family in dict.fromkeys(group.family for group in groups):
+        members = [group for group in groups if group.family == family]
+        assessed = [group for group in members if group.refusal(config.min_group) is None and group.size > K_COVERAGE]
+        count = min([config.quality_images, *(group.size for group in assessed)])
+        rows += [_row(config, group, count, real, fake, heldout[family, group.name]) for group in members]
+    return {"k_precision": K_PRECISION, "k_coverage": K_COVERAGE, "rows": rows}
+
+
+def _row(
+    config: AuditConfig, group: Group, count: int, real: NDArray[np.float32], fake: NDArray[np.float32],
+    unseen: NDArray[np.float32],
+) -> dict[str, Any]:  # fmt: skip
+    reason = group.refusal(config.min_group)
+    if reason is None and group.size <= K_COVERAGE:
+        reason = f"{group.size} images are too few for {K_COVERAGE} neighbours"
+    row: dict[str, Any] = {
+        "family": group.family, "group": group.name, "n_real": len(group.real), "n_fake": len(group.fake),
+        "status": "not_assessed" if reason else "assessed", "reason": reason,
+        "images": 0, "precision": None, "precision_unseen": None, "coverage": None, "coverage_expected": None,
+    }  # fmt: skip
+    if reason:
+        return row
+    a, b = real[spread(group.real, count)], fake[spread(group.fake, count)]
+    row["images"] = count
+    row["precision"] = share(round(precision_recall(a, b, k=K_PRECISION)[0] * count), count)
+    row["coverage"] = share(round(density_coverage(a, b, k=K_COVERAGE)[1] * count), count)
+    row["coverage_expected"] = expected_coverage(count, count, K_COVERAGE)
+    if len(unseen) >= max(config.min_group, K_PRECISION + 1):
+        found = precision_recall(a, unseen, k=K_PRECISION)[0]
+        row["precision_unseen"] = share(round(found * len(unseen)), len(unseen))
+    return row
+
+
+def share(hits: int, count: int) -> dict[str, Any]:
+    """A share with its counts and Wilson interval."""
+    low, high = wilson(hits, count)
+    return {"value": hits / count, "low": low, "high": high, "hits": hits, "count": count}
+
+
+def worst(shares: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """(value, low, high) of the smallest of several shares.
+
+    The smallest true share lies between the smallest lower and the smallest upper end where all intervals hold at
+    once, so each is taken at a level corrected for their number (Bonferroni).
+    """
+    level = 1 - (1 - LEVEL) / len(shares)
+    ends = [wilson(each["hits"], each["count"], level=level) for each in shares]
+    return min(each["value"] for each in shares), min(low for low, _ in ends), min(high for _, high in ends)

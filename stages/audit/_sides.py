@@ -1,0 +1,80 @@
+"""Both sides of the audit in memory: the real training images and the generated ones, with their groups."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.attributes import bins, measure
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """Images of one side with what is known of each; the i-th entry everywhere is the i-th image."""
+
+    images: NDArray[np.uint8]  # [N, H, W, C]
+    labels: NDArray[np.int64] | None  # [N]: the class of a real image, the class asked for of a generated one
+    attributes: dict[str, NDArray[np.int64]]  # attribute to bin index [N]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Which images of each side belong to one group."""
+
+    family: str  # `all`, `class`, or the attribute's name
+    name: str
+    real: NDArray[np.int64]  # places on the real side
+    fake: NDArray[np.int64]  # places on the generated side
+
+    @property
+    def size(self) -> int:
+        """Images on the smaller side."""
+        return min(len(self.real), len(self.fake))
+
+    def refusal(self, min_group: int) -> str | None:
+        """Why nothing is said of this group, or None where it is large enough."""
+        if self.size >= min_group:
+            return None
+        return f"{len(self.real)} real and {len(self.fake)} generated images, audit.min_group asks for {min_group} each"
+
+
+def side(images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> Side:
+    """A side with its attributes measured from the pixels: the same ruler for real and generated images."""
+    return Side(images, labels, measure(images))
+
+
+def everything(real: Side, fake: Side) -> Group:
+    """The group of all images."""
+    return Group("all", "all images", np.arange(len(real)), np.arange(len(fake)))
+
+
+def by_class(real: Side, fake: Side, classes: list[str]) -> list[Group]:
+    """One group per class, in label order; none where there are no labels."""
+    if real.labels is None or fake.labels is None:
+        return []
+    pairs = [
+        (np.flatnonzero(real.labels == label), np.flatnonzero(fake.labels == label)) for label in range(len(classes))
+    ]
+    return [Group("class", name, *pair) for name, pair in zip(classes, pairs, strict=True)]
+
+
+def by_attribute(real: Side, fake: Side) -> list[Group]:
+    """One group per bin of every attribute."""
+    return [
+        Group(
+            attribute,
+            name,
+            np.flatnonzero(real.attributes[attribute] == index),
+            np.flatnonzero(fake.attributes[attribute] == index),
+        )
+        for attribute, names in bins(real.images.shape[-1]).items()
+        for index, name in enumerate(names)
+    ]
+
+
+def spread(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """`count` of the places, evenly spread, so that a prefix of the store (one folder, one source) is not favoured."""
+    return places[np.arange(count) * len(places) // count]

@@ -1,0 +1,132 @@
+"""The work of the room: draw, group, measure, write."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.audit._copies import copies
+from stages.audit._inputs import Inputs, open_inputs
+from stages.audit._labels import agreement, class_shares
+from stages.audit._measures import findings, measures, protocols
+from stages.audit._page import render
+from stages.audit._quality import quality
+from stages.audit._shares import shares
+from stages.audit._sides import Side, by_attribute, by_class, side, spread
+from stages.common.files import output_folder, write_atomically, write_json
+from stages.common.summary import Summary, write_summary
+from stages.config.audit import AuditConfig
+from stages.pictures import write_grid
+
+FORMAT = 1
+
+
+def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out: Path) -> Summary:
+    """See `stages.audit.run`."""
+    torch.set_num_threads(config.threads)
+    inputs = open_inputs(onnx, reference, images, threads=config.threads)
+    generator, split = inputs.generator, inputs.store.splits
+
+    # Draw, as a service would that asks for no label in particular.
+    drawn, labels = generator.draw(config.samples, config.seed)
+    fake = side(drawn, labels)
+    real = side(split["train"].all(), split["train"].labels if generator.classes else None)
+    controls = _controls(config, inputs)
+
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "onnx_sha256": generator.sha256,
+        "data_hash": inputs.reference.info["data_hash"],
+        "generator": _describe(inputs),
+        "samples": config.samples,
+        "seed": config.seed,
+        "n_train": len(real),
+        "shares": shares(config, real, fake, generator.classes),
+        **_seen_by_the_network(config, inputs, real, fake),
+        "memorization": copies(config, fake.images, real.images, controls),
+    }
+    report["findings"] = findings(report, config.alpha)
+    results = {
+        "data_hash": report["data_hash"],
+        "onnx_sha256": report["onnx_sha256"],
+        "generator": report["generator"],
+        "findings": report["findings"],
+        "measures": measures(report),
+        "protocols": protocols(report, inputs.extractor),
+    }
+    pictures = closest_images(report["memorization"], fake.images, real.images, controls)
+    with output_folder(out) as work:
+        write_json(work / "audit.json", report | {key: results[key] for key in ("measures", "protocols")})
+        write_atomically(work / "index.html", render(report, alpha=config.alpha, pictures=pictures))
+        rows = ["generated", "nearest training", "unseen real", "nearest training"]
+        write_grid(
+            work / "closest.png",
+            np.concatenate(list(pictures.values())),
+            columns=len(pictures["unseen"]),
+            row_labels=rows,
+        )
+        return write_summary(
+            work,
+            stage="audit",
+            config=config,
+            inputs={"onnx": onnx, "reference": reference, "images": images / "dataset.json"},
+            results=results,
+        )
+
+
+def _controls(config: AuditConfig, inputs: Inputs) -> NDArray[np.uint8]:
+    """Real images that the generator never saw, evenly spread over both splits; see `stages.audit._copies`."""
+    split = inputs.store.splits
+    unseen = np.concatenate([split["heldout"].all(), split["fit"].all()])
+    return unseen[spread(np.arange(len(unseen)), min(len(unseen), config.controls))]
+
+
+def _describe(inputs: Inputs) -> dict[str, Any]:
+    generator = inputs.generator
+    return {
+        "name": generator.name,
+        "licence": generator.metadata["licence"],
+        "classes": generator.classes,
+        "prior": generator.prior,
+        "resolution": generator.resolution,
+        "channels": generator.channels,
+        "z_dim": generator.z_dim,
+    }
+
+
+def _seen_by_the_network(config: AuditConfig, inputs: Inputs, real: Side, fake: Side) -> dict[str, Any]:
+    """What needs the feature extractor: labels per class, and quality per group."""
+    found, predicted = inputs.look(fake.images)
+    classes = inputs.generator.classes
+    labels: dict[str, Any] = {"reason": None, "rows": [], "shares": None}
+    if not classes:
+        labels["reason"] = "the images carry no labels"
+    elif not inputs.classifies or fake.labels is None:
+        labels["reason"] = "the reference's extractor is no classifier of these classes"
+    else:
+        confusion = np.asarray(inputs.reference.info["confusion"], np.int64)
+        labels["rows"] = agreement(config, fake.labels, predicted, confusion, classes)
+        labels["shares"] = class_shares(config, predicted, confusion, inputs.generator.prior, classes)
+    heldout = inputs.store.splits["heldout"]
+    unseen = side(heldout.all(), heldout.labels if classes else None)
+    unseen_features = inputs.look(unseen.images)[0]
+    groups = [*by_class(real, fake, classes), *by_attribute(real, fake)]
+    same = [*by_class(unseen, fake, classes), *by_attribute(unseen, fake)]
+    features = {(group.family, group.name): unseen_features[group.real] for group in same}
+    return {"labels": labels, "quality": quality(config, groups, inputs.train_features, found, features)}
+
+
+def closest_images(
+    memorization: dict[str, Any], fake: NDArray[np.uint8], train: NDArray[np.uint8], controls: NDArray[np.uint8]
+) -> dict[str, NDArray[np.uint8]]:
+    """Images of the closest pairs, as many of both kinds: generated and unseen real, each with its training image."""
+    near, unseen = memorization["closest"], memorization["closest_controls"]
+    count = min(len(near), len(unseen))
+    return {
+        "generated": fake[[pair["image"] for pair in near[:count]]],
+        "generated_train": train[[pair["train"] for pair in near[:count]]],
+        "unseen": controls[[pair["image"] for pair in unseen[:count]]],
+        "unseen_train": train[[pair["train"] for pair in unseen[:count]]],
+    }
