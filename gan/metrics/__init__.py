@@ -6,7 +6,7 @@ Features come from `gan.features`; intervals from `gan.intervals`. Conventions, 
 from gan.metrics.frechet import frechet_distance, frechet_distance_of_moments, moments
 from gan.metrics.inception import inception_score
 from gan.metrics.kernel import kernel_distance, kernel_distance_full
-from gan.metrics.neighbours import density_coverage, expected_coverage, nearest, precision_recall
+from gan.metrics.neighbours import density_coverage, expected_coverage, precision_recall
 
 __all__ = [
     "density_coverage",
@@ -17,6 +17,5 @@ __all__ = [
     "kernel_distance",
     "kernel_distance_full",
     "moments",
-    "nearest",
     "precision_recall",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan.metrics.checks import feature_pair
-from gan.metrics.distances import BLOCK, Points, around, ball_counts, exact_squares, kth_neighbour
+from gan.metrics.distances import BLOCK, Points, around, ball_counts, kth_neighbour
 
 
 def precision_recall(
@@ -45,22 +45,6 @@ def expected_coverage(n_real: int, n_fake: int, k: int) -> float:
     """Expected coverage where both sets come from one distribution: 1 - prod of (N - i) / (N + M - i), i = 1 ... k."""
     n = n_real - np.arange(1, k + 1)
     return float(1 - np.prod(n / (n + n_fake)))
-
-
-def nearest(
-    queries: NDArray[np.floating | np.integer], among: NDArray[np.floating | np.integer]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Place of the row of `among` [M, D] nearest to each query [N, D], and its exact distance; ties take the first.
-
-    Arrays of any number of axes are flattened to rows; uint8 images are taken as levels.
-    """
-    x, y = (np.asarray(array).reshape(len(array), -1).astype(np.float64) for array in (queries, among))
-    places, distances = np.empty(len(x), np.int64), np.empty(len(x))
-    columns = np.arange(len(y))
-    for index in range(len(x)):
-        squares = exact_squares(x[index : index + 1], np.zeros_like(columns), y, columns)
-        places[index], distances[index] = squares.argmin(), np.sqrt(squares.min())
-    return places, distances
 
 
 def _points(real: NDArray[np.floating], fake: NDArray[np.floating], k: int, block: int) -> tuple[Points, Points]:

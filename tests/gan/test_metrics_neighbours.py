@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gan.metrics import density_coverage, expected_coverage, nearest, precision_recall
+from gan.metrics import density_coverage, expected_coverage, precision_recall
 
 pytestmark = pytest.mark.fast
 
@@ -102,14 +102,6 @@ def test_order_of_rows_does_not_matter() -> None:
     real, fake = _cases()["plain"]
     rng = np.random.default_rng(6)
     assert _ours(real[rng.permutation(len(real))], fake[::-1], 3) == pytest.approx(_ours(real, fake, 3), abs=1e-15)
-
-
-def test_nearest_takes_the_first_of_ties_and_images_too() -> None:
-    among = np.zeros((3, 4, 4, 1), np.uint8)
-    among[2] = 255
-    places, distances = nearest(np.full((1, 4, 4, 1), 250, np.uint8), among)
-    assert places[0] == 2 and distances[0] == pytest.approx(20)
-    assert nearest(among[:1], among)[0][0] == 0
 
 
 @pytest.mark.parametrize(

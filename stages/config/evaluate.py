@@ -1,0 +1,22 @@
+"""Section `evaluate` of params.yaml."""
+
+import dataclasses
+from typing import Annotated
+
+from stages.config import Range
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How many sets are drawn, and what is too small to say something about."""
+
+    threads: Annotated[int, Range(ge=1, le=64)]
+    """CPU threads; part of the result's identity, they change the last bits."""
+    seed: Annotated[int, Range(ge=0, lt=2**63)]
+    """Seed of the latents and labels; another one than audit's, so that both look afresh."""
+    sets: Annotated[int, Range(ge=3, le=1000)]
+    """Independent generated sets, each of as many images as are held out; intervals are over sets."""
+    smallest_set: Annotated[int, Range(ge=8)]
+    """Images; with fewer held-out ones the distances and neighbour metrics are not assessed."""
+    columns: Annotated[int, Range(ge=1, le=100)]
+    """Images a row in the picture grids."""

@@ -1,0 +1,59 @@
+"""Classification accuracy score: train a classifier on samples alone, test it on held-out real images (Ravuri and
+Vinyals: "Classification Accuracy Score for Conditional Generative Models", NeurIPS 2019).
+
+The classifier has the recipe and the seed of the baseline, which was trained on the real train split; it sees as many
+samples as that split has images. What is lost against the baseline is what the samples do not teach.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gan.features.domain import Recipe, features, fit
+from gan.intervals import LEVEL, wilson
+from stages.reference_folder import Reference
+from stages.scoring import Drawer, measure, not_assessed
+
+NAME = "cas"
+
+
+def cas(generator: Drawer, reference: Reference, *, seed: int, start: int) -> tuple[dict[str, Any], list[int]]:
+    """(measure, right answers per class); samples are places `start` and on of `seed`. No value without labels."""
+    count, baseline = int(reference.info["counts"]["train"]), reference.info["baselines"][NAME]
+    held_images, held_labels = reference.pictures("heldout")
+    if baseline is None:
+        return _refused("the real images carry no labels", len(held_labels), count)
+    images, labels = generator.draw(count, seed, start=start)
+    if labels is None:
+        return _refused("the generator takes no labels, so its samples cannot teach them", len(held_labels), count)
+    if len(np.unique(labels)) < 2:
+        return _refused("the serving prior has one class only", len(held_labels), count)
+    network = fit(
+        images, labels, classes=len(reference.classes), recipe=Recipe(**reference.info["recipe"]),
+        seed=int(reference.info["seed"]),
+    )  # fmt: skip
+    right = features(network, held_images)[1].argmax(axis=1) == held_labels
+    hits = int(right.sum())
+    record = measure(
+        hits / len(right), *wilson(hits, len(right)), n_real=len(right), n_fake=count, protocol=NAME,
+        reference={"mean": baseline["mean"], "sd": baseline["sd"]},
+    )  # fmt: skip
+    return record, [int(right[held_labels == label].sum()) for label in range(len(reference.classes))]
+
+
+def _refused(reason: str, n_real: int, n_fake: int) -> tuple[dict[str, Any], list[int]]:
+    return not_assessed(reason, n_real=n_real, n_fake=n_fake, protocol=NAME), []
+
+
+def cas_protocol(reference: Reference, *, seed: int) -> dict[str, Any]:
+    """How the score was made."""
+    return {
+        "extractor": None, "classifier": "domain network", "recipe": reference.info["recipe"], "resize": "none",
+        "pixels": "uint8", "labels": "drawn from the serving prior", "seed": seed,
+        "n_real": reference.heldout, "n_fake": reference.info["counts"]["train"],
+        "splits": "trained on samples, tested on heldout", "arithmetic": "network float32",
+        "metric": "share of held-out images that a classifier trained on samples alone reads right",
+        "interval": f"Wilson, level {LEVEL:g}, over the held-out images",
+        "estimand": "accuracy on real images of this one classifier, trained on these samples",
+        "reference": "the same recipe and seed, trained on the real train split",
+    }  # fmt: skip

@@ -1,0 +1,154 @@
+"""`index.html` of evaluate: one file that opens without a network, for a person who has to judge a generator."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from stages.evaluate._pictures import Pictures
+from stages.pictures import data_uri, grid_png, image_uri
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+LIMIT = 60  # classes in the table; evaluation.json has all
+WIDTH = 300  # of an interval plot, in CSS pixels
+
+
+class Text(NamedTuple):
+    """How a measure is shown: its name, which way is better (-1 lower, 1 higher, 0 neither), and what it says."""
+
+    title: str
+    better: int
+    percent: bool
+    meaning: str
+
+
+MEASURES = {
+    "fid_domain": Text(
+        "Fréchet distance (FID)", -1, False,
+        "How far the cloud of generated images lies from the real one: place, spread and shape in one number.",
+    ),
+    "kid_domain": Text(
+        "Kernel distance (KID)", -1, False,
+        "The same question with another ruler, unbiased at every size. It may be negative; near the real mark is best.",
+    ),
+    "precision_k3": Text(
+        "Precision", 1, True, "Fidelity: generated images that lie among the real ones. A blur or a smear does not."
+    ),
+    "recall_k3": Text(
+        "Recall", 1, True, "Variety: real images in the range of the generated ones. It falls when modes are lost."
+    ),
+    "density_k5": Text(
+        "Density", 1, False, "Fidelity, counted: real neighbourhoods that a generated image falls into; may exceed 1."
+    ),
+    "coverage_k5": Text(
+        "Coverage", 1, True, "Variety: real images that have a generated one in their own neighbourhood."
+    ),
+    "label_agreement": Text(
+        "Label agreement", 1, True, "Generated images that a classifier of real images takes for the class asked for."
+    ),
+    "cas": Text(
+        "Learned from samples (CAS)", 1, True,
+        "A classifier that has seen generated images only, tested on real ones: what the samples can teach.",
+    ),
+    "is_domain": Text(
+        "Inception score, domain", 0, False,
+        "Sure and varied predictions of our own classifier. For information; it is compared with nothing else.",
+    ),
+}  # fmt: skip
+HEADLINES = ("fid_domain", "label_agreement", "coverage_k5", "cas")
+UNLABELLED_HEADLINES = ("fid_domain", "precision_k3", "recall_k3", "coverage_k5")
+
+
+def render(report: dict[str, Any], pictures: Pictures, *, columns: int) -> str:
+    """The page's text, everything embedded. Raises jinja2 errors where the report lacks something."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    measures = report["measures"]
+    rows = [_row(name, measures[name]) for name in MEASURES]
+    names = HEADLINES if measures["label_agreement"]["value"] is not None else UNLABELLED_HEADLINES
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        **report,
+        rows=rows,
+        headlines=[row for name in names for row in rows if row["name"] == name and not row["reason"]],
+        width=WIDTH,
+        limit=LIMIT,
+        samples=measures["label_agreement"]["n_fake"],
+        heldout=measures["fid_domain"]["n_real"],
+        real_grid=data_uri(grid_png(pictures.real, columns=columns, row_labels=pictures.rows)),
+        generated_grid=data_uri(grid_png(pictures.generated, columns=columns, row_labels=pictures.rows)),
+        disagreements=[
+            {"image": image_uri(image), "asked": asked, "taken": taken}
+            for image, asked, taken in pictures.disagreements
+        ],
+        pairs={
+            kind: [{"image": image_uri(a), "train": image_uri(b), "rms": rms} for a, b, rms in listed]
+            for kind, listed in pictures.pairs.items()
+        },
+        protocol_text=json.dumps(report["protocols"], indent=2, ensure_ascii=False),
+    )
+
+
+def _row(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """One line of the table: texts, plot and how it stands to real images."""
+    text, real = MEASURES[name], found["reference"]
+    row = {"name": name, **text._asdict(), **found}
+    if found["value"] is None:
+        return row
+    row |= {"value_text": _number(found["value"], text), "low_text": _number(found["low"], text),
+            "high_text": _number(found["high"], text)}  # fmt: skip
+    if real is not None:
+        row |= {
+            "real_text": _number(real["mean"], text),
+            "real_sd_text": _number(real["sd"], text),
+            "plot": _plot(found, text),
+            "standing": _standing(found, text.better),
+            "against": _against(name, found, text),
+        }
+    return row
+
+
+def _number(value: float, text: Text) -> str:
+    if text.percent:
+        return f"{100 * value:.1f} %"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _against(name: str, found: dict[str, Any], text: Text) -> str:
+    """The value beside what real images reach, in the unit that the gate uses."""
+    mean, sd = found["reference"]["mean"], found["reference"]["sd"]
+    if name == "kid_domain":
+        return f"{(found['value'] - mean) / sd:+.1f} sd" if sd else "–"
+    if text.percent:
+        return f"{100 * (found['value'] - mean):+.1f} points"
+    return f"{found['value'] / mean:.2f} times" if mean > 0 else "–"
+
+
+def _standing(found: dict[str, Any], better: int) -> str:
+    """Whether the bad end of the interval is within two deviations of what real images reach."""
+    if not better:
+        return "info"
+    mean, sd = found["reference"]["mean"], found["reference"]["sd"]
+    behind = (found["high"] - mean) if better < 0 else (mean - found["low"])
+    return "level" if behind <= 2 * sd else "behind"
+
+
+def _plot(found: dict[str, Any], text: Text) -> dict[str, Any]:
+    """Places in pixels of the interval, of the band of real images (two deviations), and the ends of the axis."""
+    mean, sd = found["reference"]["mean"], found["reference"]["sd"]
+    bounds = (min(found["low"], mean - 2 * sd), max(found["high"], mean + 2 * sd))
+    margin = 0.08 * (bounds[1] - bounds[0]) or 1.0
+    start, end = bounds[0] - margin, bounds[1] + margin
+    if text.percent:
+        start, end = max(0.0, start), min(1.0, end) if bounds[1] <= 1 else end
+
+    def place(value: float) -> float:
+        return round((min(max(value, start), end) - start) / (end - start) * WIDTH, 1)
+
+    return {
+        "band": place(mean - 2 * sd), "band_width": max(1.0, round(place(mean + 2 * sd) - place(mean - 2 * sd), 1)),
+        "mean": place(mean), "low": place(found["low"]), "high": place(found["high"]), "value": place(found["value"]),
+        "start": _number(start, text), "end": _number(end, text),
+    }  # fmt: skip
