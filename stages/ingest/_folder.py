@@ -20,8 +20,18 @@ class File:
     class_name: str
 
 
-def list_files(raw: Path, labels: str) -> tuple[list[File], list[tuple[str, str]]]:
-    """Files to read, in path order, and (source, reason) of what is refused by its place or kind alone.
+@dataclass(frozen=True)
+class Listing:
+    """What a raw folder holds: files to read in path order, (source, reason) of what is refused by its place or kind
+    alone, and the class names in label order (none without labels)."""
+
+    files: list[File]
+    refused: list[tuple[str, str]]
+    classes: list[str]
+
+
+def list_files(raw: Path, labels: str) -> Listing:
+    """All visible files below the folder `raw`.
 
     Path order compares folder by folder, by the bytes of the names. Hidden files and folders are ignored. `labels` is
     `folders` or `none`. Raises ValueError where there is nothing to read or the class folders make no labels.
@@ -42,9 +52,10 @@ def list_files(raw: Path, labels: str) -> tuple[list[File], list[tuple[str, str]
             files.append(File(path, source, as_text(parts[0]) if labels == "folders" else ""))
     if not files and not refused:
         raise ValueError(f"{raw} holds no files; put PNG or JPEG images there, or run `make data` for the digits")
+    classes = _class_folders(root) if labels == "folders" else []
     if labels == "folders":
-        _check_classes(raw, sorted({file.class_name for file in files}))
-    return files, refused
+        _check_classes(raw, classes)
+    return Listing(files, refused, classes)
 
 
 def as_text(name: bytes) -> str:
@@ -78,6 +89,13 @@ def _check_kind(path: Path, root: Path) -> None:
             raise Refused("link: leads to a folder or to nothing; copy the images instead")
     elif not stat.S_ISREG(path.stat().st_mode):
         raise Refused("not a file: a pipe, socket or device")
+
+
+def _class_folders(root: Path) -> list[str]:
+    """Names of the visible folders right below `root`, empty ones too, by the bytes of the names."""
+    with os.scandir(os.fsencode(root)) as entries:
+        names = [e.name for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith(b".")]
+    return [as_text(name) for name in sorted(names)]
 
 
 def _check_classes(raw: Path, classes: list[str]) -> None:

@@ -28,17 +28,17 @@ FORMAT = 1
 def ingest(config: IngestConfig, raw: Path, datasheet: Path, out: Path) -> Summary:
     """See `stages.ingest.run`."""
     sheet = read_datasheet(datasheet)
-    files, refused = list_files(raw, config.labels)
+    listing = list_files(raw, config.labels)
     rules = Rules(config.resolution, config.channels, config.max_pixels)
     if "covers" in sheet:
-        check_covers(sheet, content_hash(_hashes(files, rules)), datasheet, raw)
+        check_covers(sheet, content_hash(_hashes(listing.files, rules)), datasheet, raw)
     with output_folder(out) as work:
         with tempfile.TemporaryFile(dir=work) as scratch:
-            rows, damaged, read = read_images(files, scratch, rules, config.splits)
+            rows, damaged, read = read_images(listing.files, scratch, rules, config.splits)
             kept, copies, contradictions = without_copies(rows)
-            refused += damaged + contradictions
-            classes = _check(config, raw, files, kept, refused, len(copies))
-            data_hash = _store(work, scratch, kept, rules, classes, config.shard_images)
+            refused = listing.refused + damaged + contradictions
+            _check(config, raw, listing.classes, kept, refused, len(copies))
+            data_hash = _store(work, scratch, kept, rules, listing.classes, config.shard_images)
         write_pairs(work / "quarantine.csv", ("source", "reason"), refused)
         write_pairs(work / "duplicates.csv", ("source", "kept"), copies)
         counts = _counts(kept, len(copies), len(refused))
@@ -48,7 +48,7 @@ def ingest(config: IngestConfig, raw: Path, datasheet: Path, out: Path) -> Summa
                 "format": FORMAT,
                 "resolution": config.resolution,
                 "channels": config.channels,
-                "classes": classes,
+                "classes": listing.classes,
                 "attributes": bins(config.channels),
                 "counts": counts,
                 "data_hash": data_hash,
@@ -81,12 +81,12 @@ def _hashes(files: Sequence[File], rules: Rules) -> list[tuple[str, str]]:
 def _check(
     config: IngestConfig,
     raw: Path,
-    files: Sequence[File],
+    classes: Sequence[str],
     kept: Sequence[Row],
     refused: Sequence[tuple[str, str]],
     copies: int,
-) -> list[str]:
-    """Class names in label order. Raises ValueError where too little is left to go on with."""
+) -> None:
+    """Raise ValueError where too little is left to go on with."""
     read = len(kept) + copies + len(refused)
     share = len(refused) / read
     if not kept or share > config.max_refused_share:
@@ -95,11 +95,9 @@ def _check(
             f"{len(refused)} of {read} files in {raw} are refused ({share:.1%}), {what}: {_examples(refused)}; "
             "mend or remove them"
         )
-    classes = sorted({file.class_name for file in files} - {""}, key=lambda name: name.encode())
     empty = sorted(set(classes) - {row.class_name for row in kept})
     if empty:
         raise ValueError(f"no image of class {empty[0]!r} could be kept; add images to {raw / empty[0]}, or remove it")
-    return classes
 
 
 def _store(

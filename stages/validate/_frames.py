@@ -35,9 +35,9 @@ def read_frames(path: Path) -> Frames:
     store = open_store(path)
     columns = ["sha256", "source", "split", "label", "class", "width", "height", *store.info["attributes"]]
     manifest = pd.read_parquet(path / "manifest.parquet")
-    missing = manifest.reindex(columns=columns).isna().sum(axis=1)
-    # Assigned by row number: where the manifest is longer than the store, what is stored is missing there.
-    images = manifest.join(_measured(store)).assign(missing_fields=missing)
+    # By row number and outer: where one of the two is longer, the fields of the other are empty there.
+    images = manifest.join(_measured(store), how="outer")
+    images["missing_fields"] = images.reindex(columns=[*columns, "pixels"]).isna().sum(axis=1)
     if {"pixels", "split"} <= set(images):
         images["splits_of_picture"] = images.groupby("pixels")["split"].transform("nunique")
     return Frames(store, columns, manifest, images, _classes(store), _splits(store, shares))

@@ -6,14 +6,17 @@ import hashlib
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from gan.attributes import bins, measure
 from stages.common.files import read_json, tree_digests
+from stages.common.summary import Summary
 from stages.config.ingest import IngestConfig, Splits
 from stages.ingest import run
 from stages.ingest._read import split_of
@@ -29,18 +32,18 @@ CONFIG = IngestConfig(
 SHEET = "name: test pictures\nsource: drawn by the tests\nlicence: CC0\nlegal_basis: made by us\n"
 
 
-def config(**changes):
+def config(**changes: Any) -> IngestConfig:
     return dataclasses.replace(CONFIG, **changes)
 
 
-def picture(seed, size=(8, 8), channels=1):
+def picture(seed: int, size: tuple[int, int] = (8, 8), channels: int = 1) -> Image.Image:
     """A random PNG picture; `size` is (width, height)."""
     shape = (size[1], size[0]) if channels == 1 else (size[1], size[0], channels)
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8))
 
 
 @pytest.fixture
-def raw(tmp_path):
+def raw(tmp_path: Path) -> Path:
     """Two classes of 40 pictures."""
     for label, name in enumerate(("cat", "dog")):
         (tmp_path / "raw" / name).mkdir(parents=True)
@@ -50,21 +53,21 @@ def raw(tmp_path):
     return tmp_path / "raw"
 
 
-def ingest(raw, out="store", **changes):
+def ingest(raw: Path, out: str = "store", **changes: Any) -> tuple[Summary, Path]:
     target = raw.parent / out
     return run(config(**changes), raw=raw, datasheet=raw.parent / "sheet.yaml", out=target), target
 
 
-def manifest(store):
+def manifest(store: Path) -> list[dict[str, Any]]:
     return pq.read_table(store / "manifest.parquet").to_pylist()
 
 
-def pairs(path):
+def pairs(path: Path) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))[1:]
 
 
-def stored(path):
+def stored(path: Path) -> tuple[list[NDArray[np.uint8]], list[int], list[str]]:
     """All images, labels and split names in store order."""
     store = open_store(path)
     total = sum(len(split) for split in store.splits.values())
@@ -75,7 +78,7 @@ def stored(path):
     return [images[i] for i in range(total)], [labels[i] for i in range(total)], [sides[i] for i in range(total)]
 
 
-def test_store_and_manifest_say_the_same_as_the_files(raw):
+def test_store_and_manifest_say_the_same_as_the_files(raw: Path) -> None:
     summary, out = ingest(raw)
     rows = manifest(out)
     assert [row["source"] for row in rows] == [f"{name}/{i:02d}.png" for name in ("cat", "dog") for i in range(40)]
@@ -96,7 +99,7 @@ def test_store_and_manifest_say_the_same_as_the_files(raw):
     assert summary.results["data_hash"] == info["data_hash"]
 
 
-def test_a_second_run_writes_the_same_bytes(raw):
+def test_a_second_run_writes_the_same_bytes(raw: Path) -> None:
     _, first = ingest(raw, "a")
     for path in sorted(raw.rglob("*.png"), reverse=True):  # other times, other order in the folder
         content = path.read_bytes()
@@ -106,7 +109,7 @@ def test_a_second_run_writes_the_same_bytes(raw):
     assert tree_digests(first) == tree_digests(second)
 
 
-def test_split_is_a_pure_function_of_the_content_hash():
+def test_split_is_a_pure_function_of_the_content_hash() -> None:
     splits = Splits(train=0.5, fit=0.3, heldout=0.2)
     for start, side in (
         ("0", "train"),
@@ -122,7 +125,7 @@ def test_split_is_a_pure_function_of_the_content_hash():
     np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=4 * (0.25 / 4000) ** 0.5)
 
 
-def test_no_image_changes_sides_when_others_come_and_go(raw):
+def test_no_image_changes_sides_when_others_come_and_go(raw: Path) -> None:
     _, out = ingest(raw, "a")
     before = {row["sha256"]: row["split"] for row in manifest(out)}
     for index in range(0, 40, 3):
@@ -137,9 +140,13 @@ def test_no_image_changes_sides_when_others_come_and_go(raw):
     assert all(before[sha] == after[sha] for sha in common)
 
 
-def test_appending_leaves_most_shards_alone():
+def cuts(hashes: list[str]) -> set[str]:
+    """The hashes that end a shard."""
+    return {hashes[end - 1] for end in shard_ends(hashes, 64)}
+
+
+def test_appending_leaves_most_shards_alone() -> None:
     hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(5000)]
-    cuts = lambda items: {items[end - 1] for end in shard_ends(items, 64)}  # noqa: E731
     sizes = np.diff([0, *shard_ends(hashes, 64)])
     assert sizes[:-1].min() >= 16 and sizes.max() <= 256 and 40 < sizes.mean() < 120
     assert cuts(hashes) - {hashes[-1]} <= cuts([*hashes, *(h[::-1] for h in hashes[:100])])
@@ -147,7 +154,7 @@ def test_appending_leaves_most_shards_alone():
     assert len(cuts(hashes) - cuts(inserted)) <= 3
 
 
-def test_shards_before_an_appended_image_keep_their_bytes(raw):
+def test_shards_before_an_appended_image_keep_their_bytes(raw: Path) -> None:
     _, out = ingest(raw, "a")
     before = tree_digests(out)
     picture(9999).save(raw / "dog" / "zz.png")
@@ -160,7 +167,7 @@ def test_shards_before_an_appended_image_keep_their_bytes(raw):
     ]
 
 
-def test_exact_duplicates_are_removed_whether_bytes_or_pixels_agree(raw):
+def test_exact_duplicates_are_removed_whether_bytes_or_pixels_agree(raw: Path) -> None:
     (raw / "cat" / "copy.png").write_bytes((raw / "cat" / "05.png").read_bytes())
     Image.open(raw / "cat" / "07.png").save(raw / "cat" / "again.png", compress_level=0)
     _, out = ingest(raw)
@@ -171,7 +178,7 @@ def test_exact_duplicates_are_removed_whether_bytes_or_pixels_agree(raw):
     assert {"cat/07.png", "cat/again.png"} in [set(pair) for pair in copies]
 
 
-def test_of_equal_pictures_on_two_sides_the_one_further_from_training_stays(raw):
+def test_of_equal_pictures_on_two_sides_the_one_further_from_training_stays(raw: Path) -> None:
     for index in range(40):
         Image.open(raw / "cat" / f"{index:02d}.png").save(raw / "cat" / f"z{index:02d}.png", compress_level=0)
     sides = {}
@@ -189,7 +196,7 @@ def test_of_equal_pictures_on_two_sides_the_one_further_from_training_stays(raw)
     assert len(kept) == 80
 
 
-def test_the_same_picture_in_two_classes_is_refused_in_both(raw):
+def test_the_same_picture_in_two_classes_is_refused_in_both(raw: Path) -> None:
     (raw / "dog" / "x.png").write_bytes((raw / "cat" / "03.png").read_bytes())
     _, out = ingest(raw)
     refused = dict(pairs(out / "quarantine.csv"))
@@ -197,7 +204,7 @@ def test_the_same_picture_in_two_classes_is_refused_in_both(raw):
     assert "dog/x.png" in refused["cat/03.png"] and "cat/03.png" in refused["dog/x.png"]
 
 
-def test_without_labels(raw):
+def test_without_labels(raw: Path) -> None:
     picture(7777).save(raw / "loose.png")
     _, out = ingest(raw, labels="none")
     info = read_json(out / "dataset.json")
@@ -206,7 +213,7 @@ def test_without_labels(raw):
     assert {row["class"] for row in manifest(out)} == {""}
 
 
-def test_mixed_sizes_are_cropped_and_scaled_and_the_right_size_is_untouched(raw):
+def test_mixed_sizes_are_cropped_and_scaled_and_the_right_size_is_untouched(raw: Path) -> None:
     wide = np.full((16, 40), 10, np.uint8)
     wide[:, 12:28] = 200  # exactly the central square
     Image.fromarray(wide).save(raw / "cat" / "wide.png")
@@ -221,7 +228,7 @@ def test_mixed_sizes_are_cropped_and_scaled_and_the_right_size_is_untouched(raw)
     assert abs(image.astype(int) - 150).max() <= 3
 
 
-def test_colour_store_repeats_grey_and_keeps_colour(raw):
+def test_colour_store_repeats_grey_and_keeps_colour(raw: Path) -> None:
     picture(1, channels=3).save(raw / "cat" / "colour.png")
     _, out = ingest(raw, channels=3)
     rows = {row["source"]: image for row, image in zip(manifest(out), stored(out)[0], strict=True)}
@@ -230,7 +237,7 @@ def test_colour_store_repeats_grey_and_keeps_colour(raw):
     assert list(read_json(out / "dataset.json")["attributes"]) == ["brightness", "saturation"]
 
 
-def test_photographs_stand_upright(raw):
+def test_photographs_stand_upright(raw: Path) -> None:
     pixels = np.zeros((16, 32), np.uint8)
     pixels[:, :16] = 255
     exif = Image.Exif()
@@ -243,7 +250,7 @@ def test_photographs_stand_upright(raw):
     assert image[:3].min() > 200 and image[-3:].max() < 50  # left half has become the upper half
 
 
-def test_any_file_name_works(raw):
+def test_any_file_name_works(raw: Path) -> None:
     odd = ["a b.png", "new\nline.png", 'quo"te, comma.png', "größe-图.png", "=1+1.png", "-rf.png"]
     for place, name in enumerate(odd):
         picture(800 + place).save(raw / "cat" / name)
@@ -258,7 +265,7 @@ def test_any_file_name_works(raw):
     assert [source for source, _ in pairs(out / "quarantine.csv")] == ["dog/bad\n,name.png"]
 
 
-def test_a_class_may_have_any_name_and_hidden_files_are_no_files(raw):
+def test_a_class_may_have_any_name_and_hidden_files_are_no_files(raw: Path) -> None:
     (raw / "cat").rename(raw / "crème brûlée\n2")
     for name in (".gitkeep", ".gitignore", "dog/.DS_Store", "dog/.hidden.png"):
         (raw / name).write_text("not for you")
@@ -270,7 +277,7 @@ def test_a_class_may_have_any_name_and_hidden_files_are_no_files(raw):
     assert (info["counts"]["read"], info["counts"]["refused"]) == (80, 0)
 
 
-def test_what_was_there_stays_when_ingest_fails(raw):
+def test_what_was_there_stays_when_ingest_fails(raw: Path) -> None:
     _, out = ingest(raw)
     before = tree_digests(out)
     for index in range(20):

@@ -1,6 +1,7 @@
 """The default images: fixed bytes, and never at the cost of a user's files."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,20 +17,20 @@ pytestmark = pytest.mark.fast
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory):
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "raw"
     assert write_digits(folder) == 1797
     return folder
 
 
-def test_bytes_are_the_ones_that_the_shipped_datasheet_covers(raw, request):
+def test_bytes_are_the_ones_that_the_shipped_datasheet_covers(raw: Path, request: pytest.FixtureRequest) -> None:
     paths = sorted(raw.rglob("*.png"))
     found = content_hash((sha256_file(path), path.relative_to(raw).as_posix()) for path in paths)
     with (request.config.rootpath / "data" / "datasheet.yaml").open() as file:
         assert found == yaml.safe_load(file)["covers"]
 
 
-def test_levels_and_labels_are_those_of_scikit_learn(raw):
+def test_levels_and_labels_are_those_of_scikit_learn(raw: Path) -> None:
     digits = load_digits()
     assert len(list(raw.iterdir())) == 10
     for index in range(0, 1797, 100):
@@ -38,20 +39,20 @@ def test_levels_and_labels_are_those_of_scikit_learn(raw):
             np.testing.assert_array_equal(np.asarray(image), np.round(digits.images[index] * 255 / 16))
 
 
-def test_a_folder_with_files_is_left_alone(tmp_path):
+def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.png").write_bytes(b"mine")
     assert write_digits(tmp_path) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
 
 
-def test_hidden_files_do_not_count_and_stay(tmp_path):
+def test_hidden_files_do_not_count_and_stay(tmp_path: Path) -> None:
     (tmp_path / ".gitkeep").touch()
     assert write_digits(tmp_path) == 1797
     assert (tmp_path / ".gitkeep").exists()
     assert not (tmp_path / PARTIAL).exists()
 
 
-def test_a_killed_run_is_completed_and_overwrites_nothing(tmp_path, raw):
+def test_a_killed_run_is_completed_and_overwrites_nothing(tmp_path: Path, raw: Path) -> None:
     (tmp_path / PARTIAL / "0").mkdir(parents=True)
     (tmp_path / PARTIAL / "0" / "digit-0000.png").write_bytes(b"half")
     (tmp_path / "0").mkdir()
@@ -63,7 +64,7 @@ def test_a_killed_run_is_completed_and_overwrites_nothing(tmp_path, raw):
     assert write_digits(tmp_path) == 0
 
 
-def test_encoded_pictures_survive_a_strict_decoder():
+def test_encoded_pictures_survive_a_strict_decoder() -> None:
     levels = np.arange(12 * 20, dtype=np.uint8).reshape(12, 20)
     content = encode_png(levels.tobytes(), 20, 12)
     with Image.open(io.BytesIO(content)) as image:

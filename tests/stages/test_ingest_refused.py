@@ -7,10 +7,13 @@ import os
 import re
 import struct
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 from stages.common.command import main
@@ -27,25 +30,25 @@ CONFIG = IngestConfig(
 SHEET = "name: test pictures\nsource: drawn by the tests\nlicence: CC0\nlegal_basis: made by us\n"
 
 
-def config(**changes):
+def config(**changes: Any) -> IngestConfig:
     return dataclasses.replace(CONFIG, **changes)
 
 
-def noise(shape, seed=0):
+def noise(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-def encoded(image, kind="PNG", **options):
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def grey(side=8, kind="PNG", **options):
+def grey(side: int = 8, kind: str = "PNG", **options: Any) -> bytes:
     return encoded(Image.fromarray(noise((side, side))), kind, **options)
 
 
-def bomb(width, height):
+def bomb(width: int, height: int) -> bytes:
     """A small PNG file whose header promises a giant picture; the pixels are honest zeros, deflated."""
     body = zlib.compress(b"\0" * 100_000, 9)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", body), (b"IEND", b"")]
@@ -55,7 +58,7 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-def flipped(content, at):
+def flipped(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
 
 
@@ -93,7 +96,7 @@ FILES = {
 
 
 @pytest.fixture
-def raw(tmp_path):
+def raw(tmp_path: Path) -> Path:
     """A folder that holds one good picture."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "good.png").write_bytes(grey())
@@ -101,14 +104,14 @@ def raw(tmp_path):
     return tmp_path / "raw"
 
 
-def ingest(raw, **changes):
+def ingest(raw: Path, **changes: Any) -> dict[str, str]:
     run(config(**changes), raw=raw, datasheet=raw.parent / "sheet.yaml", out=raw.parent / "out")
     with (raw.parent / "out" / "quarantine.csv").open(newline="", encoding="utf-8") as file:
         return dict(list(csv.reader(file))[1:])
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_cannot_be_used_is_quarantined_with_its_reason(raw, name):
+def test_a_file_that_cannot_be_used_is_quarantined_with_its_reason(raw: Path, name: str) -> None:
     content, reason = FILES[name]
     (raw / name).write_bytes(content)
     refused = ingest(raw)
@@ -116,7 +119,7 @@ def test_a_file_that_cannot_be_used_is_quarantined_with_its_reason(raw, name):
     assert refused[name].startswith(reason)
 
 
-def test_all_of_them_together_leave_the_good_picture_and_add_up(raw):
+def test_all_of_them_together_leave_the_good_picture_and_add_up(raw: Path) -> None:
     for name, (content, _) in FILES.items():
         (raw / name).write_bytes(content)
     refused = ingest(raw)
@@ -125,7 +128,7 @@ def test_all_of_them_together_leave_the_good_picture_and_add_up(raw):
     assert counts["read"] == counts["kept"] + counts["duplicates"] + counts["refused"] == len(FILES) + 1
 
 
-def test_reasons_hold_no_memory_addresses(raw):
+def test_reasons_hold_no_memory_addresses(raw: Path) -> None:
     for name, (content, _) in FILES.items():
         (raw / name).write_bytes(content)
     assert not [reason for reason in ingest(raw).values() if " at 0x" in reason]
@@ -141,13 +144,13 @@ def test_reasons_hold_no_memory_addresses(raw):
     ],
     ids=["progressive", "one bit", "grey as RGB", "grey as RGB in JPEG"],
 )
-def test_unusual_but_honest_files_are_kept(raw, content):
+def test_unusual_but_honest_files_are_kept(raw: Path, content: bytes) -> None:
     (raw / "file").write_bytes(content)
     assert ingest(raw) == {}
     assert read_json(raw.parent / "out" / "dataset.json")["counts"]["kept"] == 2
 
 
-def test_links_and_pipes(raw, tmp_path):
+def test_links_and_pipes(raw: Path, tmp_path: Path) -> None:
     outside = tmp_path / "secret.png"
     outside.write_bytes(grey())
     (tmp_path / "elsewhere").mkdir()
@@ -166,7 +169,7 @@ def test_links_and_pipes(raw, tmp_path):
     assert read_json(raw.parent / "out" / "dataset.json")["counts"]["duplicates"] == 1  # inside.png
 
 
-def test_a_file_too_large_to_be_honest_is_not_read(raw):
+def test_a_file_too_large_to_be_honest_is_not_read(raw: Path) -> None:
     with (raw / "huge.png").open("wb") as file:
         file.write(PNG[:8])
         file.truncate(10**12)  # sparse: no disk is used
@@ -182,7 +185,9 @@ def test_a_file_too_large_to_be_honest_is_not_read(raw):
     ],
     ids=["empty", "one class", "no class"],
 )
-def test_folders_that_make_no_data_set(tmp_path, folders, changes, sentence):
+def test_folders_that_make_no_data_set(
+    tmp_path: Path, folders: list[str], changes: dict[str, Any], sentence: str
+) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     (tmp_path / "sheet.yaml").write_text(SHEET)
@@ -194,7 +199,7 @@ def test_folders_that_make_no_data_set(tmp_path, folders, changes, sentence):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_class_without_a_usable_image_is_named(raw):
+def test_a_class_without_a_usable_image_is_named(raw: Path) -> None:
     for name in ("a", "b"):
         (raw / name).mkdir()
         (raw / name / "x.png").write_bytes(grey(8 + len(name)))
@@ -204,7 +209,17 @@ def test_a_class_without_a_usable_image_is_named(raw):
         ingest(raw, labels="folders")
 
 
-def test_when_nothing_is_left_the_commonest_reasons_are_named(raw):
+def test_an_empty_class_folder_is_named(raw: Path) -> None:
+    (raw / "good.png").unlink()
+    for place, name in enumerate(("a", "b", "c")):
+        (raw / name).mkdir()
+        (raw / name / "x.png").write_bytes(encoded(Image.fromarray(noise((8, 8), place))))
+    (raw / "b" / "x.png").unlink()
+    with pytest.raises(ValueError, match=r"no image of class 'b' could be kept; add images to .*raw/b, or remove it"):
+        ingest(raw, labels="folders")
+
+
+def test_when_nothing_is_left_the_commonest_reasons_are_named(raw: Path) -> None:
     (raw / "good.png").write_bytes(FILES["colour.png"][0])
     with pytest.raises(ValueError, match=r"1 of 1 files .* none is left: 1 x colour, such as 'good.png'"):
         ingest(raw)
@@ -212,7 +227,7 @@ def test_when_nothing_is_left_the_commonest_reasons_are_named(raw):
 
 @pytest.mark.parametrize("field", ["name", "source", "licence", "legal_basis"])
 @pytest.mark.parametrize("value", [None, "", "TODO", "unknown", "~"])
-def test_a_datasheet_must_say_what_matters(raw, field, value):
+def test_a_datasheet_must_say_what_matters(raw: Path, field: str, value: str | None) -> None:
     sheet = {key: text for key, text in yaml.safe_load(SHEET).items() if key != field}
     text = yaml.safe_dump(sheet) + ("" if value is None else f"{field}: {value}\n")
     (raw.parent / "sheet.yaml").write_text(text)
@@ -228,20 +243,22 @@ def test_a_datasheet_must_say_what_matters(raw, field, value):
         (SHEET.replace("licence", "license"), "missing.*did you mean it by `license`"),
     ],
 )
-def test_a_datasheet_that_is_none(raw, text, sentence):
+def test_a_datasheet_that_is_none(raw: Path, text: str, sentence: str) -> None:
     (raw.parent / "sheet.yaml").write_text(text)
     with pytest.raises(ValueError, match=sentence):
         ingest(raw)
 
 
-def test_a_datasheet_keeps_its_words(raw):
+def test_a_datasheet_keeps_its_words(raw: Path) -> None:
     (raw.parent / "sheet.yaml").write_text(SHEET + "collected: 1998-07-01\npersonal_data: no\npeople: [a, b]\n")
     ingest(raw)
     sheet = read_json(raw.parent / "out" / "dataset.json")["datasheet"]
     assert (sheet["collected"], sheet["personal_data"], sheet["people"]) == ("1998-07-01", "no", ["a", "b"])
 
 
-def test_the_shipped_datasheet_covers_no_other_images(raw, request, tmp_path, capsys):
+def test_the_shipped_datasheet_covers_no_other_images(
+    raw: Path, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump({"ingest": dataclasses.asdict(config())}))
     shipped = request.config.rootpath / "data" / "datasheet.yaml"
@@ -273,7 +290,9 @@ def test_the_shipped_datasheet_covers_no_other_images(raw, request, tmp_path, ca
         ({"max_pixels": 10**9}, "ingest.max_pixels must be a number"),
     ],
 )
-def test_settings_out_of_range(tmp_path, raw, capsys, changes, sentence):
+def test_settings_out_of_range(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], sentence: str
+) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump({"ingest": dataclasses.asdict(config()) | changes}))
     arguments = ["--raw", str(raw), "--datasheet", "x", "--params", str(params), "--out", str(tmp_path / "out")]
