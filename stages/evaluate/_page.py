@@ -127,11 +127,11 @@ def _against(name: str, found: dict[str, Any], text: Text) -> str:
 
 
 def _standing(found: dict[str, Any], better: int) -> str:
-    """Whether the bad end of the interval is within two deviations of what real images reach."""
+    """Whether the interval reaches the band of real images (two deviations), from the bad side or beyond it."""
     if not better:
         return "info"
     mean, sd = found["reference"]["mean"], found["reference"]["sd"]
-    behind = (found["high"] - mean) if better < 0 else (mean - found["low"])
+    behind = (found["low"] - mean) if better < 0 else (mean - found["high"])
     return "level" if behind <= 2 * sd else "behind"
 
 
@@ -142,7 +142,7 @@ def _plot(found: dict[str, Any], text: Text) -> dict[str, Any]:
     margin = 0.08 * (bounds[1] - bounds[0]) or 1.0
     start, end = bounds[0] - margin, bounds[1] + margin
     if text.percent:
-        start, end = max(0.0, start), min(1.0, end) if bounds[1] <= 1 else end
+        start, end = max(0.0, start), min(1.0, end)
 
     def place(value: float) -> float:
         return round((min(max(value, start), end) - start) / (end - start) * WIDTH, 1)
