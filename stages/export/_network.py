@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from gan.networks import build_generator
@@ -56,7 +56,7 @@ def open_generator(folder: Path) -> Trained:
         channels=info["channels"],
     )
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        network.load_state_dict(load((folder / WEIGHTS).read_bytes()), strict=True)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder / WEIGHTS} does not hold the weights of {DESCRIPTION}: {reason}") from None

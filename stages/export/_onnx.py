@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from stages.common.files import write_atomically
@@ -70,6 +71,7 @@ def export_module(
         raise ValueError(f"the module must give images [{resolution}, {resolution}, {channels}]; it gives {found}")
     model = _translate(half, inputs, opset)
     _strip(model)
+    model.producer_version = model.producer_version.split("+")[0]  # the CPU and CUDA builds of torch write the same
     own = {"format": FORMAT, "z_dim": z_dim, "classes": list(classes), "resolution": resolution, "channels": channels}
     entries = {key: value if isinstance(value, str) else _text(value) for key, value in {**metadata, **own}.items()}
     onnx.helper.set_model_props(model, dict(sorted(entries.items())))
@@ -107,27 +109,14 @@ def _translate(half: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx.
     return program.model_proto
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove source lines, paths, comments and everything else that says where and how the file was made."""
-    del model.metadata_props[:]
-    model.doc_string = ""
-    model.producer_version = model.producer_version.split("+")[0]  # the CPU and CUDA builds of torch write the same
-    for graph in _graphs(model.graph):
-        for item in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-            item.doc_string = ""
-            del item.metadata_props[:]
-    for function in model.functions:
-        for item in (function, *function.node, *function.value_info):
-            item.doc_string = ""
-            del item.metadata_props[:]
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(inner)
+def _strip(message: Message) -> None:
+    """Remove source lines, paths and comments from a model and from everything in it, however deep."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
+                _strip(inner)
 
 
 def _text(value: Any) -> str:

@@ -72,7 +72,7 @@ def serving_prior(config: ExportConfig, info: dict[str, Any]) -> list[float]:
     """Shares of the classes that are served where a caller names no label; empty without classes."""
     if config.prior.name == "training":
         return list(info["prior"])
-    return [1 / len(info["classes"])] * len(info["classes"])
+    return [1 / len(info["classes"]) for _ in info["classes"]]
 
 
 def find_overflow(config: ExportConfig, trained: Trained, shipped: Generator) -> dict[str, Any]:
