@@ -1,0 +1,73 @@
+"""Commands that the flows start: on a leash, with their lines as they come."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+STOP_SECONDS = 20.0  # what a stage gets to save its work after SIGTERM, before SIGKILL
+_LEASH = Path(__file__).with_name("leash.py")
+
+
+@contextlib.contextmanager
+def leashed(
+    command: Sequence[str], *, cwd: Path, held: int, timeout: float | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Start `command`; its stdout and stderr are one stream of text lines at `.stdout`.
+
+    When the block ends, in any way, the whole process group has ended. `held` is the descriptor of the flow's lock,
+    which the leash keeps as long as the command lives; after `timeout` seconds the command is stopped.
+    """
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(_LEASH), str(STOP_SECONDS), *command],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        pass_fds=[held],
+    )
+    assert process.stdin is not None and process.stdout is not None
+    timer = threading.Timer(timeout or 0, process.stdin.close)
+    if timeout is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield process
+    finally:
+        timer.cancel()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            _wait_or_kill(process)
+        process.stdout.close()
+
+
+def _wait_or_kill(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(STOP_SECONDS + 10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    except BaseException:  # a second Ctrl-C: no patience left, but no orphan either
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def last_sentence(lines: Sequence[str]) -> str:
+    """The last line in which a failed command says why, without DVC's own echo of the command."""
+    echo = re.compile(
+        r"ERROR: failed to reproduce .* failed to run: |> |Updating lock file|To track the changes|\s*git add"
+    )
+    said = [line.strip() for line in lines if line.strip() and not echo.match(line)]
+    return said[-1].removeprefix("ERROR: ") if said else "it said nothing"

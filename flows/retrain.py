@@ -1,0 +1,62 @@
+"""`make retrain`: run what is stale, register the result, promote it if it earned it. Here, in this working copy.
+
+Where nothing is stale and the registry holds the result, this ends before Prefect and MLflow are imported. Exit codes:
+0 done (a red verdict or a champion that stays are results too), 1 failed, 2 wrong usage, 130 and 143 stopped.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from flows.decide import Work, decide
+from flows.state import hold, settle
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Decide, then run the flow where there is work; the exit code."""
+    argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__).parse_args(argv)
+    signal.signal(signal.SIGTERM, _stop)
+    began, project, state = time.monotonic(), Path.cwd(), settle()
+    try:
+        with hold(state) as held:
+            work = decide(project, state)
+            if work.done:
+                _say(f"nothing to do: no stage is stale, {work.done}", f"took {time.monotonic() - began:.1f} s")
+                return 0
+            return _run(project, state, held, work, began)
+    except KeyboardInterrupt:
+        return _complain("stopped; nothing is half done, run it again to go on", 130)
+    except (ValueError, OSError) as error:
+        return _complain(str(error), 1)
+
+
+def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int:
+    from flows.flow import run
+    from flows.report import lines
+
+    outcome = run(project, state, held, work)
+    where = f"registry {os.environ['MLFLOW_TRACKING_URI'].rpartition('@')[2]}"
+    _say("", *lines(outcome, time.monotonic() - began, where))
+    return 1 if outcome.error else 0
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # so that every `finally` runs and no stage stays alive
+
+
+def _say(*text: str) -> None:
+    sys.stdout.write("\n".join(text) + "\n")
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"retrain: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Where the flows keep their state, one lock around it, and an environment in which the tools stay at home."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.state import state_folder
+
+_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+
+
+def settle() -> Path:
+    """Prepare this process and its children, and return the state folder (mode 0700).
+
+    Telemetry is off; DVC's pickled index cache, Prefect's home and MLflow's store lie in the state folder. What the
+    user has set wins. Call it before prefect, mlflow or dvc is imported: they read the environment once.
+    """
+    folder = state_folder()
+    folder.chmod(0o700)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+    places = {
+        "GANOPS_STATE": str(folder),
+        "DVC_SITE_CACHE_DIR": str(folder / "dvc"),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "MLFLOW_TRACKING_URI": embedded_store(folder),
+    }
+    for name, value in {**_SETTINGS, **places}.items():
+        os.environ.setdefault(name, value)
+    Path(os.environ["DVC_SITE_CACHE_DIR"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def embedded_store(folder: Path) -> str:
+    """Address of the registry that needs no server: sqlite in the state folder."""
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[int]:
+    """Hold the state folder alone while the block runs; yields the lock's file descriptor.
+
+    A child that is given the descriptor keeps the lock until it ends too, so that a retrain whose flow was killed is
+    over only when its stages are. Raises ValueError where another retrain holds the lock, naming it.
+    """
+    with (folder / "retrain.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(f"another retrain holds {file.name}: {_holder(file.read())}") from None
+        file.truncate(0)
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        file.write(json.dumps({"process": os.getpid(), "folder": str(Path.cwd()), "since": now}))
+        file.flush()
+        yield file.fileno()
+
+
+def _holder(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        process, where, since = int(holder["process"]), holder["folder"], holder["since"]
+    except (ValueError, KeyError, TypeError):
+        return "it has just started; wait for it, or stop it"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return f"process {process} was killed and its stages are being stopped; try again in half a minute"
+    except PermissionError:
+        pass
+    return f"process {process}, in {where}, since {since}; wait for it, or stop it with `kill {process}`"

@@ -1,0 +1,154 @@
+"""A tiny project with real DVC, real MLflow on sqlite and one real Prefect server for the whole session."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the tiny_*.py beside this file
+from tiny_helpers import set_params
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+STAGES = ("ingest", "reference", "train", "export", "evaluate", "audit", "card")
+PARAMS: dict[str, Any] = {
+    "train": {"quality": 1.0, "act": "work"},
+    "export": {"name": "tiny"},
+    "card": {"quality": 0.5, "registrable": True},
+    "promote": {"compare_minutes": 1},
+}
+DEPS = {
+    "ingest": ["data/raw"],
+    "reference": ["data/ingest"],
+    "train": ["data/ingest"],
+    "export": ["data/train"],
+    "evaluate": ["data/export", "data/reference"],
+    "audit": ["data/export"],
+    "card": ["data/ingest", "data/export", "data/evaluate", "data/audit"],
+}
+TOOL_SETTINGS = ("GANOPS_", "MLFLOW_", "PREFECT_", "DVC_")
+
+# Deprecations inside the tools, on their own calls of one another: nothing that this project can change.
+THIRD_PARTY = (
+    "ignore::DeprecationWarning:mlflow.*",
+    "ignore::FutureWarning:mlflow.*",
+    "ignore::DeprecationWarning:prefect.*",
+    "ignore::DeprecationWarning:pydantic.*",
+    "ignore:Type object .* does not refer to an OperatorClass",  # SQLAlchemy, of the Prefect server's own types
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == HERE:
+            for text in THIRD_PARTY:
+                item.add_marker(pytest.mark.filterwarnings(text))
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test starts without settings of the tools, and leaves none behind."""
+    before = dict(os.environ)
+    for name in list(os.environ):
+        if name.startswith(TOOL_SETTINGS) and not name.startswith(("PREFECT_", "MLFLOW_DISABLE")):
+            monkeypatch.delenv(name)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project with nothing run yet: our packages, tiny stages, a raw file, git and DVC."""
+    project = tmp_path_factory.mktemp("with a space") / "project"
+    project.mkdir()
+    for package in ("flows", "stages", "gan"):
+        shutil.copytree(ROOT / package, project / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(project / "stages" / "compare", ignore_errors=True)
+    shutil.copy(HERE / "tiny_compare.py", project / "stages" / "compare.py")
+    shutil.copy(HERE / "tiny_stages.py", project)
+    (project / "data" / "raw").mkdir(parents=True)
+    (project / "data" / "raw" / "one.txt").write_text("1")
+    (project / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    section = {name: [name] for name in ("train", "export", "card")}
+    stages = {
+        name: {
+            "cmd": f"python tiny_stages.py {name}",
+            "deps": DEPS[name],
+            "outs": [f"data/{name}"],
+            **({"params": section[name]} if name in section else {}),
+        }
+        for name in STAGES
+    }
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (project / ".gitignore").write_text("__pycache__/\n/data/\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (
+        ["git", "init", "-q"],
+        [sys.executable, "-m", "dvc", "init", "-q"],
+        ["git", "add", "."],
+        [*git, "commit", "-qm", "start"],
+    ):
+        subprocess.run(command, cwd=project, check=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"})
+    return project
+
+
+@pytest.fixture
+def project(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the bare project, which is the current folder; its state folder is its own."""
+    copy = tmp_path / "project"
+    shutil.copytree(bare, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+@pytest.fixture
+def built(project: Path) -> Callable[..., Path]:
+    """Write the data folders of the project without DVC, after changing params; returns the project."""
+    from tiny_stages import build
+
+    def make(raw: str = "1", **changes: Any) -> Path:
+        (project / "data" / "raw" / "one.txt").write_text(raw)
+        set_params(project, **changes)
+        for stage in STAGES:
+            build(stage, project)
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: making one takes seconds, copying it does not."""
+    path = tmp_path_factory.mktemp("schema") / "mlflow.db"
+    code = f"import mlflow; mlflow.MlflowClient('sqlite:///{path}').search_experiments()"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
+    return path
+
+
+@pytest.fixture
+def state(project: Path, schema: Path) -> Path:
+    """The settled state folder of the project, with an empty registry."""
+    from flows.state import settle
+
+    folder = settle()
+    shutil.copy(schema, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[str]:
+    """Address of a real Prefect server on a temporary database."""
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    os.environ["DO_NOT_TRACK"] = "1"
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())

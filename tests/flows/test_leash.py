@@ -1,0 +1,101 @@
+"""Nothing that the flows start outlives them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_helpers import alive, gone
+
+from flows.process import last_sentence, leashed
+
+pytestmark = pytest.mark.fast
+
+STUBBORN = (
+    "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+)
+LEASH = Path(__file__).parents[2] / "flows" / "leash.py"
+
+
+def test_exit_code_and_lines_pass_through(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        command = ["sh", "-c", "echo one; echo two >&2; exit 7"]
+        with leashed(command, cwd=tmp_path, held=lock.fileno()) as process:
+            assert process.stdout is not None
+            assert process.stdout.read().split() == ["one", "two"]
+            assert process.wait() == 7
+
+
+def test_leaving_the_block_ends_a_grandchild_whose_parent_has_died(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        command = ["sh", "-c", "sleep 60 & echo $!; sleep 60 & wait"]
+        with leashed(command, cwd=tmp_path, held=lock.fileno()) as process:
+            assert process.stdout is not None
+            grandchild = int(process.stdout.readline())
+            assert alive(grandchild)
+        assert not alive(grandchild)
+
+
+def test_a_command_that_ends_leaves_nothing_running(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        command = ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"]
+        with leashed(command, cwd=tmp_path, held=lock.fileno()) as process:
+            assert process.stdout is not None
+            left = int(process.stdout.readline())
+            assert process.wait() == 0
+        assert not alive(left)
+
+
+def test_a_stubborn_command_is_killed_after_its_grace() -> None:
+    command = [sys.executable, "-I", "-S", str(LEASH), "0.5", sys.executable, "-c", STUBBORN]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as leash:  # type: ignore[call-overload]
+        leash.stdout.readline()
+        began = time.monotonic()
+        leash.stdin.close()
+        assert leash.wait(10) == -signal.SIGKILL
+        assert 0.4 < time.monotonic() - began < 5
+
+
+def test_timeout_stops_the_command(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "lock").open("w") as lock,
+        leashed(["sleep", "60"], cwd=tmp_path, held=lock.fileno(), timeout=0.3) as process,
+    ):
+        assert process.wait(10) == 143
+
+
+def test_sigkill_of_the_owner_ends_the_command(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from flows.process import leashed\n"
+        "with open('lock', 'w') as lock, leashed(['sh', '-c', 'echo $$; exec sleep 60'], cwd=Path('.'),"
+        " held=lock.fileno()) as p:\n  print(p.stdout.readline(), flush=True); p.wait()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(LEASH.parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
+    ) as owner:
+        assert owner.stdout is not None
+        sleeper = int(owner.stdout.readline())
+        assert alive(sleeper)
+        owner.kill()
+    assert gone(sleeper)
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            ["train: no images", "ERROR: failed to reproduce 'train': failed to run: x, exited with 1"],
+            "train: no images",
+        ),
+        (["> cmd", "ERROR: failed to reproduce 'b': output 'b' does not exist"], "output 'b' does not exist"),
+        (["ERROR: you are not inside of a DVC repository"], "you are not inside of a DVC repository"),
+        ([], "it said nothing"),
+    ],
+)
+def test_last_sentence(lines: list[str], sentence: str) -> None:
+    assert last_sentence(lines).endswith(sentence)
