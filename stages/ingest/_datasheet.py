@@ -36,8 +36,9 @@ def read_datasheet(path: Path) -> dict[str, Any]:
 
 
 def content_hash(files: Iterable[tuple[str, str]]) -> str:
-    """SHA-256 over (sha256, source) of files in path order, written as sha256sum writes them."""
-    return hashlib.sha256("".join(f"{sha}  {source}\n" for sha, source in files).encode()).hexdigest()
+    """SHA-256 over (sha256, source) of files, sorted by the bytes of the source, as sha256sum writes them."""
+    lines = sorted((source.encode(), sha) for sha, source in files)
+    return hashlib.sha256(b"".join(sha.encode() + b"  " + source + b"\n" for source, sha in lines)).hexdigest()
 
 
 def check_covers(sheet: dict[str, Any], found: str, datasheet: Path, raw: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,9 @@ def _spans(ends: Sequence[int]) -> Iterator[slice]:
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:
-    np.save(path, np.ascontiguousarray(values), allow_pickle=False)
+    buffer = io.BytesIO()  # numpy's own writing to files does not say that a disk is full
+    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _write_manifest(

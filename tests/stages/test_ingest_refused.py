@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import subprocess
 import zlib
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,19 @@ def test_the_shipped_datasheet_covers_no_other_images(
     assert (code, len(said)) == (1, 1)
     assert "describes UCI handwritten digits alone" in said[0] and "docs/data.md" in said[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_covers_is_what_the_documented_shell_line_computes(raw: Path) -> None:
+    for place, name in enumerate(("a", "a-b", "a b", "größe")):
+        (raw / name).mkdir()
+        (raw / name / "x.png").write_bytes(encoded(Image.fromarray(noise((8, 8), place + 1))))
+    documented = r"find . -type f | sed 's#^\./##' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum"
+    found = subprocess.run(documented, shell=True, cwd=raw, check=True, capture_output=True, text=True).stdout[:64]  # noqa: S602
+    (raw.parent / "sheet.yaml").write_text(SHEET + f"covers: {found}\n")
+    assert ingest(raw) == {}
+    (raw / "a" / "y.png").write_bytes(grey(9))
+    with pytest.raises(ValueError, match="describes test pictures alone"):
+        ingest(raw)
 
 
 @pytest.mark.parametrize(
