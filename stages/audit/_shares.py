@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gan.attributes import bins
 from gan.intervals import wilson
@@ -11,14 +12,23 @@ from stages.audit._sides import Group, Side, by_class, everything
 from stages.config.audit import AuditConfig
 
 
-def shares(config: AuditConfig, real: Side, fake: Side, classes: list[str]) -> dict[str, Any]:
-    """Per attribute and group: one cell per bin with both shares, their difference, ratio and corrected p-value."""
+def shares(config: AuditConfig, real: Side, fake: Side, classes: list[str], prior: list[float]) -> dict[str, Any]:
+    """Per attribute and group: one cell per bin with both shares, their difference, ratio and corrected p-value.
+
+    The test is against the training images as they are. `real_at_prior` is beside it where labels are served in other
+    shares than the training images have: what a perfect generator would show then.
+    """
     groups = [everything(real, fake), *by_class(real, fake, classes)]
     table = [
         _group(config, attribute, names, group, real, fake)
         for attribute, names in bins(real.images.shape[-1]).items()
         for group in groups
     ]
+    weights = _weights(real, prior)
+    for row in table:
+        for index, cell in enumerate(row["cells"]):
+            inside = real.attributes[row["attribute"]] == index
+            cell["real_at_prior"] = float(weights[inside].sum()) if row["family"] == "all" else cell["real"]["value"]
     cells = [cell for row in table for cell in row["cells"]]
     for cell, corrected in zip(cells, holm([cell["p"] for cell in cells]), strict=True):
         cell["p_corrected"] = corrected
@@ -29,6 +39,15 @@ def shares(config: AuditConfig, real: Side, fake: Side, classes: list[str]) -> d
         "correction": f"Fisher's exact test per cell, Holm over {len(cells)} cells, level {config.alpha:g}",
         "not_assessed": sum(row["status"] != "assessed" for row in table),
     }
+
+
+def _weights(real: Side, prior: list[float]) -> NDArray[np.float64]:
+    """Weight of each training image, [N] with sum 1, that gives its class the share of the serving prior."""
+    if real.labels is None:
+        return np.full(len(real), 1 / len(real))
+    counts = np.bincount(real.labels, minlength=len(prior))
+    weights = np.asarray(prior)[real.labels] / counts[real.labels]
+    return weights / weights.sum()
 
 
 def _group(

@@ -43,7 +43,7 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
         "samples": config.samples,
         "seed": config.seed,
         "n_train": len(real),
-        "shares": shares(config, real, fake, generator.classes),
+        "shares": shares(config, real, fake, generator.classes, generator.prior),
         **_seen_by_the_network(config, inputs, real, fake),
         "memorization": copies(config, fake.images, real.images, controls),
     }

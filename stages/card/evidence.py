@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stages.common.files import read_json, sha256_file
@@ -34,6 +34,37 @@ class Evidence:
         """Digest of the ONNX file that export wrote and the other stages measured."""
         return self.summaries["export"].outputs[ONNX]
 
+    @property
+    def datasheet(self) -> dict[str, Any]:
+        """The datasheet of the data: in ingest's summary, or in its dataset.json where the summary leaves it out."""
+        found = self.results("ingest").get("datasheet")
+        if found is None and "dataset.json" in self.summaries["ingest"].outputs:
+            found = read_json(self.listed("ingest", "dataset.json")).get("datasheet")
+        return dict(found or {})
+
+    def listed(self, stage: str, name: str) -> Path:
+        """A file of a stage's folder. Raises ValueError where it is not the one that the stage's summary lists."""
+        path = self.folders[stage] / name
+        if not path.is_file() or sha256_file(path) != self.summaries[stage].outputs.get(name):
+            raise ValueError(f"{path} is not the file that {stage}/summary.json lists; run `dvc repro`")
+        return path
+
+    def folder_digest(self, stage: str, below: str = "") -> str:
+        """What `stages.common.files.digest` gives for the stage's folder, or for the folder `below` in it."""
+        files = dict(self.summaries[stage].outputs)
+        if below:
+            files = {path.removeprefix(f"{below}/"): sha for path, sha in files.items() if path.startswith(f"{below}/")}
+        else:
+            files["summary.json"] = self.digests[stage]
+        ordered = {path: files[path] for path in sorted(files, key=PurePosixPath)}
+        return hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
+
+    @property
+    def trained(self) -> bool:
+        """Whether the given training made the exported generator: files can also come from elsewhere."""
+        given = "train" in self.summaries
+        return given and self.summaries["export"].inputs.get("generator") == self.folder_digest("train", "generator")
+
     def results(self, stage: str) -> dict[str, Any]:
         """Results of a stage; empty where its summary was not given."""
         return self.summaries[stage].results if stage in self.summaries else {}
@@ -57,7 +88,7 @@ def read_evidence(folders: Sequence[Path], passed: Path) -> Evidence:
     if verdict.get("passed") is not True:
         raise ValueError(f"{passed} does not say that the data passed validation; run `python -m stages.validate`")
     digests = {stage: sha256_file(folder / "summary.json") for stage, folder in places.items()}
-    evidence = Evidence(summaries, places, {**digests, "validate": sha256_file(passed)}, str(verdict["data_hash"]))
+    evidence = Evidence(summaries, places, {**digests, "validate": sha256_file(passed)}, str(verdict.get("data_hash")))
     _check_data(evidence, passed)
     _check_inputs(evidence)
     _check_extractor(evidence)
@@ -79,22 +110,24 @@ def _check_data(evidence: Evidence, passed: Path) -> None:
 
 
 def _check_inputs(evidence: Evidence) -> None:
-    """What was measured must be what ships, and all of it against one reference."""
+    """What was measured must be what ships, and all of it against the one reference."""
+    references = {}
     for stage in ("evaluate", "audit"):
-        if stage in evidence.summaries:
-            read = evidence.summaries[stage].inputs.get("onnx")
-            if read != evidence.onnx_sha256:
-                raise ValueError(
-                    f"{stage} measured another ONNX file than export wrote: {str(read)[:12]} against "
-                    f"{evidence.onnx_sha256[:12]}; run `dvc repro`"
-                )
-    both = [
-        evidence.summaries[stage].inputs.get("reference")
-        for stage in ("evaluate", "audit")
-        if stage in evidence.summaries
-    ]
-    if len(set(both)) > 1:
+        if stage not in evidence.summaries:
+            continue
+        inputs = evidence.summaries[stage].inputs
+        if inputs.get("onnx") != evidence.onnx_sha256:
+            raise ValueError(
+                f"{stage} measured another ONNX file than export wrote: {str(inputs.get('onnx'))[:12]} against "
+                f"{evidence.onnx_sha256[:12]}; run `dvc repro`"
+            )
+        references[stage] = inputs.get("reference")
+    if len(set(references.values())) > 1:
         raise ValueError("evaluate and audit were measured against different references; run `dvc repro`")
+    if "reference" in evidence.summaries:
+        for stage, found in references.items():
+            if found != evidence.folder_digest("reference"):
+                raise ValueError(f"{stage} was measured against another reference than the one given; run `dvc repro`")
 
 
 def _check_extractor(evidence: Evidence) -> None:
@@ -137,9 +170,7 @@ def measured(evidence: Evidence, config: CardConfig) -> dict[str, dict[str, Any]
         stage: {"measures": dict(s.results.get("measures", {})), "protocols": dict(s.results.get("protocols", {}))}
         for stage, s in evidence.summaries.items()
     }
-    found["ingest"]["measures"]["data_rights"] = judge_rights(
-        evidence.results("ingest").get("datasheet") or {}, config.licences
-    )
+    found["ingest"]["measures"]["data_rights"] = judge_rights(evidence.datasheet, config.licences)
     found["ingest"]["protocols"]["data_rights"] = RIGHTS_PROTOCOL
     return found
 

@@ -44,8 +44,8 @@ def model_card(
         export=_rows(measures, "export"),
         protocols=_protocols(measures),
         findings=evidence.results("audit").get("findings") or [],
-        training=_flat(evidence.summaries["train"].config) if "train" in evidence.summaries else {},
-        training_results=_flat(evidence.results("train")),
+        training=_flat(evidence.summaries["train"].config) if evidence.trained else {},
+        training_results=_flat(evidence.results("train")) if evidence.trained else {},
         artefacts=_artefacts(evidence),
         picture=sample_grid(evidence) is not None,
     )
@@ -64,17 +64,18 @@ def describe(evidence: Evidence) -> dict[str, Any]:
     return described
 
 
-def sample_grid(evidence: Evidence) -> tuple[str, Path] | None:
-    """(stage, file) of the grid of samples to show: evaluate's, drawn by the ONNX file, else that of training."""
-    for stage in ("evaluate", "train"):
-        if "samples.png" in getattr(evidence.summaries.get(stage), "outputs", {}):
-            return stage, evidence.folders[stage] / "samples.png"
+def sample_grid(evidence: Evidence) -> Path | None:
+    """The grid of samples to show: evaluate's, drawn by the ONNX file, else that of training, else none."""
+    candidates = [("evaluate", "generated.png")] + [("train", "samples.png")] * evidence.trained
+    for stage, name in candidates:
+        if stage in evidence.summaries and name in evidence.summaries[stage].outputs:
+            return evidence.listed(stage, name)
     return None
 
 
 def _datasheet(evidence: Evidence) -> dict[str, str]:
     """The datasheet's fields as text."""
-    return {key: str(value) for key, value in (evidence.results("ingest").get("datasheet") or {}).items() if value}
+    return {key: str(value) for key, value in evidence.datasheet.items() if value}
 
 
 def _header(

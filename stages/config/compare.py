@@ -1,7 +1,7 @@
 """Section `compare` of params.yaml; no DVC stage reads it."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 from stages.config import Range, RuleBroken
 
@@ -23,7 +23,9 @@ class Margin:
     measure: str
     """One of the measures that both generators are scored by."""
     margin: Annotated[float, Range(ge=0)]
-    """Largest loss that still counts as not worse, in the measure's own unit."""
+    """Largest loss that still counts as not worse, in the unit that `relative_to` gives."""
+    relative_to: Literal["none", "ratio", "deviations"]
+    """The measure's own unit, means of its real-against-real floor, or standard deviations of the floor's draws."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,9 @@ class CompareConfig:
     threads: Annotated[int, Range(ge=1, le=64)]
     """CPU threads."""
     seed: Annotated[int, Range(ge=0, lt=2**63)]
-    """Seed of the first set of latents; set i uses seed + i, the same for both generators."""
+    """Seed of the latents, the same for both generators."""
     sets: Annotated[int, Range(ge=3, le=1000)]
-    """Sets of latents, each with as many images as there are held-out ones; the interval is over sets."""
+    """Sets of images, each as large as the held-out split; the interval is over sets."""
     margins: tuple[Margin, ...]
     """Measures that decide, each with its margin."""
 
@@ -44,8 +46,11 @@ class CompareConfig:
         names = [margin.measure for margin in self.margins]
         if not names:
             raise RuleBroken("margins must name at least one measure, or every candidate would be `not worse`")
-        for name in names:
+        for margin in self.margins:
+            name = margin.measure
             if name not in HIGHER_IS_BETTER:
                 raise RuleBroken(f"margins must be of {', '.join(HIGHER_IS_BETTER)}; received {name!r}")
             if names.count(name) > 1:
                 raise RuleBroken(f"margins must name each measure once; {name!r} stands there twice")
+            if name == "label_agreement" and margin.relative_to != "none":
+                raise RuleBroken("margins of label_agreement must be relative_to none: it has no floor of real draws")

@@ -1,7 +1,4 @@
-"""The audit on generators whose truth is known: stored digits behind the ONNX interface.
-
-The digits go through the real ingest and the real exporter; the reference folder is a small one that the test writes.
-"""
+"""The audit on generators whose truth is known: stored digits behind the ONNX interface."""
 
 import dataclasses
 import json
@@ -11,138 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
-from gan.features.domain import Recipe, features, fit, save
-from gan.latents import labels as draw_labels
-from gan.latents import latents
 from stages.audit import run
-from stages.common.files import sha256_file, write_json
 from stages.config.audit import AuditConfig
-from stages.export._onnx import export_module
-from stages.store import Store, open_store
+from tests.stages.stored_digits import SAMPLES, SEED, World, digits_world, write_reference, write_store
 
-SAMPLES, SEED, Z_DIM, UNSEEN = 300, 7, 16, 300
 CONFIG = AuditConfig(
     threads=1, seed=SEED, samples=SAMPLES, min_group=15, quality_images=500, controls=5000, alpha=0.01,
     planted_share=0.02, resamples=300, pairs=6,
 )  # fmt: skip
 
 
-class Stored(nn.Module):
-    """Draws from stored images: latent i of SEED gives image i, whatever the batch; a label is obeyed by the table."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("keys", torch.from_numpy(latents(SEED, 0, SAMPLES, Z_DIM)).T.contiguous())
-        pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
-        self.register_buffer("pixels", torch.from_numpy(pixels).flatten(1))
-        self.shape = images.shape
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        distance = (z[:, :, None] - self.keys[None]).square().sum(1)
-        if label is not None:
-            distance = distance + 0 * label[:, None].to(distance.dtype)
-        chosen = torch.index_select(self.pixels, 0, distance.argmin(1))
-        return chosen.view(-1, self.shape[3], self.shape[1], self.shape[2])
-
-
-@dataclasses.dataclass
-class World:
-    """Store and reference of a data set, and 300 images that nobody has seen."""
-
-    folder: Path
-    store: Store
-    unseen: np.ndarray
-    unseen_labels: np.ndarray
-
-    def export(self, name: str, images: np.ndarray) -> Path:
-        path, info = self.folder / f"{name}.onnx", self.store.info
-        counts = (
-            np.bincount(self.store.splits["train"].labels, minlength=len(info["classes"])) if info["classes"] else []
-        )
-        metadata = {
-            "name": name, "licence": "CC BY 4.0", "prior": [float(n / sum(counts)) for n in counts],
-            "data_hash": info["data_hash"], "input_digest": "0" * 64,
-        }  # fmt: skip
-        export_module(
-            Stored(images), path, z_dim=Z_DIM, classes=info["classes"], resolution=8, channels=info["channels"],
-            metadata=metadata,
-        )  # fmt: skip
-        return path
-
-    def audit(self, name: str, images: np.ndarray, config: AuditConfig = CONFIG) -> dict[str, Any]:
-        out = self.folder / f"audit-{name}"
-        run(
-            config, onnx=self.export(name, images), reference=self.folder / "reference", images=self.store.path, out=out
-        )
-        return json.loads((out / "audit.json").read_text())
-
-    def by_label(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """SAMPLES of the images in the order of the labels that will be asked for; used in turn, from the start."""
-        counts = np.bincount(self.store.splits["train"].labels, minlength=10)
-        asked = draw_labels(SEED, 0, SAMPLES, counts / counts.sum())
-        rows = np.empty(SAMPLES, np.int64)
-        for label in range(10):
-            places, pool = np.flatnonzero(asked == label), np.flatnonzero(labels == label)
-            rows[places] = pool[np.arange(len(places)) % len(pool)]
-        return images[rows]
-
-
-def write_reference(path: Path, store: Store) -> None:
-    """The parts of a reference folder that the audit reads, by the real extractor at a short training."""
-    path.mkdir()
-    side, classes = store.splits, store.classes
-    labelled = side["fit"].labels if classes else None
-    network = fit(side["fit"].all(), labelled, classes=len(classes), recipe=Recipe(steps=400), seed=0)
-    save(network, path / "extractor.safetensors")
-    np.save(path / "features-train.npy", features(network, side["train"].all())[0])
-    confusion = np.zeros((len(classes), len(classes)), int)
-    if classes:
-        predicted = features(network, side["heldout"].all())[1].argmax(1)
-        np.add.at(confusion, (side["heldout"].labels, predicted), 1)
-    kind = "classifier" if classes else "rotation"
-    about = {"sha256": sha256_file(path / "extractor.safetensors"), "width": 32, "kind": kind}
-    write_json(
-        path / "reference.json",
-        {
-            "format": 1, "data_hash": store.info["data_hash"], "classes": classes, "extractor": about,
-            "confusion": confusion.tolist(),
-        },
-    )  # fmt: skip
-    write_json(path / "summary.json", {"format": 1})
-
-
-def write_store(path: Path, images: np.ndarray, labels: np.ndarray, splits: np.ndarray, classes: list[str]) -> Store:
-    """An image store of the released format with one shard."""
-    path.mkdir()
-    for kind, values in (("images", images), ("labels", labels.astype(np.int64)), ("split", splits.astype(np.uint8))):
-        np.save(path / f"{kind}-00000.npy", values)
-    info = {
-        "format": 1, "resolution": images.shape[1], "channels": images.shape[3], "classes": classes,
-        "counts": {"kept": len(images)}, "data_hash": "d" * 64,
-    }  # fmt: skip
-    write_json(path / "dataset.json", info)
-    return open_store(path)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The digits, 300 of them set aside, the rest split 55 / 30 / 15."""
-    from sklearn.datasets import load_digits
+    return digits_world(tmp_path_factory.mktemp("world"))
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    order = np.random.default_rng(0).permutation(len(images))
-    images, labels = images[order], digits.target[order]
-    kept = len(images) - UNSEEN
-    splits = np.searchsorted([int(0.55 * kept), int(0.85 * kept)], np.arange(kept), side="right")
-    folder = tmp_path_factory.mktemp("world")
-    names = [f"digit {label}" for label in range(9)] + ["<b>nine & *more*</b>"]
-    store = write_store(folder / "store", images[:kept], labels[:kept], splits, names)
-    write_reference(folder / "reference", store)
-    return World(folder, store, images[kept:], labels[kept:])
+
+def audit(world: World, name: str, images: np.ndarray, config: AuditConfig = CONFIG) -> dict[str, Any]:
+    out = world.folder / f"audit-{name}"
+    run(config, onnx=world.export(name, images), reference=world.folder / "reference", images=world.store.path, out=out)
+    return json.loads((out / "audit.json").read_text())
 
 
 def measures(report: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
@@ -150,7 +35,7 @@ def measures(report: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
 
 
 def test_unseen_real_images_pass_everything(world: World) -> None:
-    report = world.audit("unseen", world.by_label(world.unseen, world.unseen_labels))
+    report = audit(world, "unseen", world.by_label(world.unseen, world.unseen_labels))
     found = measures(report)
     assert found("memorization_p")["value"] > 0.01
     assert report["memorization"]["planted"]["p"] < 0.01
@@ -168,7 +53,7 @@ def test_two_percent_of_copies_are_found_and_shown(world: World) -> None:
     images = world.by_label(world.unseen, world.unseen_labels).copy()
     train = world.store.splits["train"].all()
     images[100:106] = train[:6]
-    report = world.audit("copies", images)
+    report = audit(world, "copies", images)
     assert report["measures"]["memorization_p"]["value"] < 0.01
     assert report["memorization"]["exact_copies"] == 6
     pairs = report["memorization"]["closest"]
@@ -180,7 +65,7 @@ def test_a_missing_class_is_seen_in_labels_and_corrected_shares_but_is_no_copyin
     images = world.by_label(world.unseen, world.unseen_labels).copy()
     asked, eights = world.by_label(world.unseen_labels, world.unseen_labels), world.unseen[world.unseen_labels == 8]
     images[asked == 3] = eights[np.arange((asked == 3).sum()) % len(eights)]  # whoever asks for a 3 gets an 8
-    report = world.audit("missing", images)
+    report = audit(world, "missing", images)
     worst = report["measures"]["label_agreement_worst_class"]
     assert worst["value"] < 0.1 and worst["high"] < 0.4
     row = report["labels"]["rows"][3]
@@ -199,7 +84,7 @@ def test_a_planted_shift_of_an_attribute_is_found_in_its_cells(world: World) -> 
     heavy = np.flatnonzero(measure(world.unseen)["ink"] == 2)
     light = np.flatnonzero(measure(images)["ink"] == 0)
     images[light] = world.unseen[heavy[np.arange(len(light)) % len(heavy)]]  # no light images at all
-    report = world.audit("heavy", images)
+    report = audit(world, "heavy", images)
     row = next(row for row in report["shares"]["rows"] if row["attribute"] == "ink" and row["family"] == "all")
     cells = {cell["bin"]: cell for cell in row["cells"]}
     assert cells["light"]["fake"]["value"] == 0 and cells["light"]["ratio"] == 0 and cells["light"]["differs"]
@@ -210,7 +95,7 @@ def test_a_planted_shift_of_an_attribute_is_found_in_its_cells(world: World) -> 
 
 def test_small_groups_are_named_as_not_assessed_and_never_dropped(world: World) -> None:
     config = dataclasses.replace(CONFIG, min_group=32)
-    report = world.audit("small", world.by_label(world.unseen, world.unseen_labels), config)
+    report = audit(world, "small", world.by_label(world.unseen, world.unseen_labels), config)
     rows = [row for row in report["shares"]["rows"] if row["family"] == "class"]
     assert len(rows) == 3 * 10
     small = [row for row in rows if row["n_fake"] < 32]
@@ -221,7 +106,7 @@ def test_small_groups_are_named_as_not_assessed_and_never_dropped(world: World) 
 
 def test_a_test_without_power_is_not_assessed(world: World) -> None:
     config = dataclasses.replace(CONFIG, planted_share=0.003)
-    report = world.audit("weak", world.by_label(world.unseen, world.unseen_labels), config)
+    report = audit(world, "weak", world.by_label(world.unseen, world.unseen_labels), config)
     measure = report["measures"]["memorization_p"]
     assert measure["value"] is None and "planted training copies" in measure["reason"]
 
@@ -248,7 +133,7 @@ def test_colour_without_labels(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", images[:600], np.full(600, -1), splits, [])
     write_reference(tmp_path / "reference", store)
     config = dataclasses.replace(CONFIG, planted_share=0.03)  # 300 controls find nine copies, not six
-    report = World(tmp_path, store, images[600:], np.zeros(0)).audit("colour", images[600:], config)
+    report = audit(World(tmp_path, store, images[600:], np.zeros(0)), "colour", images[600:], config)
     assert report["measures"]["memorization_p"]["value"] > 0.01
     assert {"share_tv_brightness", "share_tv_saturation"} <= report["measures"].keys()
     assert "label_agreement_worst_class" not in report["measures"]

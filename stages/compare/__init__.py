@@ -1,0 +1,20 @@
+"""Candidate against champion: both files scored anew, on the same reference and the same latents."""
+
+from pathlib import Path
+
+from stages.common.summary import Summary
+from stages.config.compare import CompareConfig
+
+__all__ = ["run"]
+
+
+def run(config: CompareConfig, *, candidate: Path, champion: Path, reference: Path, out: Path) -> Summary:
+    """Score two ONNX generators on one reference with the same latents, and say whether the candidate is not worse.
+
+    Not worse: for every measure of `compare.margins`, the bad end of the interval of the difference stays within its
+    margin. The summary's results hold `not_worse`, the `differences` and the `reason` in words.
+    Raises ValueError where the two, or the reference, differ in classes, resolution or channels.
+    """
+    from stages.compare._work import compare
+
+    return compare(config, candidate=candidate, champion=champion, reference=reference, out=out)

@@ -1,0 +1,89 @@
+"""The work of the comparison: open, score, decide, write."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from consumer import Generator
+from stages.common.files import output_folder, write_json
+from stages.common.summary import Summary, write_summary
+from stages.compare._decide import differences, judge
+from stages.config.compare import CompareConfig
+from stages.reference_folder import Reference, open_reference
+from stages.scoring import Sets, generated_sets, protocols
+
+FORMAT = 1
+NAMES = ("candidate", "champion")
+
+
+def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference: Path, out: Path) -> Summary:
+    """See `stages.compare.run`."""
+    opened = open_reference(reference)
+    paths = dict(zip(NAMES, (candidate, champion), strict=True))
+    generators = {
+        name: Generator(path, providers=["CPUExecutionProvider"], threads=config.threads)
+        for name, path in paths.items()
+    }
+    _check(generators, opened, paths)
+    network, real = opened.network(), opened.features("heldout")
+    scores = {
+        name: _scores(
+            generated_sets(generator, network, real, sets=config.sets, seed=config.seed, threads=config.threads),
+            labelled=bool(opened.classes),
+        )
+        for name, generator in generators.items()
+    }
+    found = differences(scores["candidate"], scores["champion"], config.margins, opened.info["floors"])
+    absent = {
+        margin.measure: f"{margin.measure} has no meaning without labels"
+        for margin in config.margins
+        if margin.measure not in found
+    }
+    not_worse, reason = judge(found, absent)
+    results: dict[str, Any] = {
+        "not_worse": not_worse,
+        "reason": reason,
+        "differences": found,
+        "onnx_sha256": {name: generator.sha256 for name, generator in generators.items()},
+        "data_hash": opened.info["data_hash"],
+        "protocols": protocols(opened.info["extractor"], n=len(real), sets=config.sets, seed=config.seed),
+    }
+    with output_folder(out) as work:
+        write_json(work / "comparison.json", {"format": FORMAT, **results, "scores": scores})
+        inputs = {**paths, "reference": reference}
+        return write_summary(work, stage="compare", config=config, inputs=inputs, results=results)
+
+
+def _check(generators: dict[str, Generator], reference: Reference, paths: dict[str, Path]) -> None:
+    """What they draw must be comparable: the same classes in the same order, pixels and channels."""
+    first, second = (generators[name] for name in NAMES)
+    for what in ("classes", "resolution", "channels"):
+        mine, theirs = getattr(first, what), getattr(second, what)
+        if mine != theirs:
+            raise ValueError(
+                f"candidate and champion cannot be compared, their {what} differ: {_short(mine)} against "
+                f"{_short(theirs)} ({paths['champion']}); register the new kind of generator under another name"
+            )
+    network = reference.info["extractor"]
+    wanted = {"classes": reference.classes, "resolution": network["resolution"], "channels": network["channels"]}
+    for what, theirs in wanted.items():
+        if getattr(first, what) != theirs:
+            raise ValueError(
+                f"{paths['candidate']} does not fit the reference, {what} {_short(getattr(first, what))} against "
+                f"{_short(theirs)}; run `python -m stages.reference` on the data of the candidate"
+            )
+
+
+def _scores(sets: Sets, *, labelled: bool) -> dict[str, list[float]]:
+    """One score a set, by measure; label agreement only where the extractor reads the labels that were asked for."""
+    scores = dict(sets.values)
+    if sets.labels is not None and labelled:
+        right = (sets.labels == sets.predicted).reshape(-1, sets.n)
+        scores["label_agreement"] = np.mean(right, axis=1).tolist()
+    return scores
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,116 @@
+"""Candidate against champion: the decision by hand-made scores, and two real files scored anew."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.compare import run
+from stages.compare._decide import differences, judge
+from stages.config.compare import CompareConfig, Margin
+from tests.stages.stored_digits import SAMPLES, World, digits_world, write_store
+
+FLOORS = {"fid_domain": {"mean": 2.0, "sd": 0.5}, "kid_domain": {"mean": -0.1, "sd": 0.05}}
+
+
+def decide(name: str, gains: list[float], margin: float, relative_to: str = "none") -> tuple[bool, str]:
+    """Judge a candidate whose scores differ from the champion's by `gains`."""
+    champion = [1.0, 2.0, 3.0, 4.0]
+    candidate = [score + gain for score, gain in zip(champion, gains, strict=True)]
+    rule = Margin(measure=name, margin=margin, relative_to=relative_to)  # type: ignore[arg-type]
+    return judge(differences({name: candidate}, {name: champion}, [rule], FLOORS), {})
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "gains", "margin", "relative_to", "not_worse"),
+    [
+        ("fid_domain", [0.0] * 4, 0.0, "none", True),  # the same file again
+        ("fid_domain", [0.1] * 4, 0.11, "none", True),  # a little worse, surely within the margin
+        ("fid_domain", [0.1] * 4, 0.09, "none", False),
+        ("fid_domain", [-0.5] * 4, 0.0, "none", True),  # smaller distances are better
+        ("fid_domain", [0.1] * 4, 0.06, "ratio", True),  # 0.1 / 2.0
+        ("fid_domain", [0.1] * 4, 0.04, "ratio", False),
+        ("kid_domain", [0.1] * 4, 2.1, "deviations", True),  # 0.1 / 0.05
+        ("kid_domain", [0.1] * 4, 1.9, "deviations", False),
+        ("coverage_k5", [-0.1] * 4, 0.11, "none", True),  # larger shares are better
+        ("coverage_k5", [-0.1] * 4, 0.09, "none", False),
+        ("coverage_k5", [0.3] * 4, 0.0, "none", True),
+        ("coverage_k5", [1.0, -1.0, 1.0, -1.0], 0.5, "none", False),  # equal on average, but not shown to be
+    ],
+)
+def test_not_worse(name: str, gains: list[float], margin: float, relative_to: str, not_worse: bool) -> None:
+    found, reason = decide(name, gains, margin, relative_to)
+    assert found is not_worse
+    assert reason.startswith("not worse" if not_worse else "worse") and name in reason
+
+
+@pytest.mark.fast
+def test_pairing_takes_out_what_both_generators_share() -> None:
+    """The scores spread over 1 to 4 and the difference not at all: unpaired, no margin below 3 could hold."""
+    assert decide("fid_domain", [0.01] * 4, 0.02)[0]
+
+
+@pytest.mark.fast
+def test_a_margin_without_a_floor_fails_and_says_so() -> None:
+    scores = {"precision_k3": [0.5, 0.6, 0.7]}
+    rule = Margin(measure="precision_k3", margin=1.0, relative_to="ratio")
+    found, reason = judge(differences(scores, scores, [rule], {}), {})
+    assert not found and "no floor" in reason
+
+
+@pytest.mark.fast
+def test_comparing_nothing_is_no_pass() -> None:
+    scores = {"precision_k3": [0.5, 0.6, 0.7]}
+    found, reason = judge(differences(scores, scores, [], {}), {"label_agreement": "no labels"})
+    assert not found and "no labels" in reason
+
+
+CONFIG = CompareConfig(
+    threads=1,
+    seed=7,
+    sets=3,
+    margins=(
+        Margin(measure="fid_domain", margin=0.25, relative_to="ratio"),
+        Margin(measure="coverage_k5", margin=0.05, relative_to="none"),
+        Margin(measure="label_agreement", margin=0.02, relative_to="none"),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return digits_world(tmp_path_factory.mktemp("compared"))
+
+
+def test_real_images_against_themselves_and_against_one_image_per_class(world: World) -> None:
+    good = world.export("good", world.by_label(world.unseen, world.unseen_labels))
+    first = [int(np.flatnonzero(world.unseen_labels == label)[0]) for label in range(10)]
+    bad = world.export("bad", world.by_label(world.unseen[first], np.arange(10)))
+    reference = world.folder / "reference"
+    same = run(CONFIG, candidate=good, champion=good, reference=reference, out=world.folder / "same")
+    assert same.results["not_worse"] is True
+    assert all(row["value"] == row["low"] == row["high"] == 0 for row in same.results["differences"].values())
+    worse = run(CONFIG, candidate=bad, champion=good, reference=reference, out=world.folder / "worse").results
+    assert worse["not_worse"] is False
+    assert worse["differences"]["fid_domain"]["status"] == worse["differences"]["coverage_k5"]["status"] == "failed"
+    better = run(CONFIG, candidate=good, champion=bad, reference=reference, out=world.folder / "better").results
+    assert better["not_worse"] is True
+    assert better["differences"]["fid_domain"]["value"] == -worse["differences"]["fid_domain"]["value"]
+    written = json.loads((world.folder / "better" / "summary.json").read_text())
+    assert written["results"]["reason"] == better["reason"] and written["stage"] == "compare"
+    again = run(CONFIG, candidate=good, champion=bad, reference=reference, out=world.folder / "again")
+    assert again.outputs == json.loads((world.folder / "better" / "summary.json").read_text())["outputs"]
+
+
+def test_other_classes_are_refused(world: World, tmp_path: Path) -> None:
+    mine = world.export("mine", world.unseen)
+    store = write_store(tmp_path / "store", world.unseen, world.unseen_labels % 2, np.arange(300) % 3, ["even", "odd"])
+    theirs = dataclasses.replace(world, folder=tmp_path, store=store).export("theirs", world.unseen[:SAMPLES])
+    with pytest.raises(ValueError, match="their classes differ"):
+        run(CONFIG, candidate=mine, champion=theirs, reference=world.folder / "reference", out=tmp_path / "out")
+    with pytest.raises(ValueError, match="does not fit the reference, classes"):
+        run(CONFIG, candidate=theirs, champion=theirs, reference=world.folder / "reference", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
