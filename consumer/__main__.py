@@ -23,9 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("interrupted", 130)
     except ValueError as error:
         return _complain(str(error), 1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", 1)
+    except OSError as error:  # a write that is cut short names neither the file nor the reason
+        reason = error.strerror or f"{error}; is the disk full?"
+        return _complain(f"{error.filename or options.out[0]}: {reason}", 1)
+    except MemoryError:
+        return _complain(f"{options.count} images do not fit into memory; draw them in parts with --start", 1)
     except ImportError as error:
         return _complain(f'{error}; python -m pip install "onnxruntime>=1.31" "pillow>=12"', 1)
     print(json.dumps({**result, "seconds": round(time.perf_counter() - began, 3)}))  # noqa: T201
