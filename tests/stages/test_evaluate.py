@@ -1,0 +1,168 @@
+"""Evaluate on generators whose truth is known: stored digits behind the ONNX interface, by the real exporter."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.common.files import tree_digests
+from stages.config.evaluate import EvaluateConfig
+from stages.config.reference import Fit, ReferenceConfig, Training
+from stages.evaluate import run
+from stages.scoring import SET_METRICS
+from tests.stages.measured_worlds import NAMES, POOL, colours, digits, reference, stored
+
+CONFIG = EvaluateConfig(threads=1, seed=11, sets=4, smallest_set=100, columns=6)
+
+
+def evaluate(folder: Path, onnx: Path, config: EvaluateConfig = CONFIG) -> dict[str, Any]:
+    run(config, onnx=onnx, reference=folder / "reference", out=folder / onnx.stem)
+    return json.loads((folder / onnx.stem / "evaluation.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = digits(tmp_path_factory.mktemp("evaluate"))
+    recipe = Training(steps=300, batch=64, learning_rate=0.002)
+    config = ReferenceConfig(
+        threads=1, seed=0, extractor=Fit(name="fit", width=16), floor_draws=6, picture_pool=500, training=recipe
+    )
+    reference(folder, config=config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pixels(world: Path) -> np.ndarray:
+    """Train images by class: uint8 [10, POOL, 8, 8, 1]."""
+    images, labels, splits = (np.load(world / "store" / f"{n}-00000.npy") for n in ("images", "labels", "split"))
+    found = [images[(labels == label) & (splits == 0)] for label in range(10)]
+    return np.stack([each[np.arange(POOL) % len(each)] for each in found])
+
+
+@pytest.fixture(scope="module")
+def real(world: Path, pixels: np.ndarray) -> dict[str, Any]:
+    return evaluate(world, stored(world, "real", pixels))
+
+
+def test_real_images_reach_what_real_images_reach(real: dict[str, Any]) -> None:
+    measures = real["measures"]
+    for name in SET_METRICS:
+        found = measures[name]
+        assert found["low"] <= found["value"] <= found["high"] and found["n_real"] == found["n_fake"] == 135
+        assert found["reference"] == {key: real["floors"][name][key] for key in ("mean", "sd")}
+    floor = measures["fid_domain"]["reference"]
+    assert measures["fid_domain"]["value"] < 2 * floor["mean"]
+    assert measures["coverage_k5"]["value"] > 0.9 and measures["precision_k3"]["value"] > 0.8
+    assert measures["label_agreement"]["value"] > 0.93 and measures["label_agreement"]["n_fake"] == 540
+    assert measures["cas"]["value"] > 0.9 and measures["cas"]["n_fake"] == 495
+
+
+def test_every_measure_names_a_whole_protocol(real: dict[str, Any], world: Path) -> None:
+    keys = {"metric", "n_real", "n_fake", "interval", "estimand", "resize", "splits", "arithmetic", "reference"}
+    for found in real["measures"].values():
+        assert keys <= set(real["protocols"][found["protocol"]])
+    sha = json.loads((world / "reference" / "reference.json").read_text())["extractor"]["sha256"]
+    assert {real["protocols"][name]["extractor_sha256"] for name in SET_METRICS} == {sha}
+    flat = json.loads((world / "real" / "metrics.json").read_text())
+    assert flat["fid_domain"] == real["measures"]["fid_domain"]["value"]
+    assert all(isinstance(value, float) for value in flat.values()) and len(flat) == 3 * len(real["measures"])
+    summary = json.loads((world / "real" / "summary.json").read_text())
+    assert summary["results"]["measures"] == real["measures"]
+
+
+def test_twice_the_same_bytes(world: Path, real: dict[str, Any]) -> None:
+    run(CONFIG, onnx=world / "real.onnx", reference=world / "reference", out=world / "again")
+    assert tree_digests(world / "again") == tree_digests(world / "real")
+
+
+def test_sets_are_independent_draws(real: dict[str, Any]) -> None:
+    assert all(len(set(real["sets"][name])) == CONFIG.sets for name in ("fid_domain", "kid_domain"))
+
+
+def test_permuted_labels_are_seen_by_the_labels_alone(world: Path, pixels: np.ndarray, real: dict[str, Any]) -> None:
+    found = evaluate(world, stored(world, "permuted", np.roll(pixels, 1, axis=0)))
+    assert found["measures"]["label_agreement"]["high"] < 0.1 and found["measures"]["cas"]["high"] < 0.2
+    for name in ("fid_domain", "coverage_k5", "precision_k3"):
+        low, high = (real["measures"][name][end] for end in ("low", "high"))
+        assert low - (high - low) <= found["measures"][name]["value"] <= high + (high - low)
+    assert {row["mistaken_for"] for row in found["per_class"]} == set(NAMES)
+
+
+def test_one_image_a_class_has_fidelity_and_no_variety(world: Path, pixels: np.ndarray, real: dict[str, Any]) -> None:
+    """Images of the middle of each class, so that fidelity is not in doubt."""
+    flat = pixels.reshape(10, POOL, -1).astype(float)
+    middle = ((flat - flat.mean(axis=1, keepdims=True)) ** 2).sum(-1).argmin(1)
+    single = np.repeat(pixels[np.arange(10), middle][:, None], POOL, axis=1)
+    found = evaluate(world, stored(world, "single", single))["measures"]
+    assert found["label_agreement"]["value"] > 0.85 and found["precision_k3"]["value"] > 0.8
+    assert found["recall_k3"]["high"] < 0.3 and found["coverage_k5"]["high"] < 0.5
+    assert found["fid_domain"]["low"] > 2 * real["measures"]["fid_domain"]["high"]
+    assert found["cas"]["high"] < real["measures"]["cas"]["low"]
+
+
+def test_a_class_that_never_comes_is_named(world: Path, pixels: np.ndarray) -> None:
+    missing = pixels.copy()
+    missing[8] = pixels[3]
+    found = evaluate(world, stored(world, "missing", missing))
+    row = found["per_class"][8]
+    assert row["agreement"]["high"] < 0.3 and row["mistaken_for"] == NAMES[3] and row["cas_drop"] > 0.5
+    assert found["per_class"][0]["agreement"]["value"] > 0.9
+
+
+def test_noise_is_far_from_everything(world: Path, pixels: np.ndarray) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, pixels.shape).astype(np.uint8)
+    found = evaluate(world, stored(world, "noise", noise))["measures"]
+    floors = {name: found[name]["reference"]["mean"] for name in SET_METRICS}
+    assert found["precision_k3"]["high"] < floors["precision_k3"] and found["coverage_k5"]["high"] < 0.5
+    assert found["density_k5"]["high"] < 0.6 * floors["density_k5"]
+    assert found["fid_domain"]["low"] > 5 * found["fid_domain"]["reference"]["mean"]
+
+
+def test_a_generator_without_labels_has_no_label_measures_and_says_why(world: Path, pixels: np.ndarray) -> None:
+    """Its name comes from outside: on the page it is text, not markup."""
+    onnx = stored(world, "unlabelled", pixels.reshape(1, -1, 8, 8, 1), title="<script>alert(1)</script>")
+    found = evaluate(world, onnx)["measures"]
+    text = (world / "unlabelled" / "index.html").read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(1)" in text
+    for name in ("cas", "label_agreement"):
+        assert found[name]["value"] is None and "label" in found[name]["reason"]
+    assert found["fid_domain"]["value"] < 2 * found["fid_domain"]["reference"]["mean"]
+
+
+def test_colour_images_without_labels_and_too_few_of_them(tmp_path: Path) -> None:
+    folder = colours(tmp_path)
+    recipe = Training(steps=60, batch=32, learning_rate=0.002)
+    config = ReferenceConfig(
+        threads=1, seed=0, extractor=Fit(name="fit", width=7), floor_draws=3, picture_pool=50, training=recipe
+    )
+    reference(folder, config=config)
+    images = np.load(folder / "store" / "images-00000.npy")
+    found = evaluate(folder, stored(folder, "few", images[None, :200]))
+    assert all(found["measures"][name]["value"] is None for name in SET_METRICS)
+    assert "60 held-out images are fewer than evaluate.smallest_set, 100" in found["measures"]["fid_domain"]["reason"]
+    enough = EvaluateConfig(threads=1, seed=1, sets=3, smallest_set=60, columns=6)
+    found = evaluate(folder, stored(folder, "colour", images[None, :200]), enough)
+    assert found["measures"]["fid_domain"]["value"] is not None
+    assert (
+        "<svg" in (folder / "few" / "index.html").read_text()
+        or "Not assessed" in (folder / "few" / "index.html").read_text()
+    )
+
+
+def test_the_page_opens_alone(world: Path, real: dict[str, Any]) -> None:
+    text = (world / "real" / "index.html").read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", text) and "http" not in re.sub(r"data:\S+", "", text)
+    assert text.count("data:image/png;base64,") > 20
+    for name in NAMES:
+        assert f"<b>{name}</b>" in text
+    assert f"{100 * real['measures']['label_agreement']['value']:.1f} %" in text
+
+
+def test_files_of_two_runs_are_refused(world: Path, pixels: np.ndarray) -> None:
+    other = stored(world, "other", pixels, data_hash="e" * 64)
+    with pytest.raises(ValueError, match=r"do not belong together: data hash e+ against d+"):
+        run(CONFIG, onnx=other, reference=world / "reference", out=world / "refused")
+    assert not (world / "refused").exists()
