@@ -3,6 +3,7 @@
 Sections after Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019). Numbers come from summaries alone.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(item, Mapping):
             flat |= _flat(item, f"{prefix}{key}.")
         else:
-            text = number(item) if isinstance(item, float) else str(item)
-            flat[f"{prefix}{key}"] = f"{len(item)} entries" if isinstance(item, list) and len(text) > 100 else text
+            text = number(item) if isinstance(item, float) else item if isinstance(item, str) else json.dumps(item)
+            flat[f"{prefix}{key}"] = f"{len(item)} entries" if isinstance(item, list) and len(text) > 300 else text
     return flat
 
 

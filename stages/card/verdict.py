@@ -11,12 +11,6 @@ from typing import Any
 from stages.config.card import LABELLED_KINDS, Check
 
 PASSED, FAILED, NOT_ASSESSED = "passed", "failed", "not_assessed"
-UNITS = {
-    "none": "",
-    "ratio": " times what real data reach",
-    "deviations": " standard deviations above what real data reach",
-    "difference": " relative to what real data reach",
-}
 
 
 class NotAssessed(Exception):
@@ -82,18 +76,26 @@ def _compare(check: Check, measure: Mapping[str, Any]) -> tuple[str, str]:
     end = _bad_end(check, measure)
     compared = _relative(check, end, measure.get("reference"))
     holds = compared <= check.threshold if check.op == "<=" else compared >= check.threshold
-    word = "at most" if check.op == "<=" else "at least"
     exact = measure.get("low") is None and measure.get("high") is None
     which = "the value" if exact else f"the {'upper' if check.op == '<=' else 'lower'} end of the interval"
-    asked = f"{word} {check.threshold:.4g} is {'asked' if holds else 'needed'}"
-    reason = f"{which}, {end:.4g}, {_reading(check, compared)}; {asked}"
+    limit = (
+        f"at most {check.threshold:.4g} is allowed" if check.op == "<=" else f"at least {check.threshold:.4g} is needed"
+    )
+    reason = f"{which} is {end:.4g}{_reading(check, compared)}; {limit}"
     if not holds and measure.get("reason"):
         reason = f"{measure['reason']} ({reason})"
     return (PASSED if holds else FAILED), reason
 
 
 def _reading(check: Check, compared: float) -> str:
-    return "is compared itself" if check.relative_to == "none" else f"is {compared:.4g}{UNITS[check.relative_to]}"
+    """The compared number in words, after the end of the interval that it comes from."""
+    real = "what real data reach"
+    return {
+        "none": "",
+        "ratio": f", {compared:.4g} times {real}",
+        "deviations": f", {compared:+.4g} standard deviations from {real}",
+        "difference": f", {compared:+.4g} from {real}",
+    }[check.relative_to]
 
 
 def _bad_end(check: Check, measure: Mapping[str, Any]) -> float:
