@@ -22,7 +22,7 @@ setup: ## make .venv from requirements/dev.lock (the other targets do this first
 	@bash infra/setup.sh
 
 data: setup ## put the default digits into data/raw where it is empty
-	@python -m stages.ingest.digits --out data/raw
+	@python -m infra.digits --out data/raw
 
 repro: data ## run all eight stages that are stale: raw images in, a generator with its card out
 	@dvc repro

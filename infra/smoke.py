@@ -71,7 +71,7 @@ def main() -> int:
     clone_working_copy(PROJECT, target)
     cut(target)
     env = environment(target / ".ganops")
-    for command in (["python", "-m", "stages.ingest.digits", "--out", "data/raw"], ["dvc", "repro"]):
+    for command in (["python", "-m", "infra.digits", "--out", "data/raw"], ["dvc", "repro"]):
         code = subprocess.run(command, cwd=target, env=env, check=False).returncode
         if code:
             return code

@@ -36,7 +36,9 @@ def loaded_by_stage(project: Path, folder: Path) -> dict[str, set[str]]:
         names = [argument for argument in content["argv"] if argument.startswith("stages.")]
         if names and "-m" in content["argv"]:
             files = [Path(name) for name in content["files"]]
-            inside = {str(path.relative_to(project)) for path in files if path.is_relative_to(project)}
+            inside = {
+                str(path.relative_to(project)) for path in files if path.is_relative_to(project) and path.is_file()
+            }
             loaded[names[0].removeprefix("stages.")] |= inside
     return dict(loaded)
 

@@ -21,7 +21,7 @@ from stages.common.files import read_json, tree_digests
 from stages.config.ingest import IngestConfig, Splits
 from stages.config.validate import ValidateConfig
 from stages.ingest import run as ingest
-from stages.ingest.digits import write_digits
+from infra.digits import write_digits
 from stages.validate import run
 
 CONFIG = ValidateConfig(

@@ -1,4 +1,4 @@
-"""`python -m stages.ingest.digits --out data/raw`: the default images, as PNG files with fixed bytes.
+"""`python -m infra.digits --out data/raw`: the default images, as PNG files with fixed bytes.
 
 They are the 1,797 UCI handwritten digits that ship inside scikit-learn (8x8, levels 0 to 16; E. Alpaydin and
 C. Kaynak, doi:10.24432/C50P49). Level v becomes round(v * 255 / 16). The files hold stored (uncompressed) blocks and
@@ -65,7 +65,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 def main() -> int:
     """Parse the command line, write, and say on stderr what happened; exit code 0 done, 1 failed."""
-    parser = argparse.ArgumentParser(prog="python -m stages.ingest.digits", description=write_digits.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m infra.digits", description=write_digits.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the class folders 0 to 9")
     out: Path = parser.parse_args().out
     try:

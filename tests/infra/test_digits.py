@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from stages.common.files import sha256_file
 from stages.ingest._datasheet import content_hash
-from stages.ingest.digits import PARTIAL, encode_png, write_digits
+from infra.digits import PARTIAL, encode_png, write_digits
 
 pytestmark = pytest.mark.fast
 
