@@ -83,7 +83,7 @@ def test_noise_and_blurred_images_are_not_called_copies(digits: np.ndarray) -> N
     order = np.random.default_rng(5).permutation(len(digits))
     fakes, train, controls = digits[order[:300]], digits[order[300:1123]], digits[order[1123:]]
     padded = np.pad(fakes.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    blurred = sum(padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)) / 9
+    blurred = np.mean([padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)], axis=0)
     noise = np.random.default_rng(6).integers(0, 256, fakes.shape, dtype=np.uint8)
     reference = nearest(controls, train).squared
     for images in (blurred.astype(np.uint8), noise):

@@ -24,6 +24,9 @@ SAMPLES, SEED, Z_DIM, UNSEEN = 300, 7, 16, 300
 class Stored(nn.Module):
     """Draws from stored images: latent i of SEED gives image i, whatever the batch; a label is obeyed by the table."""
 
+    keys: Tensor
+    pixels: Tensor
+
     def __init__(self, images: np.ndarray) -> None:
         super().__init__()
         self.register_buffer("keys", torch.from_numpy(latents(SEED, 0, SAMPLES, Z_DIM)).T.contiguous())

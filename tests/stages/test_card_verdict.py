@@ -34,7 +34,7 @@ def measure(**changes: Any) -> dict[str, Any]:
 
 def line(a_check: Check, found: dict[str, Any] | None, *, labelled: bool = True) -> dict[str, Any]:
     measures = {} if found is None else {a_check.measure: found}
-    evidence = {a_check.source: {"measures": measures, "protocols": {"p": {"n_real": 10}}}}
+    evidence: dict[str, Any] = {a_check.source: {"measures": measures, "protocols": {"p": {"n_real": 10}}}}
     return decide([a_check], evidence, labelled=labelled)[0]
 
 
