@@ -4,6 +4,7 @@ Every distance is of one generated set of N images against the N held-out ones; 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -16,6 +17,12 @@ from gan.metrics import density_coverage, frechet_distance, inception_score, ker
 
 K_PRECISION, K_COVERAGE = 3, 5
 SET_METRICS = ("fid_domain", "kid_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5")
+
+_SHARE = (0.0, 1.0)
+_RANGES = {  # of expected values: an interval never leaves what is possible
+    "fid_domain": (0.0, math.inf), "is_domain": (1.0, math.inf), "density_k5": (0.0, math.inf),
+    "precision_k3": _SHARE, "recall_k3": _SHARE, "coverage_k5": _SHARE,
+}  # fmt: skip
 
 Features = NDArray[np.float32]
 
@@ -95,6 +102,8 @@ def use_threads(threads: int) -> None:
 def set_measure(sets: Sets, name: str, floor: dict[str, Any] | None) -> dict[str, Any]:
     """The measure record of one of SET_METRICS: its mean over sets and the t-interval of the expected value."""
     value, low, high = mean_interval(sets.values[name])
+    least, most = _RANGES.get(name, (-math.inf, math.inf))
+    low, high = max(low, least), min(high, most)
     reference = None if floor is None else {"mean": floor["mean"], "sd": floor["sd"]}
     return measure(value, low, high, n_real=sets.n, n_fake=sets.n, protocol=name, reference=reference)
 
@@ -154,7 +163,7 @@ def protocols(extractor: dict[str, Any], *, n: int, sets: int, seed: int) -> dic
     of_sets = {
         "n_real": n, "n_fake": n, "sets": sets, "splits": "heldout against generated",
         "arithmetic": "features float32, metric float64",
-        "interval": f"Student t over {sets} independent generated sets, level {LEVEL:g}",
+        "interval": f"Student t over {sets} independent generated sets, level {LEVEL:g}, cut to the possible range",
         "estimand": "expected value at this size for this generator, given the held-out images",
         "reference": "floor: draws of as many train images, without replacement, against the held-out images",
     }  # fmt: skip

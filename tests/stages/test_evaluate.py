@@ -146,6 +146,8 @@ def test_colour_images_without_labels_and_too_few_of_them(tmp_path: Path) -> Non
     enough = EvaluateConfig(threads=1, seed=1, sets=3, smallest_set=60, columns=6)
     found = evaluate(folder, stored(folder, "colour", images[None, :200]), enough)
     assert found["measures"]["fid_domain"]["value"] is not None
+    for name in ("precision_k3", "recall_k3", "coverage_k5"):  # near 1, where an uncut interval would pass it
+        assert 0 <= found["measures"][name]["low"] <= found["measures"][name]["high"] <= 1
     assert (
         "<svg" in (folder / "few" / "index.html").read_text()
         or "Not assessed" in (folder / "few" / "index.html").read_text()
