@@ -36,11 +36,8 @@ class Evidence:
 
     @property
     def datasheet(self) -> dict[str, Any]:
-        """The datasheet of the data: in ingest's summary, or in its dataset.json where the summary leaves it out."""
-        found = self.results("ingest").get("datasheet")
-        if found is None and "dataset.json" in self.summaries["ingest"].outputs:
-            found = read_json(self.listed("ingest", "dataset.json")).get("datasheet")
-        return dict(found or {})
+        """The datasheet of the data, as ingest's summary gives it."""
+        return dict(self.results("ingest").get("datasheet") or {})
 
     def listed(self, stage: str, name: str) -> Path:
         """A file of a stage's folder. Raises ValueError where it is not the one that the stage's summary lists."""

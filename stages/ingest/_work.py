@@ -55,7 +55,12 @@ def ingest(config: IngestConfig, raw: Path, datasheet: Path, out: Path) -> Summa
                 "datasheet": sheet,
             },
         )
-        results = {"data_hash": data_hash, "counts": counts, "refused": dict(_reasons(refused).most_common())}
+        results = {
+            "data_hash": data_hash,
+            "counts": counts,
+            "refused": dict(_reasons(refused).most_common()),
+            "datasheet": sheet,
+        }
         summary = write_summary(
             work,
             stage="ingest",

@@ -24,5 +24,5 @@ def test_channels_move_and_values_are_clipped() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="not finite"):
         pixels.to_uint8(np.full((1, 1, 2, 2), np.nan))
-    with pytest.raises(ValueError, match="uint8 .N, H, W, C.; received float64"):
+    with pytest.raises(ValueError, match=r"uint8 .N, H, W, C.; received float64"):
         pixels.to_float(np.zeros((1, 2, 2, 1)))  # type: ignore[arg-type]

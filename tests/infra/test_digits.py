@@ -9,9 +9,9 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from infra.digits import PARTIAL, encode_png, write_digits
 from stages.common.files import sha256_file
 from stages.ingest._datasheet import content_hash
-from infra.digits import PARTIAL, encode_png, write_digits
 
 pytestmark = pytest.mark.fast
 

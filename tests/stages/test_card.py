@@ -341,17 +341,6 @@ def test_provenance_names_subjects_and_materials(made: Run) -> None:
     assert definition["externalParameters"]["card"] == json.loads(json.dumps(dataclasses.asdict(config())))
 
 
-def test_datasheet_is_found_in_dataset_json_where_the_summary_leaves_it_out(made: Run) -> None:
-    del made.summaries["ingest"]["results"]["datasheet"]
-    (made.folder / "ingest").mkdir()
-    write_json(made.folder / "ingest" / "dataset.json", {"format": 1, "datasheet": DATASHEET})
-    made.summaries["ingest"]["outputs"]["dataset.json"] = sha256_file(made.folder / "ingest" / "dataset.json")
-    assert made.write().card()["passed"]
-    write_json(made.folder / "ingest" / "dataset.json", {"format": 1, "datasheet": {**DATASHEET, "licence": "MIT"}})
-    with pytest.raises(ValueError, match=r"is not the file that ingest/summary.json lists"):
-        made.card(out="again")
-
-
 def test_text_helpers() -> None:
     assert plain("a_b <c>\nd") == "a\\_b &lt;c&gt; d"
     assert plain(3) == 3

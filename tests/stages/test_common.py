@@ -139,7 +139,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_summary_is_not_finished(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no summary.json: that stage has not finished"):
+    with pytest.raises(ValueError, match=r"holds no summary.json: that stage has not finished"):
         read_summary(tmp_path)
 
 
