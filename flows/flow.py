@@ -30,13 +30,21 @@ T = TypeVar("T")
 
 
 def run(project: Path, state: Path, held: int, work: Work) -> Outcome:
-    """Carry out `work` as a Prefect flow run, under a lock that the caller holds."""
+    """Carry out `work` as a Prefect flow run, under a lock that the caller holds.
+
+    Raises ValueError where no Prefect server answers.
+    """
     outcome = Outcome(stages=dict.fromkeys(stage_names(project), ("cached", 0.0)))
 
     def retrain() -> Any:
         return _carry_out(project, state, held, work, outcome)
 
-    flow(name="retrain", description=__doc__)(retrain)(return_state=True)
+    try:
+        flow(name="retrain", description=__doc__)(retrain)(return_state=True)
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error) and "ephemeral" not in str(error):
+            raise
+        raise ValueError(f"Prefect: {error}; start that server, or unset PREFECT_API_URL for a temporary one") from None
     return outcome
 
 

@@ -33,8 +33,16 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        where = os.environ["MLFLOW_TRACKING_URI"].rpartition("@")[2]  # never the credentials
-        raise ValueError(f"the registry at {where} refused: {' '.join(str(error).split())[:500]}") from None
+        said = " ".join(str(error).split())
+        if "Max retries exceeded" in said or "timed out" in said:
+            raise ValueError(f"the registry at {address()} does not answer; start it, then run this again") from None
+        raise ValueError(f"the registry at {address()} refused: {said[:500]}") from None
+
+
+def address() -> str:
+    """MLFLOW_TRACKING_URI without the credentials that it may carry."""
+    before, found, after = os.environ["MLFLOW_TRACKING_URI"].rpartition("@")
+    return f"{before.partition('://')[0]}://{after}" if found and "://" in before else after
 
 
 class Registry:

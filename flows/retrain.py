@@ -5,7 +5,6 @@ Where nothing is stale and the registry holds the result, this ends before Prefe
 """
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from flows.decide import Work, decide
+from flows.registry import address
 from flows.state import hold, settle
 
 
@@ -40,8 +40,7 @@ def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int
     from flows.report import lines
 
     outcome = run(project, state, held, work)
-    where = f"registry {os.environ['MLFLOW_TRACKING_URI'].rpartition('@')[2]}"
-    _say("", *lines(outcome, time.monotonic() - began, where))
+    _say("", *lines(outcome, time.monotonic() - began, f"registry {address()}"))
     return 1 if outcome.error else 0
 
 

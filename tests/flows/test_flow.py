@@ -85,6 +85,16 @@ def test_status_as_json(retrained: tuple[Path, str]) -> None:
     assert (found["champion"], found["versions"][0]["decision"]) == ("1", "promoted")
 
 
+def test_a_prefect_server_that_does_not_answer_is_named(project: Path) -> None:
+    environment = clean_environment(PREFECT_API_URL="http://127.0.0.1:9/api")
+    answer = subprocess.run(RETRAIN, cwd=project, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(
+        "retrain: Prefect: Failed to reach API at http://127.0.0.1:9/api/; start that server"
+    )
+    assert not (project / "data" / "train").exists()
+
+
 def test_only_stale_stages_run_and_a_lost_decision_is_made_good(project: Path, state: Path, prefect_api: str) -> None:
     first = retrain(project)
     assert set(how(first).values()) == {"ran"}

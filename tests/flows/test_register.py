@@ -9,7 +9,8 @@ import pytest
 
 from flows.evidence import read_candidate
 from flows.register import Registered, git_facts, register, run_facts
-from flows.registry import ONNX, Registry, connect, recorded
+from flows.registry import ONNX, Registry, connect, recorded, sentences
+from flows.state import settle
 from stages.common.files import sha256_file
 
 if TYPE_CHECKING:
@@ -173,3 +174,13 @@ def test_new_evidence_replaces_the_old_and_asks_for_a_new_decision(built: Callab
     verdict = model_folder(state, version) / "verdict.json"
     assert json.loads(verdict.read_text())["passed"] is True
     assert once(project, state)[0].note == "is version 1 already; nothing new was registered"
+
+
+def test_a_registry_that_does_not_answer_is_named_without_its_password(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ValueError) as refusal, sentences():
+        connect(settle(), "tiny").exists()
+    assert str(refusal.value) == "the registry at http://127.0.0.1:9 does not answer; start it, then run this again"
