@@ -40,10 +40,10 @@ check: setup ## format, lint, types, architecture and the fast tests
 	@ruff format --check .
 	@ruff check .
 	@mypy
-	@pytest -q -m fast
+	@pytest -q -n 2 --dist loadfile -m "fast and not slow"
 
 test: setup ## all tests but the slow ones
-	@pytest -m "not slow"
+	@pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup ## the slow tests: minutes of training each
 	@pytest -m slow

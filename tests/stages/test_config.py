@@ -70,7 +70,10 @@ def test_a_good_section_becomes_frozen_dataclasses() -> None:
         ({"share": 1}, "paint.share must be a number > 0 and < 1; received 1"),
         ({"share": float("nan")}, "paint.share must be a finite number; received nan"),
         ({"share": "1e-3"}, "received '1e-3'; YAML reads 1e-3 as text, write 1.0e-3 or 0.001"),
-        ({"colour": {"name": "rad"}}, "paint.colour.name must be one of red, blue; received 'rad' (did you mean `red`?)"),
+        (
+            {"colour": {"name": "rad"}},
+            "paint.colour.name must be one of red, blue; received 'rad' (did you mean `red`?)",
+        ),
         ({"colour": "red"}, "paint.colour.name must be one of red, blue; received 'red'"),
         ({"colour": {"name": "red", "depth": 9}}, "paint.colour.depth must be a number >= 1 and <= 3; received 9"),
         ({"colour": {"name": "blue", "depth": 1}}, "paint.colour.depth is not a setting"),

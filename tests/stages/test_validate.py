@@ -16,12 +16,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from infra.digits import write_digits
 from stages.common.command import main
 from stages.common.files import read_json, tree_digests
 from stages.config.ingest import IngestConfig, Splits
 from stages.config.validate import ValidateConfig
 from stages.ingest import run as ingest
-from infra.digits import write_digits
 from stages.validate import run
 
 CONFIG = ValidateConfig(
