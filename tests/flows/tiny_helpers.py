@@ -20,7 +20,7 @@ def alive(process: int) -> bool:
     """Whether the process runs; one that has ended but was not waited for does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
