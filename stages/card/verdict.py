@@ -40,16 +40,18 @@ def is_green(lines: Sequence[Mapping[str, Any]]) -> bool:
 def _line(check: Check, evidence: Mapping[str, Mapping[str, Any]], labelled: bool) -> dict[str, Any]:
     applies = labelled or check.kind not in LABELLED_KINDS
     measure: dict[str, Any] = {}
+    compared = None
     try:
         if not applies:
             raise NotAssessed("the images carry no labels, so this check has no meaning and is not required")
         measure = _measure(check, evidence)
-        status, reason = _compare(check, measure)
+        compared, status, reason = _compare(check, measure)
     except NotAssessed as refusal:
         status, reason = NOT_ASSESSED, f"not assessed: {refusal}"
     return {
         "name": check.name,
         **{key: _number(measure.get(key)) for key in ("value", "low", "high")},
+        "compared": compared,
         "rule": {"op": check.op, "threshold": check.threshold, "relative_to": check.relative_to},
         "required": check.required and applies,
         "status": status,
@@ -72,7 +74,8 @@ def _measure(check: Check, evidence: Mapping[str, Mapping[str, Any]]) -> dict[st
     return measure
 
 
-def _compare(check: Check, measure: Mapping[str, Any]) -> tuple[str, str]:
+def _compare(check: Check, measure: Mapping[str, Any]) -> tuple[float, str, str]:
+    """The figure that is held against the threshold, the status, and both in words."""
     end = _bad_end(check, measure)
     compared = _relative(check, end, measure.get("reference"))
     holds = compared <= check.threshold if check.op == "<=" else compared >= check.threshold
@@ -84,7 +87,7 @@ def _compare(check: Check, measure: Mapping[str, Any]) -> tuple[str, str]:
     reason = f"{which} is {end:.4g}{_reading(check, compared)}; {limit}"
     if not holds and measure.get("reason"):
         reason = f"{measure['reason']} ({reason})"
-    return (PASSED if holds else FAILED), reason
+    return compared, (PASSED if holds else FAILED), reason
 
 
 def _reading(check: Check, compared: float) -> str:
