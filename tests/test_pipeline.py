@@ -120,6 +120,32 @@ def test_pages_open_without_a_network_and_carry_no_script_from_elsewhere(project
         assert "@import" not in text and "url(http" not in text, page
 
 
+def test_the_flow_runs_what_is_stale_and_a_red_candidate_gets_no_alias(project: Path) -> None:
+    env = environment(project / ".ganops")
+    env.pop("PREFECT_API_URL", None)
+    refused = call(project, "python", "-m", "flows.retrain", env=env)
+    assert refused.returncode == 1 and "registrable" in refused.stdout + refused.stderr
+
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("registrable: false", "registrable: true"))
+    ran = call(project, "python", "-m", "flows.retrain", env=env)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    stages = dict(re.findall(r"^  ([a-z]+) +(ran|cached)", ran.stdout, re.MULTILINE))
+    assert stages == dict.fromkeys(STAGES, "cached") | {"card": "ran"}
+    verdict = read_json(project / "data" / "card" / "verdict.json")
+    assert verdict["registrable"] and not verdict["passed"]
+    assert "digits registered as version 1" in ran.stdout and "no champion" in ran.stdout
+
+    again = call(project, "python", "-m", "flows.retrain", env=env)
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+    status = json.loads(call(project, "python", "-m", "flows.status", "--json", env=env).stdout)
+    assert status["champion"] is None and len(status["versions"]) == 1
+    drawn = call(
+        project, "python", "-m", "consumer", "--model", "models:/digits/1", "--count", "4", "--out", "four.png"
+    )
+    assert drawn.returncode == 0, drawn.stderr
+
+
 @pytest.mark.slow
 def test_two_fresh_clones_give_the_same_hashes(project: Path, tmp_path: Path) -> None:
     clone = tmp_path / "second"
