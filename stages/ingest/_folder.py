@@ -82,7 +82,7 @@ def _stop(error: OSError) -> NoReturn:
 def _check_kind(path: Path, root: Path) -> None:
     """Raise Refused unless `path` is a file, or a link to one that lies below `root`."""
     if path.is_symlink():
-        target = path.resolve()
+        target = Path(os.path.realpath(path))  # Path.resolve raises on a link that leads to itself
         if not target.is_relative_to(root):
             raise Refused("link: leads out of the folder; copy the image instead")
         if not target.is_file():

@@ -159,13 +159,15 @@ def test_links_and_pipes(raw: Path, tmp_path: Path) -> None:
     (raw / "nothing.png").symlink_to(raw / "missing.png")
     (raw / "folder").symlink_to(tmp_path / "elsewhere")
     (raw / "loop").symlink_to(raw)
+    (raw / "itself.png").symlink_to("itself.png")
     (raw / "inside.png").symlink_to(raw / "good.png")
     os.mkfifo(raw / "pipe.png")
     refused = ingest(raw)
-    assert refused.keys() == {"leaves.png", "nothing.png", "folder", "loop", "pipe.png"}
+    assert refused.keys() == {"leaves.png", "nothing.png", "folder", "loop", "itself.png", "pipe.png"}
     assert refused["leaves.png"].startswith("link: leads out of the folder")
     assert refused["folder"].startswith("link: leads out of the folder")
-    assert refused["nothing.png"].startswith("link: leads to a folder or to nothing")
+    for name in ("nothing.png", "itself.png"):
+        assert refused[name].startswith("link: leads to a folder or to nothing")
     assert refused["pipe.png"].startswith("not a file")
     assert read_json(raw.parent / "out" / "dataset.json")["counts"]["duplicates"] == 1  # inside.png
 
