@@ -8,8 +8,8 @@ compile() { "$uv" pip compile --universal --python-version 3.11 --fork-strategy 
 part() { local out=$1; shift; printf '%s\n' "$@" | compile - --constraints dev.lock -o "$out"; }
 
 compile ../pyproject.toml --extra dev -o dev.lock "$@"
-part data.lock numpy pillow pyarrow pyyaml
-part validate.lock great-expectations jinja2 numpy pandas pyarrow pyyaml
+part data.lock numpy pillow pyarrow pyyaml tqdm
+part validate.lock great-expectations jinja2 numpy pandas pillow pyarrow pyyaml
 part train.lock numpy pillow pyyaml safetensors torch torchvision tqdm
 part onnx.lock jinja2 numpy onnx onnxruntime-gpu onnxscript pillow pyyaml safetensors torch torchvision tqdm
 part bootstrap.lock uv

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from stages.config import load_section
+from tests.tracing import declared_by_stage
 
 pytestmark = pytest.mark.fast
 PROJECT = Path(__file__).parents[1]
@@ -88,7 +90,7 @@ HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "pandas", "great_expecta
         ("import stages.config", HEAVY | {"numpy"}),
         *((f"import stages.{room}, stages.config.{room}", HEAVY) for room in ROOMS),
         ("import gan.latents, gan.pixels, gan.metrics", HEAVY),
-        ("import consumer", {"torch", "pandas", "mlflow", "onnx", "yaml", "scipy", "sklearn"}),
+        ("from consumer import Generator", {"torch", "pandas", "mlflow", "onnx", "yaml", "scipy", "sklearn"}),
     ],
 )
 def test_imports_stay_cheap(statement: str, absent: set[str]) -> None:
@@ -136,13 +138,30 @@ def test_locks_name_no_index_and_carry_hashes() -> None:
     for path in (PROJECT / "requirements").glob("*.lock"):
         text = path.read_text()
         assert "://" not in text and "--index" not in text, path
-        assert all("--hash=sha256:" in part for part in text.split("\n\n")[-1:]), path
+        pins = re.split(r"\n(?=[a-z0-9])", text)
+        assert pins and all("==" in pin and "--hash=sha256:" in pin for pin in pins), path
     pinned = {}
     for path in sorted((PROJECT / "requirements").glob("*.lock")):
         for line in path.read_text().splitlines():
             if "==" in line and not line.startswith((" ", "#")):
                 name, version = line.split(" ")[0].split("==")
                 assert pinned.setdefault(name, version) == version, f"{path}: one resolution, one version of {name}"
+
+
+DISTRIBUTIONS = {
+    "PIL": "pillow", "google": "protobuf", "great_expectations": "great-expectations",
+    "onnxruntime": "onnxruntime-gpu", "yaml": "pyyaml",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "files"), declared_by_stage(PROJECT).items(), ids=STAGES)
+def test_a_stage_depends_on_the_lock_that_pins_what_it_imports(stage: str, files: set[str]) -> None:
+    deps = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    (lock,) = (PROJECT / dep for dep in deps if dep.startswith("requirements/"))
+    pinned = {line.split("==")[0] for line in lock.read_text().splitlines() if "==" in line}
+    used = {name for file in files if file.endswith(".py") for name in tops(PROJECT / file)}
+    foreign = used - set(sys.stdlib_module_names) - {"gan", "stages", "consumer"}
+    assert {DISTRIBUTIONS.get(name, name) for name in foreign} <= pinned
 
 
 def test_both_runtimes_are_never_locked_together() -> None:
