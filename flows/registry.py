@@ -101,13 +101,22 @@ class Registry:
         return to
 
     def intact(self, version: "ModelVersion") -> bool:
-        """Whether the registered bytes can be read back and are the ones that were registered."""
+        """Whether the registered bytes are there and are the ones that were registered.
+
+        Raises MlflowException or OSError where they could not be read but may be there: silence is no damage.
+        """
+        from mlflow.artifacts import list_artifacts
         from mlflow.exceptions import MlflowException
 
+        uri = self.client.get_model_version_download_uri(self.name, str(version.version))
         with tempfile.TemporaryDirectory() as folder:
             try:
                 self.fetch(version, Path(folder) / ONNX)
-            except (ValueError, OSError, MlflowException):
+            except (OSError, MlflowException):
+                if ONNX in {Path(item.path).name for item in list_artifacts(artifact_uri=uri)}:
+                    raise
+                return False
+            except ValueError:
                 return False
         return True
 

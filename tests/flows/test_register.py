@@ -151,6 +151,33 @@ def test_a_damaged_version_is_replaced(built: Callable[..., Path], state: Path) 
     assert registry.intact(registry.versions()[0])
 
 
+def test_a_version_whose_bytes_are_gone_is_replaced(built: Callable[..., Path], state: Path) -> None:
+    project = built()
+    _, registry = once(project, state)
+    (model_folder(state, registry.versions()[0]) / ONNX).unlink()
+    done, _ = once(project, state)
+    assert (done.version, done.new) == ("2", True)
+
+
+def test_a_version_whose_bytes_cannot_be_read_now_is_not_deleted(
+    built: Callable[..., Path], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    project = built()
+    _, registry = once(project, state)
+
+    def silent(uri: str, to: Path) -> None:
+        raise MlflowException(f"{uri}: Max retries exceeded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.registry.fetch_file", silent)
+        with pytest.raises(ValueError, match="does not answer"), sentences():
+            once(project, state)
+    assert [str(version.version) for version in registry.versions()] == ["1"]
+    assert once(project, state)[0].new is False
+
+
 def test_a_damaged_champion_is_not_deleted(built: Callable[..., Path], state: Path) -> None:
     project = built()
     _, registry = once(project, state)
