@@ -95,7 +95,8 @@ runs {greens[0]} are green, of {len(tenth)} tenth-length runs {greens[1]}.
         name, down = check["name"], check["op"] == "<="
         columns = [[compared(verdict, name) for verdict in runs] for runs in (full, tenth)]
         worst, best = (max(columns[0]), min(columns[1])) if down else (min(columns[0]), max(columns[1]))
-        apart = "yes" if (best > check["threshold"] if down else best < check["threshold"]) else "no"
+        holds = [figure <= check["threshold"] if down else figure >= check["threshold"] for figure in (worst, best)]
+        apart = "yes" if holds == [True, False] else "no"
         spread = [f"{statistics.fmean(c):.3g} ± {statistics.stdev(c):.2g}" for c in columns]
         rule = f"{check['op']} {check['threshold']:g}" + (
             "" if check["relative_to"] == "none" else f" ({check['relative_to']})"
