@@ -41,8 +41,11 @@ def load_section(config: type[T], params: Path, section: str) -> T:
         content = yaml.safe_load(params.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{params} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{params} is not a text file in UTF-8: {error}") from None
     if not isinstance(content, dict) or section not in content:
-        raise ValueError(f"{params} must hold a section `{section}`{_near(section, content or {})}")
+        near = _near(section, content) if isinstance(content, dict) else ""
+        raise ValueError(f"{params} must hold a section `{section}`{near}")
     return build(config, content[section], section)
 
 
@@ -80,10 +83,10 @@ def _build_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     if len(variants) == 1:
         return build(variants[0], value, where)
     names = {typing.get_args(typing.get_type_hints(variant)["name"])[0]: variant for variant in variants}
-    if not isinstance(value, dict) or value.get("name") not in names:
-        found = value.get("name") if isinstance(value, dict) else value
+    found = value.get("name") if isinstance(value, dict) else value
+    if not isinstance(value, dict) or not isinstance(found, str) or found not in names:
         raise _wrong(f"{where}.name", f"one of {', '.join(names)}", found, _near(found, names))
-    return build(names[value["name"]], value, where)
+    return build(names[found], value, where)
 
 
 def _build_dataclass(kind: type[T], value: Any, where: str) -> T:

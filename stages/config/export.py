@@ -41,13 +41,13 @@ class ExportConfig:
     name: str
     prior: Uniform | Training
     opset: Annotated[int, Range(ge=18, le=24)]
-    parity_images: Annotated[int, Range(ge=1)]
+    parity_images: Annotated[int, Range(ge=1, le=1_000_000)]
     parity_seed: Annotated[int, Range(ge=0, lt=2**63)]
     parity_stretch: Annotated[float, Range(ge=1)]
     parity_max_levels: Annotated[int, Range(ge=0, le=255)]
     parity_mean_levels: Annotated[float, Range(ge=0, le=255)]
     parity_share_changed: Annotated[float, Range(ge=0, le=1)]
-    batch: Annotated[int, Range(ge=1)]
+    batch: Annotated[int, Range(ge=1, le=65536)]
     threads: Annotated[int, Range(ge=1, le=64)]
 
     def __post_init__(self) -> None:

@@ -36,9 +36,9 @@ class File:
 class Training:
     """How a classifier is trained: the extractor, and those of the classification accuracy score."""
 
-    steps: Annotated[int, Range(ge=1)]
+    steps: Annotated[int, Range(ge=1, le=10_000_000)]
     """Optimizer steps."""
-    batch: Annotated[int, Range(ge=4)]
+    batch: Annotated[int, Range(ge=4, le=65536)]
     """Images a step."""
     learning_rate: Annotated[float, Range(gt=0, le=1)]
     """AdamW's peak; a tenth of the steps warm up to it, then it falls to 0 by a cosine."""

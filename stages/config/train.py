@@ -11,10 +11,10 @@ class R3GAN:
     """gan/networks/r3gan.py: widths and residual blocks per stage from 4x4 up, sizes of the label vectors."""
 
     name: Literal["r3gan"]
-    widths: tuple[Annotated[int, Range(ge=1)], ...]
-    blocks: tuple[Annotated[int, Range(ge=0)], ...]
-    embedding: Annotated[int, Range(ge=1)]
-    projection: Annotated[int, Range(ge=1)]
+    widths: tuple[Annotated[int, Range(ge=1, le=8192)], ...]
+    blocks: tuple[Annotated[int, Range(ge=0, le=64)], ...]
+    embedding: Annotated[int, Range(ge=1, le=8192)]
+    projection: Annotated[int, Range(ge=1, le=8192)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

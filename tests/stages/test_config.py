@@ -74,6 +74,7 @@ def test_a_good_section_becomes_frozen_dataclasses() -> None:
             {"colour": {"name": "rad"}},
             "paint.colour.name must be one of red, blue; received 'rad' (did you mean `red`?)",
         ),
+        ({"colour": {"name": ["red"]}}, "paint.colour.name must be one of red, blue; received ['red']"),
         ({"colour": "red"}, "paint.colour.name must be one of red, blue; received 'red'"),
         ({"colour": {"name": "red", "depth": 9}}, "paint.colour.depth must be a number >= 1 and <= 3; received 9"),
         ({"colour": {"name": "blue", "depth": 1}}, "paint.colour.depth is not a setting"),
@@ -101,6 +102,12 @@ def test_a_missing_section_and_broken_yaml_are_refused(tmp_path: Path) -> None:
         load_section(Paint, params, "paint")
     params.write_text("paint: [1, 2\n")
     with pytest.raises(ValueError, match="is not valid YAML"):
+        load_section(Paint, params, "paint")
+    params.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="is not a text file in UTF-8"):
+        load_section(Paint, params, "paint")
+    params.write_text("5")
+    with pytest.raises(ValueError, match="must hold a section `paint`"):
         load_section(Paint, params, "paint")
     params.write_text("")
     with pytest.raises(ValueError, match="must hold a section `paint`"):
