@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan.features.domain import DomainNetwork, load
-from stages.common.files import read_json, sha256_file
+from stages.common.files import read_array, read_json, sha256_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Reference:
 
     def features(self, split: str) -> NDArray[np.float32]:
         """Features [N, D] of a split: train, fit or heldout."""
-        return np.load(self.path / f"features-{split}.npy", allow_pickle=False)
+        return read_array(self.path / f"features-{split}.npy")
 
     def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images uint8 [N, H, W, C] and labels [N] of `heldout` (all) or `train` (the first ones)."""
-        images = np.load(self.path / f"{split}_images.npy", allow_pickle=False)
-        return images, np.load(self.path / f"{split}_labels.npy", allow_pickle=False)
+        images = read_array(self.path / f"{split}_images.npy")
+        return images, read_array(self.path / f"{split}_labels.npy")
 
     def network(self) -> DomainNetwork:
         """The feature network. Raises ValueError where the file is not the one that `reference.json` names."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.files import read_json
+from stages.common.files import read_array, read_json
 
 SPLITS = ("train", "fit", "heldout")  # the code of a split in `split-*.npy` is its place here
 
@@ -60,11 +60,9 @@ def open_store(path: Path) -> Store:
         raise ValueError(f"{path} is not an image store: it holds no dataset.json; run `python -m stages.ingest`")
     info = read_json(path / "dataset.json")
     names = sorted(path.glob("images-*.npy"))
-    shards = tuple(np.load(name, mmap_mode="r", allow_pickle=False) for name in names)
+    shards = tuple(read_array(name, mapped=True) for name in names)
     labels, codes = (
-        np.concatenate(
-            [np.load(name.with_name(name.name.replace("images", kind)), allow_pickle=False) for name in names]
-        )
+        np.concatenate([read_array(name.with_name(name.name.replace("images", kind))) for name in names])
         for kind in ("labels", "split")
     )
     if not len(labels) == len(codes) == sum(len(shard) for shard in shards) == info["counts"]["kept"]:

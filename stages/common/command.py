@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.common.files import read_json
 from stages.common.summary import Summary
 from stages.config import load_section
 
@@ -53,13 +54,14 @@ def main(
         missing = [path for name in inputs for path in _paths(options[name]) if not path.exists()]
         if missing:
             raise ValueError(f"{missing[0]} does not exist; run the stage before this one, or `dvc repro`")
+        _check_out(stage, options["out"])
         run(config, **{name: options[name] for name in inputs}, out=options["out"])
     except ResumeLater as stop:
         return _complain(stage, stop, RESUME_ME)
     except KeyboardInterrupt:
         return _complain(stage, "interrupted; nothing was replaced, run it again to go on", 130)
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("GANOPS_TRACEBACK") == "1":
+    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+        if os.environ.get("GANOPS_TRACEBACK") == "1" or not _is_refusal(error):
             raise
         return _complain(stage, _sentence(error), 1)
     print(json.dumps({"stage": stage, "summary": str(options["out"] / "summary.json")}))  # noqa: T201
@@ -81,11 +83,34 @@ def _paths(value: Any) -> list[Path]:
     return value if isinstance(value, list) else [value]
 
 
+def _check_out(stage: str, out: Path) -> None:
+    """Refuse to replace what no earlier run of this stage wrote: a slip of the hand must not cost a user's files."""
+    if not out.name:
+        raise ValueError(f"--out must name a folder of its own; received {str(out)!r}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a folder to write")
+    if (out / "summary.json").is_file():
+        owner = read_json(out / "summary.json").get("stage")
+        if owner != stage:
+            raise ValueError(f"--out {out} holds the results of {owner}, which would be lost; name another folder")
+    elif out.is_dir() and any(out.iterdir()) and not (out / "expectations.json").is_file():  # of a red validate
+        raise ValueError(f"--out {out} holds files that no stage wrote; name a new or an empty folder")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """False for errors of our own making. torch says by RuntimeError that memory ran out, and much else."""
+    return not isinstance(error, RuntimeError) or "memory" in str(error).partition("\n")[0]
+
+
 def _sentence(error: Exception) -> str:
     """What went wrong in one line, with advice where the system's own words do not carry it."""
+    if isinstance(error, MemoryError | RuntimeError):
+        said = str(error).partition("\n")[0]
+        return f"memory ran out ({said or 'no more is known'}); lower what is large in this section of params.yaml"
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    where = f"{error.filename}: " if error.filename else ""
+    place = error.filename2 or error.filename  # of two, the one that is written
+    where = f"{place}: " if place else ""
     advice = {
         errno.ENOSPC: "; free some space and run it again, nothing was replaced",
         errno.EROFS: "; choose an --out that can be written",

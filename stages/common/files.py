@@ -2,12 +2,16 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # numpy loads only after its thread pools are fixed
+    from numpy.typing import NDArray
 
 
 def sha256_file(path: Path) -> str:
@@ -38,7 +42,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write beside `path`, flush to disk, then rename over it: readers see the old file or the new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with _named(path), partial.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -47,9 +51,43 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say in errors that name no file, such as that of a full disk, that it was this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_json(path: Path, value: Any) -> None:
     """`to_json` written atomically."""
     write_atomically(path, to_json(value))
+
+
+def write_array(path: Path, values: "NDArray[Any]") -> None:
+    """An array as .npy; unlike numpy's own writing to files it says what is wrong where the disk is full."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    with _named(path):
+        path.write_bytes(buffer.getbuffer())
+
+
+def read_array(path: Path, *, mapped: bool = False) -> "NDArray[Any]":
+    """An array that `write_array` wrote, read or `mapped` into memory. Raises ValueError where it is cut short."""
+    from numpy.lib import format as npy
+
+    try:
+        if mapped:
+            return npy.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return npy.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a whole array ({error}); run the stage that writes it again") from None
 
 
 def read_json(path: Path, *, format: int = 1) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gan.attributes import bins, measure
+from stages.common.files import write_array
 from stages.ingest._read import Row
 from stages.store import SPLITS
 
@@ -48,9 +47,9 @@ def write_store(
     content = hashlib.sha256(json.dumps([list(scratch.shape[1:]), list(classes), names]).encode())
     for number, span in enumerate(_spans(shard_ends([row.sha256 for row in rows], shard_images))):
         images = scratch[[row.place for row in rows[span]]]
-        _save(work / f"images-{number:05d}.npy", images)
-        _save(work / f"labels-{number:05d}.npy", labels[span])
-        _save(work / f"split-{number:05d}.npy", splits[span])
+        write_array(work / f"images-{number:05d}.npy", images)
+        write_array(work / f"labels-{number:05d}.npy", labels[span])
+        write_array(work / f"split-{number:05d}.npy", splits[span])
         for name, indices in measure(images).items():
             attributes[name] += [names[name][index] for index in indices]
         for row, label, image in zip(rows[span], labels[span], images, strict=True):
@@ -69,12 +68,6 @@ def write_pairs(path: Path, header: tuple[str, str], pairs: Sequence[tuple[str, 
 
 def _spans(ends: Sequence[int]) -> Iterator[slice]:
     yield from (slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True))
-
-
-def _save(path: Path, values: NDArray[Any]) -> None:
-    buffer = io.BytesIO()  # numpy's own writing to files does not say that a disk is full
-    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
-    path.write_bytes(buffer.getbuffer())
 
 
 def _write_manifest(

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from gan.draws import SUBSETS, permutation
 from gan.features.domain import features, fit, save
 from gan.metrics import moments
-from stages.common.files import output_folder, read_json, sha256_file, write_json
+from stages.common.files import output_folder, read_json, sha256_file, write_array, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.reference import Fit, ReferenceConfig
 from stages.reference._extractor import (
@@ -39,7 +39,7 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
         for name in SPLITS:
             found[name], odds[name] = split_features(network, store.splits[name])
             mean, covariance = moments(found[name])
-            np.save(work / f"features-{name}.npy", found[name])
+            write_array(work / f"features-{name}.npy", found[name])
             _save_moments(work / f"moments-{name}.npz", mean, covariance)
         # What real images and classifiers reach: the yardsticks of every later number.
         held = store.splits["heldout"]
@@ -64,8 +64,8 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
         }
         # Pictures and labels for the pages.
         for name, count in (("heldout", len(held)), ("train", min(config.picture_pool, len(store.splits["train"])))):
-            np.save(work / f"{name}_images.npy", store.splits[name].take(np.arange(count)))
-            np.save(work / f"{name}_labels.npy", store.splits[name].labels[:count])
+            write_array(work / f"{name}_images.npy", store.splits[name].take(np.arange(count)))
+            write_array(work / f"{name}_labels.npy", store.splits[name].labels[:count])
         write_json(work / "extractor.json", {"format": 1, **about})
         write_json(work / "reference.json", record)
         summary = write_summary(

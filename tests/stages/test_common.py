@@ -8,10 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.common.command import ResumeLater, main
-from stages.common.files import digest, output_folder, read_json, to_json, write_atomically, write_json
+from stages.common.files import (
+    digest,
+    output_folder,
+    read_array,
+    read_json,
+    to_json,
+    write_array,
+    write_atomically,
+    write_json,
+)
 from stages.common.summary import Summary, read_summary, write_summary
 
 pytestmark = pytest.mark.fast
@@ -30,6 +40,12 @@ def write_one(config: Settings, *, source: Path, out: Path) -> Summary:
             raise ValueError("size must not be 13; received 13")
         if config.size == 28:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work / "copy.txt"))
+        if config.size == 29:
+            raise MemoryError("Unable to allocate 7.28 TiB")
+        if config.size == 30:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore\nlines")
+        if config.size == 31:
+            raise RuntimeError("a mistake of ours")
         if config.size == 75:
             raise ResumeLater("stopped")
         if config.size == 99:
@@ -60,6 +76,8 @@ def test_a_stage_writes_its_folder_and_its_summary(tmp_path: Path, capsys: pytes
     [
         (13, 1, "one: size must not be 13; received 13\n"),
         (28, 1, "No space left on device; free some space and run it again, nothing was replaced\n"),
+        (29, 1, "one: memory ran out (Unable to allocate 7.28 TiB); lower what is large"),
+        (30, 1, "one: memory ran out (DefaultCPUAllocator: can't allocate memory); lower what is large"),
         (75, 75, "one: stopped\n"),
         (99, 130, "one: interrupted; nothing was replaced"),
         ("big", 1, "one: one.size must be a whole number; received 'big'\n"),
@@ -75,6 +93,58 @@ def test_a_failure_is_one_sentence_and_leaves_the_old_output(
     assert message in error and error.count("\n") == 1
     assert digest(tmp_path / "data" / "one") == before
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["one"]
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        call(tmp_path, 31)
+
+
+def test_what_this_stage_did_not_write_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "data" / "one"
+    out.mkdir(parents=True)
+    assert call(tmp_path) == 0  # an empty folder may go
+    assert call(tmp_path) == 0  # and so may its own results
+    write_json(out / "summary.json", {**read_json(out / "summary.json"), "stage": "two"})
+    before = digest(out)
+    assert call(tmp_path) == 1
+    assert "holds the results of two, which would be lost" in capsys.readouterr().err
+    assert digest(out) == before
+    (out / "summary.json").unlink()
+    assert call(tmp_path) == 1
+    assert "holds files that no stage wrote" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["copy.txt"]
+    for name, message in (("source.txt", "is a file"), ("", "must name a folder of its own")):
+        assert call(tmp_path, 1, "--out", str(tmp_path / name) if name else ".") == 1
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "source.txt").read_text() == "words"
+
+
+def test_arrays_are_read_back_and_a_cut_one_is_refused_by_name(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    write_array(tmp_path / "a.npy", values)
+    assert np.array_equal(read_array(tmp_path / "a.npy"), values)
+    whole = (tmp_path / "a.npy").read_bytes()
+    for content in (b"", whole[:20], whole[:-4], b"PK\3\4" + whole, b"words"):
+        (tmp_path / "a.npy").write_bytes(content)
+        for mapped in (False, True):
+            with pytest.raises(ValueError, match=r"a.npy is not a whole array"):
+                read_array(tmp_path / "a.npy", mapped=mapped)
+
+
+def test_what_stops_a_write_is_said_with_the_file_that_it_cut_short(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, resource, numpy as np\nfrom stages.common.files import write_array, write_atomically\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "for write, content in ((write_array, np.zeros(900)), (write_atomically, 'x' * 9000)):\n"
+        "    try:\n        write(pathlib.Path('a.npy'), content)\n"
+        "    except OSError as error:\n        print(error.filename, error.strerror)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout == "a.npy File too large\n" * 2
 
 
 def test_wrong_usage_is_code_2_and_a_missing_input_says_what_to_do(
