@@ -62,7 +62,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen while the block runs; a second signal of the same kind finds the handler that was there before."""
+        """Listen while the block runs; further signals change nothing, since the answer is at most one step away."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

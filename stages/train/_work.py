@@ -27,8 +27,9 @@ def train(config: TrainConfig, *, images: Path, passed: Path, out: Path) -> Summ
     """See `stages.train.run`."""
     torch.set_num_threads(config.threads)
     store = open_store(images)
-    if read_json(passed)["data_hash"] != store.info["data_hash"]:
-        raise ValueError(f"{passed} speaks of other images than {images}; run validate again")
+    verdict = read_json(passed)
+    if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
+        raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
 
     # Train in the state folder, from the last checkpoint where there is one.
     state = state_folder() / "train" / run_key(config, store)
@@ -60,9 +61,19 @@ def train(config: TrainConfig, *, images: Path, passed: Path, out: Path) -> Summ
                     "last": run.rows[-1],
                 },
             )
-        for leftover in state.glob("*[!k]"):  # all but the lock, which we still hold
-            leftover.unlink()
+        clear(state)
     return summary
+
+
+def clear(state: Path) -> None:
+    """Delete what a finished run leaves, all but the lock that is still held.
+
+    By name, so that checkpoints go before the grids drawn up to them, and the newest one last: whoever is killed here
+    goes on from a checkpoint that misses nothing, or starts afresh.
+    """
+    for leftover in sorted(state.iterdir()):
+        if leftover.name != "lock":
+            leftover.unlink()
 
 
 def run_key(config: TrainConfig, store: Store) -> str:
