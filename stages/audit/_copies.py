@@ -21,8 +21,8 @@ def copies(
 ) -> dict[str, Any]:
     """Result of the test, of the same test with planted copies, its power, and the closest pairs.
 
-    Images are uint8 [N, H, W, C]. `status` is `not_assessed` where planted copies would not be found: a test without
-    power that passes says nothing.
+    Images are uint8 [N, H, W, C]. `status` is `not_assessed` where planted copies would not be found, or where no
+    number of copies would: a test without power that passes says nothing.
     """
     found, real = nearest(fake, train), nearest(controls, train)
     counts = counted(fake, found.squared)
@@ -35,6 +35,11 @@ def copies(
         reason = (
             f"{planted} planted training copies among {len(fake)} images are not found at level {config.alpha:g} "
             f"(p {planted_p:.3g}): raise audit.samples, or the share audit.planted_share that must be found"
+        )
+    elif power is None:
+        reason = (
+            f"{result.fakes} different generated images against {result.controls} unseen real ones cannot give a p "
+            f"below {config.alpha:g}, whatever they show"
         )
     pixels = int(np.prod(train.shape[1:]))
     return {

@@ -87,7 +87,7 @@ def _describe(inputs: Inputs) -> dict[str, Any]:
     generator = inputs.generator
     return {
         "name": generator.name,
-        "licence": generator.metadata["licence"],
+        "licence": generator.metadata.get("licence"),
         "classes": generator.classes,
         "prior": generator.prior,
         "resolution": generator.resolution,

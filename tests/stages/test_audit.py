@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stages.audit import run
+from stages.audit._copies import copies
 from stages.config.audit import AuditConfig
 from tests.stages.stored_digits import SAMPLES, SEED, World, digits_world, write_reference, write_store
 
@@ -109,6 +110,15 @@ def test_a_test_without_power_is_not_assessed(world: World) -> None:
     report = audit(world, "weak", world.by_label(world.unseen, world.unseen_labels), config)
     measure = report["measures"]["memorization_p"]
     assert measure["value"] is None and "planted training copies" in measure["reason"]
+
+
+def test_a_collapsed_generator_against_few_controls_is_not_assessed() -> None:
+    """One image, a thousand times: planted copies would be found, but it alone can be nothing that the test sees."""
+    rng = np.random.default_rng(0)
+    train, controls, one = (rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8) for n in (200, 150, 1))
+    found = copies(CONFIG, np.repeat(one, 1000, axis=0), train, controls)
+    assert found["planted"]["p"] < CONFIG.alpha and found["fakes"] == 1 and found["detectable_share"] is None
+    assert found["status"] == "not_assessed" and found["reason"].startswith("1 different generated images against 150")
 
 
 def test_the_same_inputs_give_the_same_bytes_and_the_page_is_closed_and_escaped(world: World) -> None:
