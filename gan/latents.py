@@ -57,7 +57,8 @@ def words(seed: int, stream: int, indices: NDArray[np.integer], count: int) -> N
 
 def uniforms(seed: int, stream: int, indices: NDArray[np.integer], count: int) -> NDArray[np.float64]:
     """Uniform numbers strictly inside (0, 1): float64 [len(indices), count], multiples of 2**-54."""
-    return ((words(seed, stream, indices, count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    drawn = ((words(seed, stream, indices, count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return np.minimum(drawn, 1 - 2.0**-53)  # one word in 2**53 would round to 1, whose normal number is infinite
 
 
 def normals(seed: int, stream: int, indices: NDArray[np.integer], count: int) -> NDArray[np.float32]:

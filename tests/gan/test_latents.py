@@ -66,6 +66,14 @@ def test_a_prior_that_is_none_is_refused(prior: list[float]) -> None:
         latents.labels(0, 0, 1, prior)
 
 
+def test_the_extreme_words_stay_inside_the_open_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    extremes = np.array([[0, 2**64 - 1]], np.uint64)
+    monkeypatch.setattr(latents, "words", lambda *_: extremes)
+    drawn = latents.uniforms(0, 0, np.array([0]), 2)
+    assert drawn.min() > 0 and drawn.max() < 1
+    np.testing.assert_allclose(latents.inverse_normal_cdf(drawn), [[-8.2923611, 8.2095362]], rtol=1e-7)
+
+
 def test_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="seed and stream must lie in"):
         latents.latents(-1, 0, 1, 1)
