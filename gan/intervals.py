@@ -66,8 +66,8 @@ def negative_hypergeometric_tail(count: int, *, fakes: int, controls: int, rank:
 
     The null is exchangeability: all fakes + controls distances come in an order that is equally likely any. Then the
     number below is negative hypergeometric: P(j) = C(j + rank - 1, j) C(fakes - j + controls - rank, fakes - j)
-    / C(fakes + controls, fakes). Count fakes that are strictly below (`count_below`): a tie that is not counted can
-    only make the p-value larger, so the test stays valid whatever ties there are.
+    / C(fakes + controls, fakes). Fakes that tie with that control: not counted, they can only make the p-value larger,
+    so that it stays valid; counted, they speak against the fakes (`gan.memorization.copying` counts them).
     Raises ValueError unless 0 <= count <= fakes, fakes >= 1 and 1 <= rank <= controls.
     """
     if not 0 <= count <= fakes or fakes < 1 or not 1 <= rank <= controls:
@@ -84,14 +84,6 @@ def negative_hypergeometric_tail(count: int, *, fakes: int, controls: int, rank:
     ]
     peak = max(logs)
     return min(1.0, math.exp(peak) * math.fsum(math.exp(value - peak) for value in logs))
-
-
-def count_below(fakes: Sequence[float], controls: Sequence[float], *, rank: int) -> int:
-    """How many of `fakes` are strictly below the `rank`-th smallest of `controls`: the statistic of the tail above."""
-    if not 1 <= rank <= len(controls):
-        raise ValueError(f"rank must lie between 1 and the number of controls, {len(controls)}; received {rank}")
-    bound = sorted(controls)[rank - 1]
-    return sum(value < bound for value in fakes)
 
 
 def _log_binomial(n: int, k: int) -> float:
