@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SCHEME = "models:/"
 _ARTIFACT, _TAG = "generator.onnx", "onnx_sha256"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gan.features.domain import DomainNetwork, features
@@ -94,8 +95,6 @@ def draws(
 
 def use_threads(threads: int) -> None:
     """Give torch that many threads; the count changes the last bits, so it is never the machine's."""
-    import torch
-
     torch.set_num_threads(threads)
 
 

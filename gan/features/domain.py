@@ -177,7 +177,7 @@ def _initialize(network: DomainNetwork, seed: int) -> None:
 def features(network: DomainNetwork, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Features float32 [N, D] and output probabilities float64 [N, K] of uint8 images [N, H, W, C].
 
-    Passes of equal size, so that an image's features do not depend on how many others come with it (within 1e-5).
+    Passes of at most 256 images; an image's features do not depend on how many others come with it (within 1e-5).
     Raises ValueError for images of another size or number of channels than the network was trained on.
     """
     expected = (network.resolution, network.resolution, network.channels)
