@@ -33,7 +33,7 @@ class Reference:
         return read_array(self.path / f"features-{split}.npy")
 
     def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images uint8 [N, H, W, C] and labels [N] of `heldout` (all) or `train` (the first ones)."""
+        """Images uint8 [N, H, W, C] and labels [N] of `heldout` (all) or `train` (some, evenly spread)."""
         images = read_array(self.path / f"{split}_images.npy")
         return images, read_array(self.path / f"{split}_labels.npy")
 

@@ -59,4 +59,4 @@ class ReferenceConfig:
     floor_draws: Annotated[int, Range(ge=2, le=1000)]
     """Draws of as many training images as there are held-out ones, each scored against the held-out ones."""
     picture_pool: Annotated[int, Range(ge=1, le=100_000)]
-    """Training images kept for pictures and nearest neighbours, the first ones of the store."""
+    """Training images kept for pictures and nearest neighbours, evenly spread over the store."""

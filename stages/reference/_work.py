@@ -64,8 +64,9 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
         }
         # Pictures and labels for the pages.
         for name, count in (("heldout", len(held)), ("train", min(config.picture_pool, len(store.splits["train"])))):
-            write_array(work / f"{name}_images.npy", store.splits[name].take(np.arange(count)))
-            write_array(work / f"{name}_labels.npy", store.splits[name].labels[:count])
+            places = np.arange(count) * len(store.splits[name]) // count  # evenly: stores lie in order of classes
+            write_array(work / f"{name}_images.npy", store.splits[name].take(places))
+            write_array(work / f"{name}_labels.npy", store.splits[name].labels[places])
         write_json(work / "extractor.json", {"format": 1, **about})
         write_json(work / "reference.json", record)
         summary = write_summary(

@@ -15,6 +15,7 @@ from stages.config.reference import File, Fit, ReferenceConfig, Training
 from stages.reference import run
 from stages.reference_folder import open_reference
 from stages.scoring import SET_METRICS
+from stages.store import open_store
 from tests.stages.measured_worlds import CONFIG, colours, digits, reference
 
 
@@ -42,7 +43,12 @@ def test_numbers_are_those_of_the_images(world: Path) -> None:
     assert np.trace(table) == round(135 * share["value"])
     stored = np.load(world / "reference" / "moments-train.npz", allow_pickle=False)
     assert stored["cov"] == pytest.approx(moments(opened.features("train"))[1])
-    assert opened.pictures("train")[0].shape == (100, 8, 8, 1)
+    pictures, named = opened.pictures("train")
+    whole = open_store(world / "store").splits["train"]
+    assert pictures.shape == (100, 8, 8, 1)
+    for place in (0, 1, 50, 99):  # evenly spread: a store in order of classes shows them all
+        assert np.array_equal(pictures[place], whole.all()[place * 495 // 100])
+        assert named[place] == whole.labels[place * 495 // 100]
 
 
 def test_floors_and_baselines_are_what_real_images_reach(world: Path) -> None:
