@@ -14,7 +14,8 @@ pytestmark = pytest.mark.fast
 
 def count_below(fakes: Sequence[float], controls: Sequence[float], *, rank: int) -> int:
     """How many of `fakes` are strictly below the `rank`-th smallest of `controls`."""
-    return sum(value < sorted(controls)[rank - 1] for value in fakes)
+    bound = sorted(controls)[rank - 1]
+    return sum(value < bound for value in fakes)
 
 
 def test_wilson_table_values() -> None:
