@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from gan.features.domain import DomainNetwork, load
 from stages.common.files import read_array, read_json, sha256_file
 
+_NEEDS = ("data_hash", "classes", "counts", "extractor", "recipe", "floors", "baselines", "seed")
+
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
@@ -52,4 +54,4 @@ def open_reference(path: Path) -> Reference:
     """Open the folder `path`. Raises ValueError where reference has not finished there."""
     if not (path / "summary.json").is_file():
         raise ValueError(f"{path} is no finished reference: it holds no summary.json; run `python -m stages.reference`")
-    return Reference(path, read_json(path / "reference.json"))
+    return Reference(path, read_json(path / "reference.json", needs=_NEEDS))

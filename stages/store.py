@@ -58,8 +58,10 @@ def open_store(path: Path) -> Store:
     """Open the image store in folder `path`. Raises ValueError where it is not one or its parts disagree."""
     if not (path / "dataset.json").is_file():
         raise ValueError(f"{path} is not an image store: it holds no dataset.json; run `python -m stages.ingest`")
-    info = read_json(path / "dataset.json")
+    info = read_json(path / "dataset.json", needs=("resolution", "channels", "classes", "counts", "data_hash"))
     names = sorted(path.glob("images-*.npy"))
+    if not names:
+        raise ValueError(f"{path} holds no images-*.npy; run ingest again")
     shards = tuple(read_array(name, mapped=True) for name in names)
     labels, codes = (
         np.concatenate([read_array(name.with_name(name.name.replace("images", kind))) for name in names])
@@ -67,6 +69,9 @@ def open_store(path: Path) -> Store:
     )
     if not len(labels) == len(codes) == sum(len(shard) for shard in shards) == info["counts"]["kept"]:
         raise ValueError(f"{path}: images, labels, splits and dataset.json differ in length; run ingest again")
+    shape = (info["resolution"], info["resolution"], info["channels"])
+    if any(shard.shape[1:] != shape for shard in shards) or labels.max(initial=-1) >= len(info["classes"]):
+        raise ValueError(f"{path}: images or labels are not those that dataset.json describes; run ingest again")
     splits = {}
     for code, name in enumerate(SPLITS):
         rows = np.flatnonzero(codes == code)

@@ -107,6 +107,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MemoryError | RuntimeError):
         said = str(error).partition("\n")[0]
         return f"memory ran out ({said or 'no more is known'}); lower what is large in this section of params.yaml"
+    if isinstance(error, FileNotFoundError) and error.strerror is None:  # of pyarrow, which says the path alone
+        return f"{error}: No such file or directory"
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     place = error.filename2 or error.filename  # of two, the one that is written

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,8 @@ def read_array(path: Path, *, mapped: bool = False) -> "NDArray[Any]":
         raise ValueError(f"{path} is not a whole array ({error}); run the stage that writes it again") from None
 
 
-def read_json(path: Path, *, format: int = 1) -> dict[str, Any]:
-    """A JSON object of ours. Raises ValueError where it is no JSON object or of another format version."""
+def read_json(path: Path, *, format: int = 1, needs: Iterable[str] = ()) -> dict[str, Any]:
+    """A JSON object of ours. Raises ValueError where it is none, of another format, or lacks a key of `needs`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -99,6 +99,9 @@ def read_json(path: Path, *, format: int = 1) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("format") != format:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise ValueError(f"{path} must be a JSON object with format {format}; found {found!r}")
+    missing = [key for key in needs if key not in value]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; run the stage that writes it again")
     return value
 
 

@@ -44,5 +44,6 @@ def read_summary(folder: Path) -> Summary:
     path = folder / "summary.json"
     if not path.is_file():
         raise ValueError(f"{folder} holds no summary.json: that stage has not finished; run `dvc repro`")
-    value = read_json(path, format=FORMAT)
-    return Summary(**{field.name: value[field.name] for field in dataclasses.fields(Summary)})
+    names = [field.name for field in dataclasses.fields(Summary)]
+    value = read_json(path, format=FORMAT, needs=names)
+    return Summary(**{name: value[name] for name in names})

@@ -205,6 +205,8 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_atomically(path, to_json({"format": 2}))
     with pytest.raises(ValueError, match="found 2"):
         read_json(path)
+    with pytest.raises(ValueError, match=r"a.json lacks stage, inputs; run the stage"):
+        read_json(path, format=2, needs=("stage", "format", "inputs"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
