@@ -96,6 +96,8 @@ def write_reference(path: Path, store: Store) -> None:
         {
             "format": 1, "data_hash": store.info["data_hash"], "classes": classes, "extractor": about,
             "confusion": confusion.tolist(), "floors": floors(network, side),
+            "counts": {name: len(split) for name, split in side.items()},
+            "recipe": {"steps": 400}, "baselines": {}, "seed": 0,  # what evaluate alone reads
         },
     )  # fmt: skip
     write_json(path / "summary.json", {"format": 1})

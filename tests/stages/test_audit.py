@@ -152,7 +152,7 @@ def test_colour_without_labels(tmp_path: Path) -> None:
 
 def test_files_of_different_runs_are_refused(world: World, tmp_path: Path) -> None:
     onnx = world.export("other", world.unseen)
-    other = write_store(tmp_path / "store", world.unseen, world.unseen_labels, np.zeros(300), ["a", "b"])
+    other = write_store(tmp_path / "store", world.unseen, world.unseen_labels, np.zeros(300), list("abcdefghij"))
     with pytest.raises(ValueError, match=r"do not belong together: classes"):
         run(CONFIG, onnx=onnx, reference=world.folder / "reference", images=other.path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
