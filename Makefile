@@ -39,8 +39,7 @@ smoke: setup ## all eight stages in about a minute on a cut configuration, in .s
 check: setup ## format, lint, types, architecture and the fast tests
 	@ruff format --check .
 	@ruff check .
-	@mypy
-	@pytest -q -n 2 --dist loadfile -m "fast and not slow"
+	@mypy & types=$$!; pytest -q -n 2 --dist loadfile -m "fast and not slow"; tests=$$?; wait $$types && exit $$tests
 
 test: setup ## all tests but the slow ones
 	@pytest -n 2 --dist loadfile -m "not slow"
