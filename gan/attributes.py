@@ -30,6 +30,7 @@ _RGB: _Table = {
     "saturation": (("dull", "medium", "vivid"), (0.2, 0.45)),
 }
 _TABLES = {1: _GREY, 3: _RGB}
+_CHUNK = 2**24  # bytes of pixels measured at once
 _EMPTY_SLANT, _EMPTY_ASPECT = 0.0, 0.33
 
 
@@ -59,7 +60,13 @@ def values_of(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(f"images must be uint8 [N, H, W, C]; received {images.dtype} {list(images.shape)}")
     _table(images.shape[3])
-    return _grey_values(images[..., 0]) if images.shape[3] == 1 else _rgb_values(images)
+    # A few at a time: the sums need eight times the memory of the pixels.
+    step = max(1, _CHUNK // max(1, images[:1].size))
+    parts = [
+        _grey_values(part[..., 0]) if images.shape[3] == 1 else _rgb_values(part)
+        for part in (images[start : start + step] for start in range(0, max(1, len(images)), step))
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _table(channels: int) -> _Table:
@@ -69,7 +76,8 @@ def _table(channels: int) -> _Table:
 
 
 def _grey_values(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-    """Ink, slant and aspect from the moments up to order two of uint8 [N, H, W]; exact up to 64 x 64 pixels."""
+    """Ink, slant and aspect from the moments up to order two of uint8 [N, H, W]; the sums are exact up to 64 x 64
+    pixels, and up to 256 x 256 int64 holds them, rounded once each before the division."""
     height, width = images.shape[1:]
     rows = images.sum(axis=2, dtype=np.int64)  # [N, H]
     columns = images.sum(axis=1, dtype=np.int64)  # [N, W]
@@ -89,9 +97,16 @@ def _grey_values(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
 def _rgb_values(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     """Brightness and saturation of uint8 [N, H, W, 3]."""
     pixels = images.shape[1] * images.shape[2]
-    luma = images.sum(axis=(1, 2), dtype=np.int64) @ np.array([299, 587, 114], np.int64)
-    top, bottom = (reduce(axis=3).sum(axis=(1, 2), dtype=np.int64) for reduce in (images.max, images.min))
+    red, green, blue = (np.ascontiguousarray(images[..., channel]) for channel in range(3))  # many times faster so
+    luma = 299 * _total(red) + 587 * _total(green) + 114 * _total(blue)
+    top = _total(np.maximum(np.maximum(red, green), blue))
+    bottom = _total(np.minimum(np.minimum(red, green), blue))
     return {"brightness": luma / (255_000 * pixels), "saturation": _quotient(top - bottom, top, 0.0)}
+
+
+def _total(levels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Sum of each image, [N], of uint8 [N, H, W]."""
+    return np.asarray(levels.sum(axis=(1, 2), dtype=np.int64))
 
 
 def _quotient(top: NDArray[np.int64], bottom: NDArray[np.int64], empty: float) -> NDArray[np.float64]:

@@ -3,11 +3,13 @@
 Each says what it estimates. None of them covers the variance over training seeds: that takes several trainings.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
 LEVEL = 0.95  # confidence of every interval that this project reports
+RARE = 10  # hits or misses; with fewer, over all sets, Student's t covers a share too rarely (docs/intervals.md)
 
 
 def wilson(hits: int, count: int, *, level: float = LEVEL) -> tuple[float, float]:
@@ -28,7 +30,8 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[flo
     """(mean, low, high) of the expected value, from independent draws: Student's t, sample deviation with ddof 1.
 
     For a metric computed on independent generated sets against one fixed real set it covers the expected value at that
-    size given that real set, and nothing else. Raises ValueError for fewer than two values or one that is not finite.
+    size given that real set, and nothing else; a share near 0 or 1 needs `share_interval`. Raises ValueError for fewer
+    than two values or one that is not finite.
     """
     if len(values) < 2 or not all(math.isfinite(value) for value in values):
         raise ValueError(f"the interval of a mean needs two or more finite values; received {list(values)}")
@@ -38,6 +41,25 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[flo
     return mean, mean - half, mean + half
 
 
+def share_interval(shares: Sequence[float], count: int, *, level: float = LEVEL) -> tuple[float, float, float]:
+    """(mean, low, high) of an expected share in [0, 1], from independent sets of `count` rows each; within [0, 1].
+
+    `mean_interval`, but Wilson's over all sets * count rows where they hold fewer than RARE hits or misses: sets that
+    all say 0 or 1 agree by chance, and Student's t then has no width (coverage of a precision of .9996 from 20 sets of
+    263: .86, from three .25; so .9 or more). Raises ValueError as `mean_interval`, for shares outside [0, 1] and for
+    count < 1.
+    """
+    mean, low, high = mean_interval(shares, level=level)
+    if count < 1 or min(shares) < 0 or max(shares) > 1:
+        raise ValueError(f"shares must lie in 0 ... 1, of count >= 1; received count {count}, shares {list(shares)}")
+    total = count * len(shares)
+    hits = min(total, round(mean * total))
+    if min(hits, total - hits) < RARE:
+        low, high = wilson(hits, total, level=level)
+    return mean, max(0.0, low), min(1.0, high)
+
+
+@functools.lru_cache(maxsize=256)
 def student_t_quantile(p: float, freedom: int) -> float:
     """Quantile of Student's t at probability `p` in [0.5, 1), `freedom` >= 1 degrees; bisection to the last bit."""
     low, high = 0.0, 1.0

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-LATENTS, LABELS, TRAINING, SPLITS = range(4)  # streams; a number, once released, keeps its meaning
+LATENTS, LABELS, TRAINING, SPLITS, KEYS = range(5)  # streams; a number, once released, keeps its meaning
 
 _MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)

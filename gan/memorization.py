@@ -59,7 +59,7 @@ def nearest(queries: NDArray[np.uint8], train: NDArray[np.uint8]) -> Neighbours:
     assert pixels * 255**2 < _EXACT  # then every sum below is a whole number that float64 holds, in any order
     squared = np.full(len(queries), np.iinfo(np.int64).max, np.int64)
     place = np.zeros(len(queries), np.int64)
-    rows = max(1, min(len(queries), 1024))
+    rows = max(1, min(len(queries), 1024, _BLOCK_BYTES // (8 * pixels)))
     columns = max(1, _BLOCK_BYTES // (8 * max(rows, pixels)))
     for right in range(0, len(train), columns):
         block = train[right : right + columns].reshape(-1, pixels).astype(np.float64)

@@ -88,9 +88,8 @@ def total_variation(
 ) -> TotalVariation:
     """Total variation between two histograms over the same bins, counts [B] each.
 
-    Interval: percentiles of a parametric bootstrap of both histograms. Sampling adds to a total variation and never
-    takes away, so the interval leans upwards, against the generator. Floor: mean and deviation where both histograms
-    are drawn from their pooled shares, which is what unseen real images reach.
+    Interval: `_variation`, from a parametric bootstrap of both histograms. Floor: mean and deviation where both
+    histograms are drawn from their pooled shares, which is what unseen real images reach.
     Raises ValueError where a histogram is empty.
     """
     n_real, n_fake = int(real.sum()), int(fake.sum())
@@ -105,8 +104,7 @@ def total_variation(
     floor = _distance(
         chance.multinomial(n_real, pooled, resamples) / n_real, chance.multinomial(n_fake, pooled, resamples) / n_fake
     )
-    value = float(_distance(real / n_real, fake / n_fake))
-    return TotalVariation(value, *_percentiles(spread), float(floor.mean()), float(floor.std(ddof=1)))
+    return _variation(float(_distance(real / n_real, fake / n_fake)), spread, floor)
 
 
 def corrected_shares(
@@ -148,11 +146,8 @@ def corrected_shares(
     draws = _generator(seed, _CORRECTED).standard_normal((resamples, classes))
     noise = draws @ _root(covariance)
     null = draws @ _root(_covariance(prior, smooth.T @ prior, n, smooth, rows, inverse))
-    value = float(_distance(shares, prior))
-    floor = _distance(null, np.zeros(classes))
-    variation = TotalVariation(
-        value, *_percentiles(_distance(shares + noise, prior)), float(floor.mean()), float(floor.std(ddof=1))
-    )
+    spread, floor = _distance(shares + noise, prior), _distance(null, np.zeros(classes))
+    variation = _variation(float(_distance(shares, prior)), spread, floor)
     return CorrectedShares(tuple(ends), variation, condition)
 
 
@@ -183,6 +178,21 @@ def _to_simplex(x: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _distance(real: NDArray[np.floating], fake: NDArray[np.floating]) -> NDArray[np.float64]:
     return 0.5 * np.abs(real - fake).sum(axis=-1)
+
+
+def _variation(value: float, spread: NDArray[np.float64], floor: NDArray[np.float64]) -> TotalVariation:
+    """The interval of a total variation: `spread` are draws around what was found, `floor` draws around equality.
+
+    Sampling adds to a total variation and never takes away, in the value and, less, once more in draws around it. So
+    the lower end goes down by half the spread and by that bias: twice what the draws add, and at most what chance adds
+    to equality; it is 0 where the value is one that equal distributions reach. The upper end stays the percentile,
+    which leans upwards, against the generator. Coverage: `docs/intervals.md`.
+    """
+    _, high = _percentiles(spread)
+    middle, floor_mean = float(spread.mean()), float(floor.mean())
+    bias = min(floor_mean, 2 * max(0.0, middle - value))
+    low = 0.0 if value <= _percentiles(floor)[1] else max(0.0, value - bias - (high - middle))
+    return TotalVariation(value, low, high, floor_mean, float(floor.std(ddof=1)))
 
 
 def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -1,127 +1,289 @@
 """One training step of a generator and a discriminator, and the moving average that is kept.
 
-Everything random enters through the batch: see `Batch`. Follows R3GAN's order: the discriminator's step, then the
-generator's on a second, independent batch, then the moving average.
+Everything random enters through the batch: see `gan.batches`. Follows R3GAN's order: the discriminator's step, then the
+generator's on a second, independent batch, then the moving average. A step takes its batch in one or several parts,
+whose gradients add up before the update, and other processes may hold the rest of it: see `gan.exchange`. Losses are
+means over images, so parts and processes of equal size give what one large batch would.
 """
 
 import copy
 import dataclasses
-import math
-from collections.abc import Mapping
-from types import ModuleType
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from gan import latents
-from gan.penalties import penalty, squared_gradients
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Real images [N, C, H, W] in [-1, 1], their labels int64 [N] or None, and as many latents [N, z_dim]."""
-
-    images: Tensor
-    label: Tensor | None
-    z: Tensor
-
-
-def draw(seed: int, step: int, batch: int, images: int, z_dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Image indices int64 [2 * batch] and latents float32 [2 * batch, z_dim] of one step, a pure function of them.
-
-    The first half serves the discriminator, the second the generator. Images are drawn with replacement.
-    """
-    samples = np.arange(step * 2 * batch, (step + 1) * 2 * batch)
-    numbers = latents.uniforms(seed, latents.TRAINING, samples, 1 + z_dim)
-    indices = np.minimum((numbers[:, 0] * images).astype(np.int64), images - 1)
-    return indices, latents.inverse_normal_cdf(numbers[:, 1:]).astype(np.float32)
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """Half a cosine from `start` at progress 0 to `end` at progress 1, constant outside."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+from gan import augmentation, chance, layers, piecewise
+from gan.batches import Batch
+from gan.exchange import GradientMean
+from gan.objective import Adaptive, Objective
+from gan.optimizers import optimizer, set_rates
+from gan.penalties import one_centred, penalty, squared_gradients
 
 
 @dataclasses.dataclass
 class Players:
-    """The networks and optimisers of one run; `average` is the generator's exponential moving average."""
+    """The networks and optimisers of one run; `average` is the generator's exponential moving average, `strength` the
+    present strength of adaptive augmentation, a scalar."""
 
     generator: nn.Module
     discriminator: nn.Module
     average: nn.Module
-    generator_optimizer: torch.optim.Adam
-    discriminator_optimizer: torch.optim.Adam
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    generator_mean: GradientMean
+    discriminator_mean: GradientMean
+    strength: Tensor
+    group: "dist.ProcessGroup | None" = None
 
 
-def assemble(generator: nn.Module, discriminator: nn.Module, *, lr: float, betas: tuple[float, float]) -> Players:
-    """Optimisers and moving average for two initialised networks (Adam, eps 1e-8, fused)."""
-    average = copy.deepcopy(generator).requires_grad_(False)
-    optimizers = [
-        torch.optim.Adam(net.parameters(), lr=lr, betas=betas, fused=True) for net in (generator, discriminator)
-    ]
-    return Players(generator, discriminator, average, *optimizers)
+def assemble(
+    generator: nn.Module, discriminator: nn.Module, *, lr: float, betas: tuple[float, float],
+    group: "dist.ProcessGroup | None" = None,
+    kinds: Sequence[Mapping[str, Any]] = ({"name": "adam"}, {"name": "adam"}),
+) -> Players:  # fmt: skip
+    """Optimisers, moving average and exchange of gradients for two initialised networks.
+
+    `kinds` are the generator's and the discriminator's optimiser, as settings of `gan.optimizers.optimizer`. `group` is
+    what processes send gradients and batch statistics over: None for the default group, or for one process.
+    """
+    average = copy.deepcopy(generator).requires_grad_(False).eval()
+    nets = (generator, discriminator)
+    for net in nets:
+        layers.use_group(net, group)
+    g, d = (optimizer(network=net, lr=lr, betas=betas, **kind) for net, kind in zip(nets, kinds, strict=True))
+    mean_g, mean_d = (GradientMean(net.parameters(), group=group) for net in nets)
+    strength = torch.zeros((), device=next(generator.parameters()).device)
+    return Players(generator, discriminator, average, g, d, mean_g, mean_d, strength, group)
 
 
-def discriminator_step(
-    players: Players, loss: ModuleType, batch: Batch, gammas: Mapping[str, float]
-) -> dict[str, Tensor]:
+def discriminator_step(players: Players, objective: Objective, parts: Sequence[Batch]) -> dict[str, Tensor]:
     """Update the discriminator once; returns its loss terms as detached scalars (no synchronisation with a GPU).
 
-    `gammas` maps "real" (R1) and "fake" (R2) to the weight of that penalty; a side that is absent is not penalised.
+    `parts` hold equally many images each.
     """
-    with torch.no_grad():
-        fake = players.generator(batch.z, batch.label)
-    joined = torch.cat([batch.images, fake])
-    if gammas:
-        joined.requires_grad_()
-    label = None if batch.label is None else torch.cat([batch.label, batch.label])
-    logits = players.discriminator(joined, label)
-    real_logits, fake_logits = logits.chunk(2)
-    adversarial = loss.discriminator_loss(real_logits, fake_logits)
-    terms = {"loss_d": adversarial, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
-    total = adversarial
-    if gammas:
-        sides = dict(zip(("real", "fake"), squared_gradients(logits, joined).chunk(2), strict=True))
-        for side, gamma in gammas.items():
-            terms[f"gradient_{side}"] = sides[side].mean()
-            total = total + penalty(sides[side], gamma)
+    layers.advance_norms(players.discriminator)
     players.discriminator_optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    players.discriminator_optimizer.step()
-    return {name: value.detach() for name, value in terms.items()}
+    found = []
+    for place, batch in enumerate(parts):
+        with players.discriminator_mean if place == len(parts) - 1 else nullcontext():
+            found.append(_discriminator_gradients(players, objective, batch, 1 / len(parts)))
+    _update(players.discriminator_optimizer, players.discriminator, objective)
+    terms = _mean(found)
+    if isinstance(objective.strength, Adaptive):
+        _adapt(players, objective.strength, terms["sign_real"])
+        terms["augmentation"] = players.strength.clone()
+    return terms
 
 
-def generator_step(players: Players, loss: ModuleType, batch: Batch) -> dict[str, Tensor]:
+def _discriminator_gradients(players: Players, objective: Objective, batch: Batch, share: float) -> dict[str, Tensor]:
+    """Add `share` of this part's gradients to the discriminator's weights; returns its loss terms."""
+    with torch.no_grad(), _cast(objective, batch):
+        fake = _wide(players.generator(batch.z, batch.label))
+    joined = torch.cat([batch.images, fake])
+    straight = getattr(players.discriminator, "piecewise_linear", False) and not objective.transforms
+    if straight and objective.gammas and "between" not in objective.gammas:
+        return _piecewise_gradients(players, objective, batch, joined, share)
+    centred = bool(objective.gammas.keys() & {"real", "fake"})
+    if centred:
+        joined.requires_grad_()
+    logits = _joined_logits(players, objective, batch, joined)
+    total, terms = _adversarial(objective, batch, logits)
+    if centred:
+        value, more = _penalties(objective, squared_gradients(logits, joined))
+        total, terms = total + value, terms | more
+    if "between" in objective.gammas:
+        squared_between = _between(players, objective, batch, fake)
+        terms["gradient_between"] = squared_between.mean()
+        total = total + one_centred(squared_between, objective.gammas["between"])
+    (total * share).backward()  # type: ignore[no-untyped-call]
+    return terms
+
+
+def _piecewise_gradients(
+    players: Players, objective: Objective, batch: Batch, joined: Tensor, share: float
+) -> dict[str, Tensor]:
+    """The same for a discriminator that is linear around every image: see `gan.piecewise`."""
+    label, keys = _doubled(batch)
+    seen = _seen(players, objective, joined, keys)
+
+    def discriminator(images: Tensor) -> Tensor:
+        return _judged(players, objective, images, label, keys)
+
+    recorded = piecewise.record(discriminator, seen)
+    logits = recorded.logits.requires_grad_()
+    total, terms = _adversarial(objective, batch, logits)
+    (scales,) = torch.autograd.grad(total, logits)
+    sides = [objective.gammas.get(side, 0.0) / len(batch.images) for side in ("real", "fake")]
+    weights = torch.cat([batch.images.new_full((len(batch.images),), side) for side in sides])
+    piecewise.accumulate(discriminator, recorded, scales * share, weights * share)
+    return terms | _penalties(objective, recorded.squared_gradients())[1]
+
+
+def _adversarial(objective: Objective, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The adversarial loss of logits [2 N], real images' first, and the terms that are known of them."""
+    real, fake = logits.chunk(2)
+    value = objective.loss.discriminator_loss(*_swapped(objective, batch, real, fake))
+    terms = {"loss_d": value, "logit_real": real.mean(), "logit_fake": fake.mean()}
+    if isinstance(objective.strength, Adaptive):
+        terms["sign_real"] = real.sign().mean()
+    return value, terms
+
+
+def _penalties(objective: Objective, squared: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """R1 and R2, where the objective has them, from squared gradients [2 N], and their mean by side."""
+    found = dict(zip(("real", "fake"), squared.chunk(2), strict=True))
+    sides = [side for side in found if side in objective.gammas]
+    value = torch.stack([penalty(found[side], objective.gammas[side]) for side in sides]).sum()
+    return value, {f"gradient_{side}": found[side].mean() for side in sides}
+
+
+def _doubled(batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+    """Labels and keys [2 N] of a batch's real images, then of their generated partners."""
+    label = None if batch.label is None else torch.cat([batch.label, batch.label])
+    if batch.keys is None:
+        return label, None
+    return label, torch.cat([chance.derived(batch.keys, side) for side in (chance.REAL, chance.FAKE)])
+
+
+def _joined_logits(players: Players, objective: Objective, batch: Batch, joined: Tensor) -> Tensor:
+    """Logits [2 N] of real images, then generated ones; apart where the discriminator normalises by the batch."""
+    label, keys = _doubled(batch)
+    if not layers.has_batch_statistics(players.discriminator):
+        return _logits(players, objective, joined, label, keys)
+    size = len(batch.images)
+    halves = (slice(None, size), slice(size, None))
+    apart = [_logits(players, objective, joined[h], batch.label, None if keys is None else keys[h]) for h in halves]
+    return torch.cat(apart)
+
+
+def _between(players: Players, objective: Objective, batch: Batch, fake: Tensor) -> Tensor:
+    """Squared gradients [N] at random points between real images and their generated partners."""
+    assert batch.keys is not None
+    share = chance.uniforms(batch.keys, chance.BETWEEN, 1)[:, :, None, None].to(fake.dtype)
+    points = torch.lerp(batch.images, fake, share).requires_grad_()
+    keys = chance.derived(batch.keys, chance.BETWEEN)
+    return squared_gradients(_logits(players, objective, points, batch.label, keys), points)
+
+
+def generator_step(players: Players, objective: Objective, parts: Sequence[Batch]) -> dict[str, Tensor]:
     """Update the generator once against a frozen discriminator; returns its loss as a detached scalar."""
     players.discriminator.requires_grad_(False)
-    with torch.no_grad():
-        real_logits = players.discriminator(batch.images, batch.label)
-    value = loss.generator_loss(
-        real_logits, players.discriminator(players.generator(batch.z, batch.label), batch.label)
-    )
     players.generator_optimizer.zero_grad(set_to_none=True)
-    value.backward()
-    players.generator_optimizer.step()
+    found = []
+    for place, batch in enumerate(parts):
+        keys: list[Tensor | None] = [None, None]
+        if batch.keys is not None:
+            keys = [chance.derived(batch.keys, side) for side in (chance.REAL, chance.FAKE)]
+        real_logits = None
+        if objective.loss.paired:
+            with torch.no_grad():
+                real_logits = _logits(players, objective, batch.images, batch.label, keys[0])
+        with _cast(objective, batch):
+            fake = _wide(players.generator(batch.z, batch.label))
+        value = objective.loss.generator_loss(real_logits, _logits(players, objective, fake, batch.label, keys[1]))
+        with players.generator_mean if place == len(parts) - 1 else nullcontext():
+            (value / len(parts)).backward()  # type: ignore[no-untyped-call]
+        found.append({"loss_g": value})
+    _update(players.generator_optimizer, players.generator, objective)
     players.discriminator.requires_grad_(True)
-    return {"loss_g": value.detach()}
+    return _mean(found)
+
+
+def _logits(
+    players: Players, objective: Objective, images: Tensor, label: Tensor | None, keys: Tensor | None
+) -> Tensor:
+    """The discriminator's answer [N] to images as it sees them: augmented and with noise."""
+    return _judged(players, objective, _seen(players, objective, images, keys), label, keys)
+
+
+def _seen(players: Players, objective: Objective, images: Tensor, keys: Tensor | None) -> Tensor:
+    """Images as the discriminator sees them: augmented and with noise."""
+    if objective.transforms:
+        assert keys is not None
+        adaptive = isinstance(objective.strength, Adaptive)
+        strength: Tensor | float = players.strength if adaptive else objective.strength  # type: ignore[assignment]
+        images = augmentation.augment(images, keys, objective.transforms, strength)
+    if objective.noise:
+        assert keys is not None
+        noise = chance.normals(keys, chance.NOISE, images[0].numel()).view_as(images)
+        images = images + objective.noise * noise.to(images.dtype)
+    return images
+
+
+def _judged(
+    players: Players, objective: Objective, images: Tensor, label: Tensor | None, keys: Tensor | None
+) -> Tensor:
+    """The discriminator's answer [N] to what it sees."""
+    with layers.keyed(players.discriminator, keys), _autocast(objective, images):
+        return _wide(players.discriminator(images, label))
+
+
+def _swapped(objective: Objective, batch: Batch, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [N] each, exchanged in the share of pairs that is given the wrong labels."""
+    if not objective.swapped:
+        return real, fake
+    assert batch.keys is not None
+    wrong = chance.uniforms(batch.keys, chance.SWAP, 1)[:, 0] < objective.swapped
+    return torch.where(wrong, fake, real), torch.where(wrong, real, fake)
+
+
+def _autocast(objective: Objective, images: Tensor) -> AbstractContextManager[object]:
+    if objective.precision is None:
+        return nullcontext()
+    return torch.autocast(images.device.type, dtype=objective.precision)
+
+
+def _cast(objective: Objective, batch: Batch) -> AbstractContextManager[object]:
+    return _autocast(objective, batch.images)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Losses and images outside networks are float32 at least."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _update(found: torch.optim.Optimizer, network: nn.Module, objective: Objective) -> None:
+    """Step with the gradients as they are, their norm clipped where asked."""
+    if objective.clip is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), objective.clip, foreach=True)
+    found.step()
+
+
+@torch.no_grad()
+def _adapt(players: Players, rule: Adaptive, sign: Tensor) -> None:
+    """Move the strength of augmentation by one step; `sign` is this process's mean, the rule is for that of all."""
+    if players.discriminator_mean.world > 1:
+        sign = sign.clone()
+        dist.all_reduce(sign, group=players.group)
+        sign /= players.discriminator_mean.world
+    players.strength.add_((sign - rule.target).sign() * rule.change).clamp_(0, rule.limit)
+
+
+def _mean(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Loss terms of a step from those of its parts, detached."""
+    return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in parts[0]}
 
 
 @torch.no_grad()
 def update_average(players: Players, *, batch: int, images_done: int, halflife: float, ramp: float) -> None:
-    """Move the average towards the generator; half-life in images, at most `ramp` times the images seen so far."""
+    """Move the average towards the generator; half-life in images, at most `ramp` times the images seen so far.
+
+    Running means of batch normalisation are averaged like weights.
+    """
     span = min(halflife, ramp * images_done)
     decay = 0.5 ** (batch / span) if span > 0 else 0.0
-    averaged: list[Tensor] = list(players.average.parameters())
-    current: list[Tensor] = list(players.generator.parameters())
+    averaged: list[Tensor] = [*players.average.parameters(), *players.average.buffers()]
+    current: list[Tensor] = [*players.generator.parameters(), *players.generator.buffers()]
     torch._foreach_lerp_(averaged, current, 1 - decay)
-    for target, source in zip(players.average.buffers(), players.generator.buffers(), strict=True):
-        target.copy_(source)
 
 
-def set_learning_rate(players: Players, lr: float) -> None:
-    """Use `lr` in both optimisers from the next step on."""
-    for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+def set_learning_rate(players: Players, lr: float, beta2: float | None = None) -> None:
+    """Use `lr`, and `beta2` where given, in both optimisers from the next step on, each by its own factor."""
+    for found in (players.generator_optimizer, players.discriminator_optimizer):
+        group = found.param_groups[0]
+        present = group["alpha"] if "alpha" in group else group["betas"][1]
+        set_rates(found, lr=lr, beta2=present if beta2 is None else beta2)

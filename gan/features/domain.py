@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from gan.draws import AUGMENTATION, DROPOUT, ORDER, WEIGHTS, permutation
 from gan.latents import normals, uniforms
 from gan.pixels import to_float
 
+SIDES = (8, 16, 32, 64, 128, 256)  # pixels
 ROTATIONS = 4  # quarter turns that the network without labels tells apart
 _CHUNK = 256  # images a pass when features are taken
 
@@ -48,7 +49,9 @@ class Recipe:
 class DomainNetwork(nn.Module):
     """3x3 convolutions with batch norm, halved by max-pools down to 2x2, a ReLU layer of D features, K outputs.
 
-    `kind` says what the outputs mean: the classes, or four rotations. `resolution` is a power of two from 8 to 64.
+    Beyond 64 pixels the first convolution looks at 4x4 or 8x8 pixels and steps by 2 or 4: the rest costs what it costs
+    at 64, and fine detail is still seen. `kind` says what the outputs mean: the classes, or four rotations.
+    `resolution` is a power of two from 8 to 256.
     """
 
     def __init__(
@@ -59,11 +62,14 @@ class DomainNetwork(nn.Module):
             "kind": kind, "resolution": resolution, "channels": channels, "width": width, "outputs": outputs
         }  # fmt: skip
         self.kind, self.resolution, self.channels, self.width, self.outputs = kind, resolution, channels, width, outputs
-        pools = int(math.log2(resolution)) - 1
+        step = max(1, resolution // 64)
+        pools = int(math.log2(resolution // step)) - 1
         widths = [32, 64, 64, 96, 128, 128][: pools + 1]
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
-            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            first = nn.Conv2d(before, after, 2 * step, step, padding=step // 2, bias=False)
+            plain = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            layers += [first if index == 0 and step > 1 else plain, nn.BatchNorm2d(after), nn.ReLU()]
             layers += [nn.MaxPool2d(2)] if index < pools else []
         self.body = nn.Sequential(*layers)
         self.hidden = nn.Linear(4 * widths[-1], width)
@@ -76,13 +82,24 @@ class DomainNetwork(nn.Module):
         return features, self.head(features)
 
 
+class Pictures(Protocol):
+    """uint8 images [N, H, W, C] that may lie on the disk until some are asked for; an array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: NDArray[np.int64], /) -> NDArray[np.uint8]: ...
+
+
 def fit(
-    images: NDArray[np.uint8], labels: NDArray[np.int64] | None, *, classes: int, recipe: Recipe, seed: int
+    images: Pictures, labels: NDArray[np.int64] | None, *, classes: int, recipe: Recipe, seed: int
 ) -> DomainNetwork:
-    """Train on uint8 images [N, H, W, C]: on their `labels` [N] in 0 ... classes - 1, or on rotations where None.
+    """Train on `images` [N, H, W, C]: on their `labels` [N] in 0 ... classes - 1, or on rotations where None.
 
     Returns the network in evaluation mode. Raises ValueError for fewer images than a quarter of a batch, for labels
-    that do not fit, for one class, and for a resolution that is no power of two from 8 to 64.
+    that do not fit, for one class, and for a resolution that is no power of two from 8 to 256.
     """
     _check(images, labels, classes, recipe)
     outputs = ROTATIONS if labels is None else classes
@@ -117,7 +134,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _batches(
-    images: NDArray[np.uint8], labels: NDArray[np.int64] | None, network: DomainNetwork, recipe: Recipe, seed: int
+    images: Pictures, labels: NDArray[np.int64] | None, network: DomainNetwork, recipe: Recipe, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """`steps` times: augmented images, targets and dropout scales; every epoch in an order of its own."""
     count, inputs = len(images), network.hidden.in_features
@@ -228,10 +245,10 @@ def load(path: Path) -> DomainNetwork:
     return _channels_last(network).eval().requires_grad_(False)
 
 
-def _check(images: NDArray[np.uint8], labels: NDArray[np.int64] | None, classes: int, recipe: Recipe) -> None:
+def _check(images: Pictures, labels: NDArray[np.int64] | None, classes: int, recipe: Recipe) -> None:
     sides = images.shape[1:3]
-    if sides[0] != sides[1] or sides[0] not in (8, 16, 32, 64):
-        raise ValueError(f"the domain extractor takes 8, 16, 32 or 64 pixels a side; got {sides[0]} x {sides[1]}")
+    if sides[0] != sides[1] or sides[0] not in SIDES:
+        raise ValueError(f"the domain extractor takes 8, 16, ... 256 pixels a side; got {sides[0]} x {sides[1]}")
     if len(images) < recipe.batch // 4:
         raise ValueError(f"training needs at least {recipe.batch // 4} images, a quarter of a batch; got {len(images)}")
     if labels is None:

@@ -1,1 +1,24 @@
-"""Adversarial losses by name: each is a file of this folder with `discriminator_loss` and `generator_loss`."""
+"""Adversarial losses by name: each is a file of this folder whose frozen dataclass `Config` is the loss.
+
+discriminator_loss(real, fake) -> scalar    from logits [N] of real and of generated images, pairs share a label
+generator_loss(real, fake) -> scalar        the same; `real` is None where `paired` is false
+paired: bool                                whether the generator's loss looks at real logits
+levelled: bool                              whether a logit alone says "real" or "fake": relative losses do not care
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What the discriminator is asked to answer for real and for generated images; 1 and 0 without label smoothing."""
+
+    real_target: float = 1.0
+    fake_target: float = 0.0
+    paired = False
+    levelled = True
+
+    def __post_init__(self) -> None:
+        for name in ("real_target", "fake_target"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share >= 0 and <= 1; received {getattr(self, name):g}")

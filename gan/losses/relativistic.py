@@ -3,15 +3,25 @@
 D minimises mean f(-(D(real_i) - D(fake_i))), G minimises mean f(-(D(fake_i) - D(real_i))); pair i shares its label.
 """
 
+import dataclasses
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Scalar from paired logits [N]: low where each real image beats its generated partner."""
-    return F.softplus(fake - real).mean()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """It has no settings."""
 
+    name: Literal["relativistic"] = "relativistic"
+    paired = True
+    levelled = False
 
-def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Scalar from paired logits [N]: low where each generated image beats its real partner."""
-    return F.softplus(real - fake).mean()
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Scalar from paired logits [N]: low where each real image beats its generated partner."""
+        return F.softplus(fake - real).mean()
+
+    def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Scalar from paired logits [N]: low where each generated image beats its real partner."""
+        return F.softplus(real - fake).mean()

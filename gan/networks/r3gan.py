@@ -11,32 +11,41 @@ Shapes: N images, C channels, H = W pixels, D width of a stage; stages go from 4
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gan.layers import flat, laid_out
+from gan.networks import Plain, check_numbers, full_precision, stages
+
 _SLOPE = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Config(Plain):
     """`widths` and `blocks`: channels and residual blocks per stage from 4x4 up; `embedding`: size of a label's
     embedding in the generator; `projection`: size of the vector that the discriminator compares with the label."""
 
-    widths: Sequence[int]
-    blocks: Sequence[int]
+    name: Literal["r3gan"]
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
     embedding: int
     projection: int
 
+    def __post_init__(self) -> None:
+        check_numbers(self, low=0)
+        if min([*self.widths, self.embedding, self.projection]) < 1:
+            raise ValueError("widths, embedding and projection must be 1 or more; received 0")
+
     def check(self, resolution: int) -> None:
         """Raises ValueError unless there is one width and one block count for each stage of `resolution`."""
-        stages = int(math.log2(resolution)) - 1
-        if resolution != 4 * 2 ** (stages - 1) or not len(self.widths) == len(self.blocks) == stages:
+        needed = stages(resolution)
+        if not len(self.widths) == len(self.blocks) == needed:
             raise ValueError(
                 f"network.widths and network.blocks must have one entry per stage from 4x4 to {resolution}x{resolution}"
-                f" ({stages}); received {len(self.widths)} and {len(self.blocks)}"
+                f" ({needed}); received {len(self.widths)} and {len(self.blocks)}"
             )
 
 
@@ -56,14 +65,14 @@ class Residual(nn.Module):
 class Generator(nn.Module):
     """(z [N, z_dim], label int64 [N]) -> images [N, C, H, W] in [-1, 1]; without classes the label is left out."""
 
-    def __init__(self, arguments: Arguments, *, z_dim: int, classes: int, resolution: int, channels: int) -> None:
+    def __init__(self, config: Config, *, z_dim: int, classes: int, resolution: int, channels: int) -> None:
         super().__init__()
-        arguments.check(resolution)
-        widths = arguments.widths
-        self.embed = nn.Embedding(classes, arguments.embedding) if classes else None
-        self.base = nn.Linear(z_dim + (arguments.embedding if classes else 0), widths[0] * 16)
+        config.check(resolution)
+        widths = config.widths
+        self.embed = nn.Embedding(classes, config.embedding) if classes else None
+        self.base = nn.Linear(z_dim + (config.embedding if classes else 0), widths[0] * 16)
         self.stages = nn.ModuleList()
-        for stage, (width, blocks) in enumerate(zip(widths, arguments.blocks, strict=True)):
+        for stage, (width, blocks) in enumerate(zip(widths, config.blocks, strict=True)):
             layers: list[nn.Module] = []
             if stage:
                 layers += [nn.Conv2d(widths[stage - 1], 4 * width, 1), nn.PixelShuffle(2)]
@@ -74,8 +83,10 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
-        x_NDHW = self.base(z).unflatten(1, (-1, 4, 4))
-        for stage in self.stages:
+        with full_precision(z):  # at 4x4 there is little to save, and rounding is felt by all that follows
+            x_NDHW = laid_out(self.base(z).unflatten(1, (-1, 4, 4)), self)
+            x_NDHW = self.stages[0](x_NDHW)
+        for stage in self.stages[1:]:
             x_NDHW = stage(x_NDHW)
         x_NDHW = self.last(F.leaky_relu(x_NDHW, _SLOPE))
         return torch.tanh(self.image(F.leaky_relu(x_NDHW, _SLOPE)))
@@ -84,30 +95,34 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """(images [N, C, H, W], label int64 [N]) -> logits [N]; without classes the label is left out."""
 
-    def __init__(self, arguments: Arguments, *, classes: int, resolution: int, channels: int) -> None:
+    piecewise_linear = True
+
+    def __init__(self, config: Config, *, classes: int, resolution: int, channels: int) -> None:
         super().__init__()
-        arguments.check(resolution)
-        widths = arguments.widths[::-1]
+        config.check(resolution)
+        widths = config.widths[::-1]
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList()
-        for stage, (width, blocks) in enumerate(zip(widths, arguments.blocks[::-1], strict=True)):
+        for stage, (width, blocks) in enumerate(zip(widths, config.blocks[::-1], strict=True)):
             layers: list[nn.Module] = [Residual(width) for _ in range(blocks)]
             if stage + 1 < len(widths):
                 layers += [nn.LeakyReLU(_SLOPE), nn.Conv2d(width, widths[stage + 1], 3, stride=2, padding=1)]
             self.stages.append(nn.Sequential(*layers))
-        self.features = nn.Linear(widths[-1] * 16, arguments.projection)
-        self.embed = nn.Embedding(classes, arguments.projection) if classes else None
-        self.score = None if classes else nn.Linear(arguments.projection, 1)
+        self.features = nn.Linear(widths[-1] * 16, config.projection)
+        self.embed = nn.Embedding(classes, config.projection) if classes else None
+        self.score = None if classes else nn.Linear(config.projection, 1)
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         x_NDHW = self.first(images)
-        for stage in self.stages:
+        for stage in self.stages[:-1]:
             x_NDHW = stage(x_NDHW)
-        features = self.features(F.leaky_relu(x_NDHW, _SLOPE).flatten(1))
-        if self.embed is not None:
-            return (features * self.embed(label)).sum(1) / math.sqrt(features.shape[1])
-        assert self.score is not None
-        return self.score(features)[:, 0]
+        with full_precision(images):
+            x_NDHW = self.stages[-1](x_NDHW.to(self.features.weight.dtype))
+            features = self.features(F.leaky_relu(flat(x_NDHW), _SLOPE))
+            if self.embed is not None:
+                return (features * self.embed(label)).sum(1) / math.sqrt(features.shape[1])
+            assert self.score is not None
+            return self.score(features)[:, 0]
 
 
 @torch.no_grad()

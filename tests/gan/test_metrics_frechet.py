@@ -15,6 +15,12 @@ def test_shifted_identity_is_the_dimension() -> None:
     assert frechet_distance_of_moments((zero, identity), (one, identity)) == pytest.approx(d, rel=1e-12)
 
 
+def test_moments_of_three_flat_images() -> None:
+    """Images of 0, 1/2 and 1 everywhere: mean 1/2, every covariance 1/4 (the test of pytorch-fid)."""
+    mean, cov = moments(np.outer([0, 0.5, 1], np.ones(12)))
+    assert (mean == 0.5).all() and (cov == 0.25).all()
+
+
 def test_diagonal_covariances_closed_form() -> None:
     rng = np.random.default_rng(0)
     a, b, m = rng.uniform(0.1, 3, 64), rng.uniform(0.1, 3, 64), rng.normal(size=64)

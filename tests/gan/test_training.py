@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan import networks, training
-from gan.losses import relativistic
+from gan import batches, networks, training
+from gan.losses.relativistic import Config as Relativistic
+from gan.objective import Objective, cosine
 from gan.penalties import penalty, squared_gradients
 
 pytestmark = pytest.mark.fast
@@ -42,18 +43,18 @@ def players() -> training.Players:
     return training.assemble(Constant(), Linear(), lr=0.01, betas=(0.0, 0.99))
 
 
-def batch(size: int = 6) -> training.Batch:
+def batch(size: int = 6) -> batches.Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(size, 1, 2, 2, generator=generator)
-    return training.Batch(images, torch.arange(size) % 3, torch.zeros(size, 2))
+    return batches.Batch(images, torch.arange(size) % 3, torch.zeros(size, 2))
 
 
 def test_relativistic_loss_in_closed_form() -> None:
     real, fake = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0])
-    assert relativistic.discriminator_loss(real, fake).item() == pytest.approx(
+    assert Relativistic().discriminator_loss(real, fake).item() == pytest.approx(
         (math.log1p(math.exp(-1)) + math.log1p(math.exp(3))) / 2
     )
-    assert relativistic.generator_loss(real, fake).item() == pytest.approx(
+    assert Relativistic().generator_loss(real, fake).item() == pytest.approx(
         (math.log1p(math.exp(1)) + math.log1p(math.exp(-3))) / 2
     )
 
@@ -77,10 +78,10 @@ def test_a_discriminator_step_follows_the_formula(gammas: dict[str, float]) -> N
     ours, data = players(), batch()
     expected = Linear()
     fake = torch.full_like(data.images, 0.25)
-    total = relativistic.discriminator_loss(expected(data.images, data.label), expected(fake, data.label))
+    total = Relativistic().discriminator_loss(expected(data.images, data.label), expected(fake, data.label))
     total = total + sum(gammas.values()) / 2 * expected.a.square().sum()
     total.backward()
-    terms = training.discriminator_step(ours, relativistic, data, gammas)
+    terms = training.discriminator_step(ours, Objective(loss=Relativistic(), gammas=gammas), [data])
     for ours_parameter, parameter in zip(ours.discriminator.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours_parameter.grad, parameter.grad)
     assert {f"gradient_{side}" for side in gammas} == {name for name in terms if name.startswith("gradient")}
@@ -90,7 +91,7 @@ def test_a_generator_step_moves_the_generator_alone() -> None:
     ours = players()
     before = [p.detach().clone() for p in ours.discriminator.parameters()]
     image = ours.generator.image.detach().clone()
-    training.generator_step(ours, relativistic, batch())
+    training.generator_step(ours, Objective(loss=Relativistic()), [batch()])
     assert all(torch.equal(a, b) for a, b in zip(before, ours.discriminator.parameters(), strict=True))
     assert all(p.requires_grad for p in ours.discriminator.parameters())
     # D(x) = <a, x>: a better image is one step of Adam along the sign of a.
@@ -109,17 +110,17 @@ def test_the_moving_average_halves_the_distance_in_a_half_life() -> None:
 
 
 def test_cosine() -> None:
-    assert [training.cosine(1.0, 0.1, p) for p in (-1, 0, 0.5, 1, 2)] == pytest.approx([1, 1, 0.55, 0.1, 0.1])
+    assert [cosine(1.0, 0.1, p) for p in (-1, 0, 0.5, 1, 2)] == pytest.approx([1, 1, 0.55, 0.1, 0.1])
 
 
 def test_batches_are_functions_of_seed_and_step_and_cover_the_images() -> None:
-    indices, z = training.draw(seed=4, step=10, batch=64, images=37, z_dim=5)
-    again, _ = training.draw(seed=4, step=10, batch=64, images=37, z_dim=5)
-    other, _ = training.draw(seed=4, step=11, batch=64, images=37, z_dim=5)
+    indices, z = batches.draw(seed=4, step=10, batch=64, images=37, z_dim=5)
+    again, _ = batches.draw(seed=4, step=10, batch=64, images=37, z_dim=5)
+    other, _ = batches.draw(seed=4, step=11, batch=64, images=37, z_dim=5)
     assert z.shape == (128, 5) and z.dtype == np.float32
     np.testing.assert_array_equal(indices, again)
     assert (indices != other).any()
-    counts = np.bincount(np.concatenate([training.draw(4, step, 64, 37, 5)[0] for step in range(100)]), minlength=37)
+    counts = np.bincount(np.concatenate([batches.draw(4, step, 64, 37, 5)[0] for step in range(100)]), minlength=37)
     chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
     assert chi_square < 36 + 4 * (2 * 36) ** 0.5
 
@@ -156,5 +157,7 @@ def test_residual_branches_start_at_zero_and_the_seed_decides() -> None:
 def test_widths_must_fit_the_resolution() -> None:
     with pytest.raises(ValueError, match=r"one entry per stage from 4x4 to 16x16 \(3\); received 2 and 2"):
         networks.build_generator(SMALL, z_dim=3, classes=2, resolution=16, channels=1)
-    with pytest.raises(ValueError, match="network name must be one of r3gan; received 'r3gam'"):
+    with pytest.raises(
+        ValueError, match="network name must be one of dcgan, r3gan, r3gan_paper, resnet; received 'r3gam'"
+    ):
         networks.build_generator({"name": "r3gam", "arguments": {}}, z_dim=3, classes=2, resolution=16, channels=1)

@@ -1,0 +1,57 @@
+"""What one training step sees, and how it is drawn: pure functions of (seed, step, index)."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gan import latents
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Real images [N, C, H, W] in [-1, 1], their labels int64 [N] or None, as many latents [N, z_dim], and keys int64
+    [N], from which all else follows that is random about an image; None where nothing is."""
+
+    images: Tensor
+    label: Tensor | None
+    z: Tensor
+    keys: Tensor | None = None
+
+
+def draw(
+    seed: int, step: int, batch: int, images: int, z_dim: int, classes: "Classes | None" = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Image indices int64 [2 * batch] and latents float32 [2 * batch, z_dim] of one step, a pure function of them.
+
+    The first half serves the discriminator, the second the generator. Images are drawn with replacement; with `classes`
+    each class is equally likely.
+    """
+    samples = np.arange(step * 2 * batch, (step + 1) * 2 * batch)
+    numbers = latents.uniforms(seed, latents.TRAINING, samples, 1 + z_dim)
+    indices = np.minimum((numbers[:, 0] * images).astype(np.int64), images - 1)
+    if classes is not None:
+        indices = classes.take(numbers[:, 0])
+    return indices, latents.inverse_normal_cdf(numbers[:, 1:]).astype(np.float32)
+
+
+def draw_keys(seed: int, step: int, batch: int) -> NDArray[np.int64]:
+    """The keys int64 [2 * batch] of the same images and latents; see `gan.chance`."""
+    samples = np.arange(step * 2 * batch, (step + 1) * 2 * batch)
+    return latents.words(seed, latents.KEYS, samples, 1)[:, 0].view(np.int64)
+
+
+class Classes:
+    """The images of each class, for drawing every class equally often; from labels int64 [images]."""
+
+    def __init__(self, labels: NDArray[np.int64]) -> None:
+        self.order = np.argsort(labels, kind="stable")
+        _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)
+
+    def take(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Indices int64 [N] from uniform numbers [N]: the class by the leading part, the image by the rest."""
+        scaled = numbers * len(self.counts)
+        chosen = np.minimum(scaled.astype(np.int64), len(self.counts) - 1)
+        place = ((scaled - chosen) * self.counts[chosen]).astype(np.int64)
+        return self.order[self.starts[chosen] + np.minimum(place, self.counts[chosen] - 1)]

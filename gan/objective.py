@@ -1,0 +1,54 @@
+"""What a training step minimises, and how that changes over a run."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Loss(Protocol):
+    """See `gan.losses`."""
+
+    @property
+    def paired(self) -> bool: ...
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor: ...
+    def generator_loss(self, real: Any, fake: Tensor) -> Tensor: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """Strength of augmentation by feedback: it grows by `change` a step while the mean sign of real logits lies above
+    `target`, falls otherwise, and stays in [0, `limit`] (Karras et al. 2020, section 3.2)."""
+
+    target: float
+    change: float
+    limit: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a step minimises, at this moment of the run: schedules are the caller's."""
+
+    loss: Loss
+    gammas: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Weight of the penalty on each side: "real" (R1), "fake" (R2), "between" (WGAN-GP); an absent side has none."""
+    transforms: tuple[str, ...] = ()
+    """Augmentation of what the discriminator sees."""
+    strength: float | Adaptive = 0.0
+    """Its probability."""
+    noise: float = 0.0
+    """Deviation of the noise on what the discriminator sees."""
+    swapped: float = 0.0
+    """Share of pairs whose real image is called generated and the other way round."""
+    clip: float | None = None
+    """Largest norm of each network's gradient."""
+    precision: torch.dtype | None = None
+    """Arithmetic of networks under autocast; None for that of the weights."""
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Half a cosine from `start` at progress 0 to `end` at progress 1, constant outside."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2

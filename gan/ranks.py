@@ -1,0 +1,113 @@
+"""The processes that torchrun started, one per device, on one machine or several; without torchrun, this one alone.
+
+    with joined() as ranks:
+        for index in range(ranks.rank, batches, ranks.world):
+            ...
+
+They talk over gloo on the CPU: what passes here are numbers, finished features and checkpoints; for gradients see
+`gan.exchange`. Each process computes on the GPU of its LOCAL_RANK where there are GPUs, on the CPU otherwise.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+# Death of a process is noticed at once, by its closed connection; this bounds the wait for one that hangs, and must be
+# longer than what rank 0 does alone (training the domain extractor of a large data set, say).
+_PATIENCE = datetime.timedelta(hours=12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """This process is number `rank` of `world`; rank 0 alone writes files and talks."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def device(self) -> str:
+        """`cuda:LOCAL_RANK` where there are GPUs, else `cpu`."""
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+    def gathered(self, values: NDArray[Any]) -> list[NDArray[Any]]:
+        """The arrays of all processes in order of rank on rank 0, an empty list elsewhere; all of one shape and dtype.
+
+        Raises ValueError where another process has ended.
+        """
+        if self.world == 1:
+            return [values]
+        own = torch.from_numpy(np.ascontiguousarray(values))
+        parts = [torch.empty_like(own) for _ in range(self.world)] if self.rank == 0 else None
+        with others_named():
+            torch.distributed.gather(own, parts)
+        return [part.numpy() for part in parts or []]
+
+    def told(self, value: Any) -> Any:
+        """What rank 0 passes as `value` (JSON), on every process; the others' own argument is not looked at."""
+        if self.world == 1:
+            return value
+        return json.loads(self.sent(json.dumps(value).encode() if self.rank == 0 else b""))
+
+    def sent(self, content: bytes) -> bytes:
+        """The bytes that rank 0 passes, on every process; the others' own argument is not looked at."""
+        if self.world == 1:
+            return content
+        data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0).byte()
+        size = torch.tensor([len(data)])
+        with others_named():
+            torch.distributed.broadcast(size, 0)
+            data = data if self.rank == 0 else torch.empty(int(size), dtype=torch.uint8)
+            torch.distributed.broadcast(data, 0)
+        return data.numpy().tobytes()
+
+    def largest(self, value: int) -> int:
+        """The largest value of all processes, on each of them."""
+        return int(self._reduced(torch.tensor(value), torch.distributed.ReduceOp.MAX))
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Means over the processes, place by place, on each of them; all must pass equally many."""
+        total = self._reduced(torch.tensor(values, dtype=torch.float64), torch.distributed.ReduceOp.SUM)
+        return (total / self.world).tolist()
+
+    def _reduced(self, values: torch.Tensor, how: Any) -> torch.Tensor:
+        if self.world > 1:
+            with others_named():
+                torch.distributed.all_reduce(values, how)
+        return values
+
+
+@contextlib.contextmanager
+def joined(patience: datetime.timedelta = _PATIENCE) -> Iterator[Ranks]:
+    """All processes of this run, met under torchrun's rendezvous; alone where WORLD_SIZE is not set or 1.
+
+    A process that answers nothing for `patience` is taken for dead.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    torch.distributed.init_process_group("gloo", timeout=patience)
+    try:
+        yield Ranks(torch.distributed.get_rank(), world)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def others_named() -> Iterator[None]:
+    """One sentence instead of gloo's when a connection closed: the process that failed has said why itself."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"another process of this run ended before its work was done; its own message says why ({reason})"
+        ) from None

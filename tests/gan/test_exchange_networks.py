@@ -1,0 +1,42 @@
+"""Batch statistics, dropout, groups and augmentation of a batch that processes share: those of the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+RUN = (
+    "import sys, types, runpy; tests = types.ModuleType('tests'); tests.__path__ = ['tests']; "
+    "sys.modules['tests'] = tests; "
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)  # other packages in the environment may be called tests too
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
+    """The same trainings by 1 and by 2 processes."""
+    folder = tmp_path_factory.mktemp("networks")
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    found = {}
+    for processes in (1, 2):
+        out = folder / f"{processes}.npz"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["--no-python", sys.executable, "-c", RUN, "tests/gan/shared_networks.py", str(out)]
+        done = subprocess.run(command, env=env, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        with np.load(out) as content:
+            found[processes] = dict(content)
+    return found
+
+
+@pytest.mark.parametrize("name", ["transposed", "resnet", "compared"])
+def test_two_processes_follow_the_curve_of_one(runs: dict[int, dict[str, np.ndarray]], name: str) -> None:
+    whole, shared = runs[1], runs[2]
+    np.testing.assert_allclose(shared[f"{name}-curve"], whole[f"{name}-curve"], rtol=1e-9)
+    scale = np.abs(whole[f"{name}-weights"]).max()
+    np.testing.assert_allclose(shared[f"{name}-weights"], whole[f"{name}-weights"], rtol=0, atol=1e-9 * scale)
+    assert whole[f"{name}-curve"][-1, 2] > 0  # the strength moved
