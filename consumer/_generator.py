@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Generator:
             return self.draw(count, seed, start=start, batch=batch)[0]
         index = self.class_index(label)
         seed, start, count = _whole(seed, start, count)
-        return self._images(seed, start, np.full(count, index, np.int64), count, batch)
+        return self._drawn(seed, start, np.full(count, index, np.int64), count, batch)
 
     def draw(
         self, count: int, seed: int = 0, *, start: int = 0, batch: int = 256
@@ -75,7 +75,39 @@ class Generator:
         """
         seed, start, count = _whole(seed, start, count)
         drawn = labels(seed, start, count, self.prior) if self.classes else None
-        return self._images(seed, start, drawn, count, batch), drawn
+        return self._drawn(seed, start, drawn, count, batch), drawn
+
+    def render(
+        self, z: NDArray[np.float32], label: NDArray[np.int64] | None = None, *, batch: int = 256
+    ) -> NDArray[np.uint8]:
+        """Images of latents that the caller chose, for interpolations and the like: uint8 [N, H, W, C].
+
+        `z` float32 [N, z_dim], finite; `label` whole numbers [N], one index a latent, where there are classes, else
+        None. `generate` draws its latents from `gan.latents`; with those the images are the same. Raises ValueError
+        where either does not fit.
+        """
+        z = np.asarray(z)
+        if z.ndim != 2 or z.shape[1] != self.z_dim or z.dtype.kind != "f" or not np.isfinite(z).all():
+            raise ValueError(f"z must be finite numbers [N, {self.z_dim}]; received {z.dtype} {list(z.shape)}")
+        z, given = z.astype(np.float32), self._checked(label, len(z))
+        return self._images(lambda first, size: z[first : first + size], given, len(z), batch)
+
+    def _checked(self, label: NDArray[np.int64] | None, count: int) -> NDArray[np.int64] | None:
+        """Labels that fit the graph: int64 [count] of this generator's classes, None where it has none."""
+        if not self.classes:
+            if label is not None:
+                raise ValueError(f"{self.name} draws without labels; leave the label out")
+            return None
+        if label is None:
+            raise ValueError(f"{self.name} needs a label for each latent, an index from 0 to {len(self.classes) - 1}")
+        given = np.asarray(label)
+        inside = given.shape == (count,) and given.dtype.kind in "iu"
+        if not inside or (count and not 0 <= given.min() <= given.max() < len(self.classes)):
+            raise ValueError(
+                f"label must hold {count} indices from 0 to {len(self.classes) - 1}; received {given.dtype} "
+                f"{list(given.shape)}"
+            )
+        return given.astype(np.int64)
 
     def class_index(self, label: int | str) -> int:
         """Index of a class given by name or index. Raises ValueError where the generator has no such class."""
@@ -91,21 +123,26 @@ class Generator:
             f"{len(self.classes) - 1}; received {label!r}"
         )
 
-    def _images(
+    def _drawn(
         self, seed: int, start: int, drawn: NDArray[np.int64] | None, count: int, batch: int
     ) -> NDArray[np.uint8]:
+        return self._images(lambda first, size: latents(seed, start + first, size, self.z_dim), drawn, count, batch)
+
+    def _images(
+        self, z: Callable[[int, int], NDArray[np.float32]], label: NDArray[np.int64] | None, count: int, batch: int
+    ) -> NDArray[np.uint8]:
+        """`count` images, `batch` a call; z(first, size) gives the latents, so that never more than a batch is held."""
         if batch < 1:
             raise ValueError(f"batch must be at least 1; received {batch}")
         images = np.empty((count, self.resolution, self.resolution, self.channels), np.uint8)
         for first in range(0, count, batch):
             size = min(batch, count - first)
-            feed: dict[str, Any] = {"z": latents(seed, start + first, size, self.z_dim)}
-            if drawn is not None:
-                feed["label"] = drawn[first : first + size]
-            images[first : first + size] = self._run(feed)
+            part = None if label is None else label[first : first + size]
+            images[first : first + size] = self._run(z(first, size), part)
         return images
 
-    def _run(self, feed: dict[str, Any]) -> NDArray[np.uint8]:
+    def _run(self, z: NDArray[np.float32], label: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+        feed: dict[str, Any] = {"z": z} if label is None else {"z": z, "label": label}
         try:
             return self._session.run(["image"], feed)[0]
         except RUNTIME_ERRORS as error:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from stages.common.files import write_atomically
 
 CELL = 56  # pixels; the side that a small image is enlarged to
+PAGE = 128  # pixels; the largest side of a picture that a page carries inside itself
 BORDER = 2  # pixels between cells and around the grid
 _BACKGROUND, _INK = (255, 255, 255), (70, 70, 70)
 
@@ -51,7 +52,7 @@ def grid_png(
                          f"received {columns} columns, {len(row_labels)} labels")  # fmt: skip
     cells = [enlarged(image, cell) for image in images]
     step_x, step_y = cells[0].width + BORDER, cells[0].height + BORDER
-    font = ImageFont.load_default(size=14)
+    font = ImageFont.load_default(size=max(14, cells[0].height // 6))
     left = max((int(font.getlength(text)) + 12 for text in row_labels), default=0)
     canvas = Image.new("RGB", (left + BORDER + columns * step_x, BORDER + rows * step_y), _BACKGROUND)
     for index, picture in enumerate(cells):
@@ -79,9 +80,25 @@ def data_uri(png: bytes) -> str:
 
 
 def image_uri(image: NDArray[np.uint8], cell: int = CELL) -> str:
-    """One image uint8 [H, W, C], enlarged, as a `data_uri`."""
+    """One image uint8 [H, W, C] as a `data_uri`: small ones enlarged, of more than PAGE pixels a side shrunk."""
     _check(image[None])
-    return data_uri(_png(enlarged(image, cell)))
+    return data_uri(_png(enlarged(_for_page(image[None])[0], cell)))
+
+
+def grid_uri(images: NDArray[np.uint8], *, columns: int, row_labels: Sequence[str] = ()) -> str:
+    """`grid_png` as a `data_uri`; images of more than PAGE pixels a side are shrunk, for a page that opens at once."""
+    _check(images)
+    return data_uri(grid_png(_for_page(images), columns=columns, row_labels=row_labels))
+
+
+def _for_page(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of square blocks; sides are powers of two."""
+    count, height, width, channels = images.shape
+    block = max(1, max(height, width) // PAGE)
+    if block == 1:
+        return images
+    blocks = images.reshape(count, height // block, block, width // block, block, channels)
+    return np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
 
 
 def _check(images: NDArray[np.uint8]) -> None:

@@ -1,14 +1,19 @@
 """The folder that reference writes, opened by those who measure against it."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gan.features.domain import DomainNetwork, load
 from stages.common.files import read_array, read_json, sha256_file
+from stages.common.summary import read_summary
+
+if TYPE_CHECKING:
+    from gan.features.published import Published
 
 _NEEDS = ("data_hash", "classes", "counts", "extractor", "recipe", "floors", "baselines", "seed")
 
@@ -30,9 +35,55 @@ class Reference:
         """Number of held-out images: the size of every set that is compared with them."""
         return int(self.info["counts"]["heldout"])
 
-    def features(self, split: str) -> NDArray[np.float32]:
-        """Features [N, D] of a split: train, fit or heldout."""
-        return read_array(self.path / f"features-{split}.npy")
+    def published(self) -> list[dict[str, Any]]:
+        """The extractors beside `domain`: {name, resize, sha256, width, device}; empty where there are none."""
+        return list(self.info.get("published", []))
+
+    def features(self, split: str, extractor: str = "domain") -> NDArray[np.float32]:
+        """Features [N, D] of a split: train, fit or heldout.
+
+        A published `extractor` is named `<name>-<resize>`; its features, of train and heldout alone, come mapped into
+        memory, read-only. Raises ValueError where the reference was made without it.
+        """
+        if extractor == "domain":
+            return read_array(self.path / f"features-{split}.npy")
+        return read_array(self._of(extractor) / f"features-{split}.npy", mapped=True)
+
+    def probabilities(self, split: str, extractor: str) -> NDArray[np.float64]:
+        """Probabilities [N, K] of train or heldout by a published extractor that has them (`inception_tf`), mapped."""
+        path = self._of(extractor) / f"probabilities-{split}.npy"
+        if not path.is_file():
+            raise ValueError(f"{extractor} gives no probabilities, so no inception score; inception_tf does")
+        return read_array(path, mapped=True)
+
+    def moments(self, split: str, extractor: str = "domain") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean [D] and covariance [D, D] (ddof 1) of the features of a split."""
+        folder = self.path if extractor == "domain" else self._of(extractor)
+        path = folder / f"moments-{split}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return stored["mean"], stored["cov"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} cannot be read ({error}); run `python -m stages.reference` again") from None
+
+    def open_published(self, extractor: str, *, device: str = "cpu") -> "Published":
+        """The published network itself, to take features of other images. Raises ValueError where its file is gone."""
+        from stages.extraction import open_entry  # its networks and Pillow, which few readers need
+
+        self._of(extractor)
+        keys = ("name", "resize", "weights", "sha256")
+        entries = [{key: entry[key] for key in keys} for entry in read_summary(self.path).config["published"]]
+        (entry,) = (entry for entry in entries if f"{entry['name']}-{entry['resize']}" == extractor)
+        return open_entry(**entry, device=device)
+
+    def _of(self, extractor: str) -> Path:
+        known = [f"{entry['name']}-{entry['resize']}" for entry in self.published()]
+        if extractor not in known:
+            raise ValueError(
+                f"{self.path} holds no features of {extractor}; it holds {', '.join(['domain', *known])}. Add it to "
+                f"reference.published: `python -m stages.reference.weights {extractor.partition('-')[0]}`"
+            )
+        return self.path / "published" / extractor
 
     def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images uint8 [N, H, W, C] and labels [N] of `heldout` (all) or `train` (some, evenly spread)."""

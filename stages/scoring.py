@@ -13,17 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from gan.features.domain import DomainNetwork, features
-from gan.intervals import LEVEL, mean_interval, wilson
-from gan.metrics import density_coverage, frechet_distance, inception_score, kernel_distance_full, precision_recall
+from gan.intervals import LEVEL, RARE, mean_interval, share_interval, wilson
+from gan.metrics import energy_distance, frechet_distance, inception_score, kernel_distance_full, neighbourhoods
+from gan.metrics.protocols import K_COVERAGE, K_PRECISION, PROTOCOLS
 
-K_PRECISION, K_COVERAGE = 3, 5
-SET_METRICS = ("fid_domain", "kid_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5")
+SET_METRICS = (
+    "fid_domain", "kid_domain", "energy_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5",
+)  # fmt: skip
 
-_SHARE = (0.0, 1.0)
-_RANGES = {  # of expected values: an interval never leaves what is possible
-    "fid_domain": (0.0, math.inf), "is_domain": (1.0, math.inf), "density_k5": (0.0, math.inf),
-    "precision_k3": _SHARE, "recall_k3": _SHARE, "coverage_k5": _SHARE,
-}  # fmt: skip
+SHARES = ("precision_k3", "recall_k3", "coverage_k5")  # of the N images of a set, real or generated
+_LEAST = {"fid_domain": 0.0, "is_domain": 1.0, "density_k5": 0.0}  # an interval never leaves what is possible
 
 Features = NDArray[np.float32]
 
@@ -50,11 +49,10 @@ class Sets:
 
 def set_scores(real: Features, fake: Features, odds: NDArray[np.float64]) -> dict[str, float]:
     """All of SET_METRICS for one set: features [N, D] real and [M, D] fake, probabilities [M, K] of the fake ones."""
-    precision, recall = precision_recall(real, fake, k=K_PRECISION)
-    density, coverage = density_coverage(real, fake, k=K_COVERAGE)
+    near = neighbourhoods(real, fake, k_precision=K_PRECISION, k_density=K_COVERAGE)
     values = (
-        frechet_distance(real, fake), kernel_distance_full(real, fake), inception_score(odds, splits=1)[0],
-        precision, recall, density, coverage,
+        frechet_distance(real, fake), kernel_distance_full(real, fake), energy_distance(real, fake),
+        inception_score(odds, splits=1)[0], near.precision, near.recall, near.density, near.coverage,
     )  # fmt: skip
     return dict(zip(SET_METRICS, values, strict=True))
 
@@ -99,10 +97,10 @@ def use_threads(threads: int) -> None:
 
 
 def set_measure(sets: Sets, name: str, floor: dict[str, Any] | None) -> dict[str, Any]:
-    """The measure record of one of SET_METRICS: its mean over sets and the t-interval of the expected value."""
-    value, low, high = mean_interval(sets.values[name])
-    least, most = _RANGES.get(name, (-math.inf, math.inf))
-    low, high = max(low, least), min(high, most)
+    """The measure record of one of SET_METRICS: its mean over sets and the interval of the expected value."""
+    values = sets.values[name]
+    value, low, high = share_interval(values, sets.n) if name in SHARES else mean_interval(values)
+    low = max(low, _LEAST.get(name, -math.inf))
     reference = None if floor is None else {"mean": floor["mean"], "sd": floor["sd"]}
     return measure(value, low, high, n_real=sets.n, n_fake=sets.n, protocol=name, reference=reference)
 
@@ -125,8 +123,9 @@ def binomial_sd(share: dict[str, Any]) -> float:
 
 
 def measure(
-    value: float, low: float, high: float, *, n_real: int, n_fake: int, protocol: str, reference: dict[str, Any] | None
-) -> dict[str, Any]:
+    value: float, low: float | None, high: float | None, *, n_real: int, n_fake: int, protocol: str,
+    reference: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
     """One measure as the gate and the card read it; `protocol` is a key of the protocols beside it."""
     return {
         "value": value, "low": low, "high": high, "n_real": n_real, "n_fake": n_fake, "protocol": protocol,
@@ -142,38 +141,29 @@ def not_assessed(reason: str, *, n_real: int, n_fake: int, protocol: str) -> dic
     }  # fmt: skip
 
 
-_WHAT: dict[str, dict[str, Any]] = {
-    "fid_domain": {"metric": "squared Frechet distance", "ddof": 1},
-    "kid_domain": {"metric": "unbiased squared MMD, kernel (x.y / D + 1)^3", "subsets": "none: full U-statistic"},
-    "is_domain": {"metric": "exp of the mean KL divergence of p(y|x) from p(y)", "splits": 1},
-    "precision_k3": {"metric": "improved precision", "k": K_PRECISION, "inside": "<="},
-    "recall_k3": {"metric": "improved recall", "k": K_PRECISION, "inside": "<="},
-    "density_k5": {"metric": "density", "k": K_COVERAGE, "inside": "<"},
-    "coverage_k5": {"metric": "coverage", "k": K_COVERAGE, "inside": "<"},
-}
+def sets_interval(sets: int) -> str:
+    """How the intervals over generated sets are made, in words."""
+    return (
+        f"Student t over {sets} independent generated sets, level {LEVEL:g}, cut to the possible range; Wilson "
+        f"over all of them for shares with fewer than {RARE} hits or misses"
+    )
 
 
 def protocols(extractor: dict[str, Any], *, n: int, sets: int, seed: int) -> dict[str, dict[str, Any]]:
     """How each number of this module was made, by the key that measures name. `extractor` is of `reference.json`."""
-    common = {
-        "extractor": "domain", "extractor_sha256": extractor["sha256"], "extractor_width": extractor["width"],
-        "resize": "none", "pixels": "uint8", "labels": "drawn from the serving prior", "seed": seed,
-    }  # fmt: skip
+    common = {"extractor_sha256": extractor["sha256"], "extractor_width": extractor["width"], "seed": seed}
     of_sets = {
-        "n_real": n, "n_fake": n, "sets": sets, "splits": "heldout against generated",
-        "arithmetic": "features float32, metric float64",
-        "interval": f"Student t over {sets} independent generated sets, level {LEVEL:g}, cut to the possible range",
+        "n_real": n, "n_fake": n, "sets": sets, "interval": sets_interval(sets),
         "estimand": "expected value at this size for this generator, given the held-out images",
         "reference": "floor: draws of as many train images, without replacement, against the held-out images",
     }  # fmt: skip
     agreement = {
-        "n_real": n, "n_fake": n * sets, "splits": "generated", "arithmetic": "network float32",
-        "metric": "share of images that the extractor's classifier gives the label asked for",
+        "n_real": n, "n_fake": n * sets, "arithmetic": "network float32",
         "interval": f"Wilson, level {LEVEL:g}",
         "estimand": "probability of agreement of an image drawn from the serving prior",
         "reference": "accuracy of the same classifier on the held-out images",
     }  # fmt: skip
     return {
-        **{name: {**common, **of_sets, **_WHAT[name]} for name in SET_METRICS},
-        "label_agreement": {**common, **agreement},
+        **{name: {**PROTOCOLS[name].as_record(), **common, **of_sets} for name in SET_METRICS},
+        "label_agreement": {**PROTOCOLS["label_agreement"].as_record(), **common, **agreement},
     }

@@ -23,6 +23,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, H, W, C] of all images; with `split[indices]` a split serves where an array would, and nothing is read
+        before."""
+        return (len(self), *self.shards[0].shape[1:])
+
+    def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        return self.take(indices)
+
     def take(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Images at these places of the split: uint8 [len(indices), H, W, C]."""
         rows = self.rows[indices]

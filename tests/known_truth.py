@@ -216,7 +216,15 @@ def judge(world: World, onnx: Path) -> dict[str, Any]:
 def short_training(world: World, share: float) -> Path:
     """The folder of a generator trained for `share` of the budget of params.yaml, all its schedules cut alike."""
     full = section(TrainConfig, "train")
-    lengths = ("total_kimg", "burn_in_kimg", "ema_halflife_kimg", "snapshot_kimg", "checkpoint_kimg")
+    lengths = (
+        "total_kimg",
+        "lr_kimg",
+        "burn_in_kimg",
+        "ema_halflife_start_kimg",
+        "ema_halflife_kimg",
+        "snapshot_kimg",
+        "checkpoint_kimg",
+    )
     cut = dataclasses.replace(full, **{name: getattr(full, name) * share for name in lengths})
     train(cut, images=world.store.path, passed=world.folder / "validate" / "passed.json", out=world.folder / "train")
     return world.folder / "train" / "generator"

@@ -51,8 +51,8 @@ def declared_by_stage(project: Path) -> dict[str, set[str]]:
     for stage, content in dag.items():
         files: set[str] = set()
         for dep in content["deps"]:
-            for section in ("network", "loss"):
-                dep = dep.replace(f"${{train.{section}.name}}", params["train"][section]["name"])
+            for section, setting in (("train", "network"), ("train", "loss"), ("ingest", "source")):
+                dep = dep.replace(f"${{{section}.{setting}.name}}", params[section][setting]["name"])
             if dep.startswith(("data/", "requirements/")):
                 continue
             path = project / dep

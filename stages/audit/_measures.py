@@ -40,11 +40,11 @@ def protocols(report: dict[str, Any], extractor: dict[str, Any]) -> dict[str, di
         },
         "shares": {
             **counts, "splits": "train against generated", "resize": "none", "arithmetic": "integer moments",
-            "interval": f"{LEVEL:g} percentiles of a parametric bootstrap of both histograms",
+            "interval": f"{LEVEL:g}, parametric bootstrap of both histograms, lower end less chance's bias",
             "estimand": "total variation of attribute shares, labels from the serving prior",
         },
         "class_shares": {
-            **classifier, "interval": f"{LEVEL:g} percentiles of draws with the delta-method covariance",
+            **classifier, "interval": f"{LEVEL:g}, draws with the delta-method covariance, lower end less bias",
             "estimand": "total variation of class shares against the prior, corrected for the confusion matrix",
         },
         "label_agreement_class": {

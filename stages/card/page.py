@@ -37,6 +37,7 @@ def model_card(
         header=yaml_header(_header(generator, evidence, measures)),
         generator=generator,
         datasheet=_datasheet(evidence),
+        erased=evidence.results("ingest").get("erased") or [],
         counts=evidence.results("ingest").get("counts") or {},
         config=config,
         verdict=verdict,
@@ -75,8 +76,11 @@ def sample_grid(evidence: Evidence) -> Path | None:
 
 
 def _datasheet(evidence: Evidence) -> dict[str, str]:
-    """The datasheet's fields as text."""
-    return {key: str(value) for key, value in evidence.datasheet.items() if value}
+    """The datasheet's fields as text, lists with commas."""
+    fields = evidence.datasheet.items()
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in fields if value
+    }
 
 
 def _header(

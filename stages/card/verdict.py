@@ -69,8 +69,12 @@ def _measure(check: Check, evidence: Mapping[str, Mapping[str, Any]]) -> dict[st
     measure = found.get("measures", {}).get(check.measure)
     if not isinstance(measure, dict):
         raise NotAssessed(f"{check.source} reports no measure {check.measure}")
-    if measure.get("protocol") not in found.get("protocols", {}):
+    protocol = found.get("protocols", {}).get(measure.get("protocol"))
+    if not isinstance(protocol, dict):
         raise NotAssessed(f"{check.measure} carries no protocol, so nothing says what the number means")
+    # An exact number says so (`interval: "none: ..."`); null is an estimate whose chance nobody knows.
+    if measure.get("value") is not None and measure.get("low") is None and protocol.get("interval", "") is None:
+        raise NotAssessed(str(measure.get("reason") or f"{check.measure} is an estimate without an interval"))
     return measure
 
 

@@ -7,15 +7,17 @@ import argparse
 import dataclasses
 import errno
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stages.common.files import read_json
 from stages.common.summary import Summary
-from stages.config import load_section
+from stages.config import build, read_section
 
 RESUME_ME = 75
 
@@ -31,31 +33,41 @@ def main(
     *,
     inputs: Mapping[str, str],
     many: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    words: Mapping[str, str] = MappingProxyType({}),
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parse options, load the stage's section, run it, and return the exit code.
 
-    `inputs` maps option names to their help; those in `many` take several paths. The summary's path goes to stdout as
-    JSON, all talk to stderr. With GANOPS_TRACEBACK=1 refusals show where they were raised.
+    `inputs` maps option names to their help; those in `many` take several paths, those in `optional` may be left out
+    and are None then. `words` are further options that are no paths, None where they are left out. The summary's path
+    goes to stdout as JSON, all talk to stderr. With GANOPS_TRACEBACK=1 refusals show where they were raised.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=run.__doc__)
+    about = (run.__doc__ or "").partition("Raises")[0]  # what it raises is said in a sentence when it comes to that
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=about)
     for name, text in inputs.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, help=text, nargs="+" if name in many else None)
+        needed, count = name not in optional, "+" if name in many else None
+        parser.add_argument(f"--{name}", type=Path, required=needed, help=text, nargs=count)
+    for name, text in words.items():
+        parser.add_argument(f"--{name}", metavar="KEY", help=text)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help=f"settings; section `{stage}` is read")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced as a whole at the end")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings as JSON and stop")
     options = vars(parser.parse_args(argv))
+    _talk(stage)
     try:
-        config: Any = load_section(config_class, options["params"], stage)
+        section = read_section(options["params"], stage)
+        threads = section.get("threads") if isinstance(section, dict) else None
+        pin_threads(threads if isinstance(threads, int) else None)  # before a chosen network's file loads torch
+        config: Any = build(config_class, section, stage)
         if options["dry_run"]:
             print(json.dumps(dataclasses.asdict(config), indent=2))  # noqa: T201
             return 0
-        pin_threads(getattr(config, "threads", None))
         missing = [path for name in inputs for path in _paths(options[name]) if not path.exists()]
         if missing:
             raise ValueError(f"{missing[0]} does not exist; run the stage before this one, or `dvc repro`")
         _check_out(stage, options["out"])
-        run(config, **{name: options[name] for name in inputs}, out=options["out"])
+        run(config, **{name: options[name] for name in (*inputs, *words)}, out=options["out"])
     except ResumeLater as stop:
         return _complain(stage, stop, RESUME_ME)
     except KeyboardInterrupt:
@@ -64,8 +76,18 @@ def main(
         if os.environ.get("GANOPS_TRACEBACK") == "1" or not _is_refusal(error):
             raise
         return _complain(stage, _sentence(error), 1)
-    print(json.dumps({"stage": stage, "summary": str(options["out"] / "summary.json")}))  # noqa: T201
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(json.dumps({"stage": stage, "summary": str(options["out"] / "summary.json")}))  # noqa: T201
     return 0
+
+
+def _talk(stage: str) -> None:
+    """Show what the stages log on stderr, under the room's name."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{stage}: %(message)s"))
+    logger = logging.getLogger("stages")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
 
 
 def pin_threads(threads: int | None) -> None:
@@ -80,7 +102,7 @@ def pin_threads(threads: int | None) -> None:
 
 
 def _paths(value: Any) -> list[Path]:
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _check_out(stage: str, out: Path) -> None:

@@ -42,7 +42,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write beside `path`, flush to disk, then rename over it: readers see the old file or the new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with _named(path), partial.open("wb") as file:
+        with named(path), partial.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -52,7 +52,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Say in errors that name no file, such as that of a full disk, that it was this one."""
     try:
         yield
@@ -73,7 +73,7 @@ def write_array(path: Path, values: "NDArray[Any]") -> None:
 
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
-    with _named(path):
+    with named(path):
         path.write_bytes(buffer.getbuffer())
 
 

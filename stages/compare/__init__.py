@@ -12,7 +12,8 @@ def run(config: CompareConfig, *, candidate: Path, champion: Path, reference: Pa
     """Score two ONNX generators on one reference with the same latents, and say whether the candidate is not worse.
 
     Not worse: for every measure of `compare.margins`, the bad end of the interval of the difference stays within its
-    margin. The summary's results hold `not_worse`, the `differences` and the `reason` in words.
+    margin. Better: in a measure of `compare.primary` that bad end is a gain. The summary's results hold `not_worse`,
+    `better`, `ahead`, `same_data` (both files name the same training data), the `differences` and the `reason`.
     Raises ValueError where the two, or the reference, differ in classes, resolution or channels.
     """
     from stages.compare._work import compare

@@ -34,16 +34,17 @@ def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference
         )
         for name, generator in generators.items()
     }
-    found = differences(scores["candidate"], scores["champion"], config.margins, opened.info["floors"])
+    floors, primary = opened.info["floors"], config.primary
+    found = differences(scores["candidate"], scores["champion"], config.margins, floors, primary)
     absent = {
         margin.measure: f"{margin.measure} has no meaning without labels"
         for margin in config.margins
         if margin.measure not in found
     }
-    not_worse, reason = judge(found, absent)
+    hashes = {name: generator.metadata.get("data_hash") for name, generator in generators.items()}
     results: dict[str, Any] = {
-        "not_worse": not_worse,
-        "reason": reason,
+        **judge(found, absent),
+        "same_data": hashes["candidate"] is not None and hashes["candidate"] == hashes["champion"],
         "differences": found,
         "onnx_sha256": {name: generator.sha256 for name, generator in generators.items()},
         "data_hash": opened.info["data_hash"],

@@ -3,10 +3,13 @@
 Each section is a frozen dataclass in a module of its own. Its fields are `bool`, `int`, `float`, `str`, `Literal`,
 `X | None`, `tuple[X, ...]`, other dataclasses, and unions of dataclasses that carry their name as
 `name: Literal["..."]` (tagged unions, written `{name: relativistic}`). Ranges are `Annotated[int, Range(ge=1)]`.
+`Annotated[Any, FileOf("package")]` is a tagged union whose variants are the files of a package, so that a new variant
+is a new file and changes no other.
 """
 
 import dataclasses
 import difflib
+import importlib
 import math
 import types
 import typing
@@ -35,8 +38,23 @@ class Range:
         return " and ".join(f"{signs[k]} {v:g}" for k, v in dataclasses.asdict(self).items() if math.isfinite(v))
 
 
+@dataclasses.dataclass(frozen=True)
+class FileOf:
+    """The mapping's `name` is a file of `package`, and that file's dataclass `Config` says what else it holds.
+
+    Only the chosen file is imported, so that a stage depends on that one alone.
+    """
+
+    package: str
+
+
 def load_section(config: type[T], params: Path, section: str) -> T:
     """Section `section` of the YAML file `params` as a `config`. Raises ValueError with setting, rule and value."""
+    return build(config, read_section(params, section), section)
+
+
+def read_section(params: Path, section: str) -> Any:
+    """Section `section` of the YAML file `params`, unchecked. Raises ValueError where there is none."""
     try:
         content = yaml.safe_load(params.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -46,7 +64,7 @@ def load_section(config: type[T], params: Path, section: str) -> T:
     if not isinstance(content, dict) or section not in content:
         near = _near(section, content) if isinstance(content, dict) else ""
         raise ValueError(f"{params} must hold a section `{section}`{near}")
-    return build(config, content[section], section)
+    return content[section]
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
@@ -70,10 +88,22 @@ def build(kind: Any, value: Any, where: str) -> Any:
 
 
 def _build_annotated(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    result, bounds = build(arguments[0], value, where), arguments[1]
+    bounds = arguments[1]
+    if isinstance(bounds, FileOf):
+        return _build_chosen(bounds.package, value, where)
+    result = build(arguments[0], value, where)
     if result not in bounds:
         raise _wrong(where, f"a number {bounds}", value)
     return result
+
+
+def _build_chosen(package: str, value: Any, where: str) -> Any:
+    folder = Path(str(importlib.import_module(package).__file__)).parent
+    names = sorted(path.stem for path in folder.glob("[!_]*.py"))
+    found = value.get("name") if isinstance(value, dict) else value
+    if not isinstance(value, dict) or found not in names:
+        raise _wrong(f"{where}.name", f"one of {', '.join(names)}", found, _near(found, names))
+    return build(importlib.import_module(f"{package}.{found}").Config, value, where)
 
 
 def _build_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -92,16 +122,18 @@ def _build_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
 def _build_dataclass(kind: type[T], value: Any, where: str) -> T:
     if not isinstance(value, dict):
         raise _wrong(where, "a mapping", value)
-    hints = typing.get_type_hints(kind, include_extras=True)
+    found = typing.get_type_hints(kind, include_extras=True)
+    hints = {field.name: found[field.name] for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in value:
         if key not in hints:
             raise ValueError(f"{where}.{key} is not a setting{_near(key, hints)}; known are {', '.join(hints)}")
     for name in hints:
         if name not in value:
             raise ValueError(f"{where}.{name} is missing; every setting is written down in params.yaml")
+    settings = {name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()}
     try:
-        return kind(**{name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
-    except RuleBroken as error:
+        return kind(**settings)
+    except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 

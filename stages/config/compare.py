@@ -40,6 +40,8 @@ class CompareConfig:
     """Sets of images, each as large as the held-out split; the interval is over sets."""
     margins: tuple[Margin, ...]
     """Measures that decide, each with its margin."""
+    primary: tuple[str, ...]
+    """Measures of `margins`; on the champion's own data at least one must be shown to be better."""
 
     def __post_init__(self) -> None:
         """Refuse margins of unknown or repeated measures, and a comparison that decides by nothing."""
@@ -54,3 +56,6 @@ class CompareConfig:
                 raise RuleBroken(f"margins must name each measure once; {name!r} stands there twice")
             if name == "label_agreement" and margin.relative_to != "none":
                 raise RuleBroken("margins of label_agreement must be relative_to none: it has no floor of real draws")
+        wrong = [name for name in self.primary if name not in names or self.primary.count(name) > 1]
+        if wrong or not self.primary:
+            raise RuleBroken(f"primary must name measures of margins, each once; received {list(self.primary)}")

@@ -3,7 +3,23 @@
 import dataclasses
 from typing import Annotated
 
-from stages.config import Range
+from stages.config import Range, RuleBroken
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishedNumbers:
+    """Named protocols on published networks, beside the domain extractor's; `reference.published` must hold those."""
+
+    protocols: tuple[str, ...]
+    """Names of gan/metrics/protocols.py, such as fid50k_inception_tf_train; docs/metrics.md says how they are built."""
+    sets: Annotated[int, Range(ge=1, le=1000)]
+    """Independent generated sets, each as large as the protocol says; with fewer than three there is no interval."""
+
+    def __post_init__(self) -> None:
+        """Refuse a name that stands there twice."""
+        for name in self.protocols:
+            if self.protocols.count(name) > 1:
+                raise RuleBroken(f"protocols names {name} twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,3 +36,5 @@ class EvaluateConfig:
     """Images; with fewer held-out ones the distances and neighbour metrics are not assessed."""
     columns: Annotated[int, Range(ge=1, le=100)]
     """Images a row in the picture grids."""
+    published: PublishedNumbers = PublishedNumbers(protocols=(), sets=1)
+    """Further numbers, by name."""

@@ -1,9 +1,16 @@
 """Section `ingest` of params.yaml."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
-from stages.config import Range, RuleBroken
+from stages.config import FileOf, Range, RuleBroken
+
+
+class Source(Protocol):
+    """What every `Config` of stages/ingest/sources/ has; the rest is in the file of that name."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +31,48 @@ class Splits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """When two stored images are the same picture to the eye: both limits hold."""
+
+    distance: Annotated[int, Range(ge=0, le=11)]
+    """Bits of 64 in which their perceptual hashes may differ."""
+    levels: Annotated[float, Range(ge=0, le=255)]
+    """Largest mean difference of their pixels, in 8-bit levels."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IngestConfig:
     """How raw images become the image store."""
 
-    source: Literal["folder"]
-    """Kind of raw data: a folder of PNG and JPEG files."""
-    labels: Literal["folders", "none"]
-    """`folders`: each subfolder is a class, two or more; `none`: images carry no labels."""
-    resolution: Literal[8, 16, 32, 64]
-    """Pixels a side; larger images are cropped to a square and scaled down, smaller ones refused."""
+    source: Annotated[Source, FileOf("stages.ingest.sources")]
+    """Kind of raw data: a file of stages/ingest/sources/."""
+    use: tuple[Literal["internal", "research", "commercial", "publication"], ...]
+    """What the data, and what is made of them, are used for; the datasheet and its licence must allow all of it."""
+    resolution: Literal[8, 16, 32, 64, 128, 256]
+    """Pixels a side."""
     channels: Literal[1, 3]
     """1 grey, 3 RGB."""
+    fit: Literal["crop", "pad", "stretch"]
+    """How other shapes become square: the central square; the whole image on `background`; scaled unevenly."""
+    upscale: bool
+    """Whether images smaller than `resolution` are enlarged; otherwise they are refused."""
+    background: tuple[Annotated[int, Range(ge=0, le=255)], ...]
+    """RGB levels behind transparent pixels and beside padded images."""
     splits: Splits
-    """Expected shares of train, fit and heldout; each image's side follows from its own SHA-256."""
+    """Expected shares of train, fit and heldout; each image's side follows from its own SHA-256, or its group's."""
+    near_duplicates: NearDuplicates | None
+    """Of such a pair on two sides the one nearer to training is refused; null does not look for them."""
     max_refused_share: Annotated[float, Range(ge=0, lt=1)]
     """Share of the files read that may be refused; above it ingest fails."""
     max_pixels: Annotated[int, Range(ge=64, le=89_000_000)]
     """Width times height by the header; larger images are refused before they are decoded."""
     shard_images: Annotated[int, Range(ge=8, le=1_000_000)]
     """Images a shard, about: cuts follow content, so that new images leave old shards alone."""
+    processes: Annotated[int, Range(ge=0, le=256)]
+    """Decoding processes, each under a memory limit; 0 decodes in the main process. No byte depends on it."""
+
+    def __post_init__(self) -> None:
+        if not self.use:
+            raise RuleBroken("use must name at least one use, or no licence could be held against it")
+        if len(self.background) != 3:
+            raise RuleBroken(f"background must be three levels (red, green, blue); received {list(self.background)}")

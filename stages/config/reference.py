@@ -28,8 +28,34 @@ class File:
 
     def __post_init__(self) -> None:
         """Refuse what is no SHA-256."""
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise RuleBroken(f"sha256 must be 64 hexadecimal digits in lower case; received {self.sha256!r}")
+        _check_sha256(self.sha256)
+
+
+def _check_sha256(sha256: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise RuleBroken(f"sha256 must be 64 hexadecimal digits in lower case; received {sha256!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishedExtractor:
+    """A network of known weights beside the domain extractor; `python -m stages.reference.weights` writes the entry."""
+
+    name: Literal["inception_tf", "vgg16", "dinov2_vitb14", "dinov2_vitl14"]
+    resize: Literal["legacy_tf", "clean", "pil_bicubic"]
+    """How images come to the size that the network reads (docs/extractors.md); part of every number's protocol."""
+    weights: str
+    """The file: a path relative to the folder where the command runs, or a name in `$GANOPS_STATE/weights/`."""
+    sha256: str
+    """SHA-256 of that file, 64 hexadecimal digits; another file is refused."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no SHA-256."""
+        _check_sha256(self.sha256)
+
+    @property
+    def key(self) -> str:
+        """Its name in files and protocols."""
+        return f"{self.name}-{self.resize}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,3 +86,12 @@ class ReferenceConfig:
     """Draws of as many training images as there are held-out ones, each scored against the held-out ones."""
     picture_pool: Annotated[int, Range(ge=1, le=100_000)]
     """Training images kept for pictures and nearest neighbours, evenly spread over the store."""
+    published: tuple[PublishedExtractor, ...] = ()
+    """Further extractors, whose features of the splits train and heldout are kept; `[]` for none."""
+
+    def __post_init__(self) -> None:
+        """Refuse two entries of one key: their files would be the same."""
+        keys = [entry.key for entry in self.published]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise RuleBroken(f"published names {twice[0]} twice; one entry a network and resize")

@@ -1,45 +1,200 @@
 """Section `train` of params.yaml."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from stages.config import Range, RuleBroken
+from stages.config import FileOf, Range, RuleBroken
+
+
+class Network(Protocol):
+    """What every `Config` of gan/networks/ has; the rest is in the file of that name."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def batch_statistics(self) -> frozenset[str]: ...
+    @property
+    def bounded(self) -> bool: ...
+    @property
+    def group(self) -> int: ...
+
+
+class Loss(Protocol):
+    """What every `Config` of gan/losses/ has; see there."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def paired(self) -> bool: ...
+    @property
+    def levelled(self) -> bool: ...
+    def discriminator_loss(self, real: Any, fake: Any) -> Any: ...
+    def generator_loss(self, real: Any, fake: Any) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class R3GAN:
-    """gan/networks/r3gan.py: widths and residual blocks per stage from 4x4 up, sizes of the label vectors."""
+class Penalty:
+    """Gradient penalty on real (r1) or generated images (r2), or one that pulls gradient norms between them to 1
+    (wgan_gp); its weight falls by a cosine over the burn-in."""
 
-    name: Literal["r3gan"]
-    widths: tuple[Annotated[int, Range(ge=1, le=8192)], ...]
-    blocks: tuple[Annotated[int, Range(ge=0, le=64)], ...]
-    embedding: Annotated[int, Range(ge=1, le=8192)]
-    projection: Annotated[int, Range(ge=1, le=8192)]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Relativistic:
-    """gan/losses/relativistic.py; it has no settings."""
-
-    name: Literal["relativistic"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class R1:
-    """Gradient penalty on real images; its weight falls by a cosine over the burn-in."""
-
-    name: Literal["r1"]
+    name: Literal["r1", "r2", "wgan_gp"]
     gamma: Annotated[float, Range(gt=0)]
     gamma_final: Annotated[float, Range(gt=0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class R2:
-    """Gradient penalty on generated images; its weight falls by a cosine over the burn-in."""
+class Adam:
+    """Adam with `lr`, `beta1` and `beta2` of the section."""
 
-    name: Literal["r2"]
-    gamma: Annotated[float, Range(gt=0)]
-    gamma_final: Annotated[float, Range(gt=0)]
+    name: Literal["adam"]
+    factor: Annotated[float, Range(gt=0, le=100)]
+    """Times the learning rate."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+    factor: Annotated[float, Range(gt=0, le=100)]
+    """Times the learning rate."""
+    weight_decay: Annotated[float, Range(gt=0, lt=1)]
+    """Share of a weight taken off a step, times the learning rate."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RMSprop:
+    """RMSprop, with `beta2` as the decay of its squares; it keeps no mean, so `beta1` must be 0."""
+
+    name: Literal["rmsprop"]
+    factor: Annotated[float, Range(gt=0, le=100)]
+    """Times the learning rate."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizers:
+    """One each."""
+
+    generator: Adam | AdamW | RMSprop
+    discriminator: Adam | AdamW | RMSprop
+
+
+Transform = Literal["flip", "turn", "shift", "zoom", "rotation", "colour", "cutout"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoAugmentation:
+    """The discriminator sees images as they are."""
+
+    name: Literal["none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheduled:
+    """Real and generated images are augmented; the probability goes by a cosine over the burn-in."""
+
+    name: Literal["scheduled"]
+    transforms: tuple[Transform, ...]
+    strength: Annotated[float, Range(ge=0, le=0.8)]
+    strength_final: Annotated[float, Range(ge=0, le=0.8)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """Real and generated images are augmented; the probability follows how sure the discriminator is of real ones."""
+
+    name: Literal["adaptive"]
+    transforms: tuple[Transform, ...]
+    target: Annotated[float, Range(gt=-1, lt=1)]
+    """Mean sign of the logits of real images above which it grows."""
+    ramp_kimg: Annotated[float, Range(gt=0)]
+    """Thousand images over which it can go from 0 to 1."""
+    limit: Annotated[float, Range(gt=0, le=0.8)]
+    """Largest probability; above 0.8 augmentation shows in what is generated."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variations:
+    """Of the real images alone: the generator learns to draw these variants too."""
+
+    flip: bool
+    """Mirror half of them."""
+    rotation: Annotated[float, Range(ge=0, le=180)]
+    """Degrees at most, either way."""
+    zoom: Annotated[float, Range(ge=0, le=0.5)]
+    """Share at most by which they are enlarged or shrunk."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomInit:
+    """Weights drawn from the run's seed."""
+
+    name: Literal["none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Generator and discriminator of another training, in the folder `init_from`."""
+
+    name: Literal["weights"]
+    sha256: str
+    """Digest of that folder, as `python -m stages.warm_start` prints it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoSelection:
+    """Nothing is measured while training; the last generator is published."""
+
+    name: Literal["none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DomainSelection:
+    """Measures on the domain features, against the train split."""
+
+    name: Literal["domain"]
+    metric: Literal["fid_train", "precision_train", "recall_train", "density_train", "coverage_train"]
+    """What best means."""
+    keep: Literal["best", "last"]
+    """Which generator is published."""
+    every_kimg: Annotated[float, Range(gt=0)]
+    """Thousand images between two evaluations."""
+    images: Annotated[int, Range(ge=100, le=100_000)]
+    """Generated images an evaluation, and training images at most."""
+    seed: Annotated[int, Range(ge=0, lt=2**63)]
+    """Key of their latents and labels; another one than the run's, evaluate's and audit's."""
+    patience_kimg: Annotated[float, Range(gt=0)] | None
+    """Thousand images without a better value after which the run stops; null: it spends its budget."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alarms:
+    """What is said and recorded when it happens; see `Rollbacks` for what is done."""
+
+    loss: Annotated[float, Range(gt=0)]
+    """Magnitude of loss_d or loss_g above which training counts as diverged; a loss that is not finite always does."""
+    collapse: Annotated[float, Range(ge=0, lt=1)]
+    """Share of the largest coverage or diversity so far below which the generator counts as collapsed."""
+    separation: Annotated[float, Range(ge=0.5, le=1)]
+    """Share of pairs that the discriminator may put in order; above it, it has learnt the training images by heart."""
+    in_a_row: Annotated[int, Range(ge=1, le=100)]
+    """Evaluations in a row that must show it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rollbacks:
+    """What an alarm does: nothing with `most` 0, else the run goes back to its last good checkpoint."""
+
+    most: Annotated[int, Range(ge=0, le=100)]
+    """How often at most; then the run fails."""
+    reseed: bool
+    """Whether it goes on with other batches and latents."""
+    lr_factor: Annotated[float, Range(gt=0, le=1)]
+    """What learning rates are multiplied by each time."""
+
+    def __post_init__(self) -> None:
+        if self.most and not self.reseed and self.lr_factor == 1:
+            raise RuleBroken("rollbacks that change nothing end where they began; set reseed or lower lr_factor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,25 +203,90 @@ class TrainConfig:
 
     seed: Annotated[int, Range(ge=0, lt=2**63)]
     threads: Annotated[int, Range(ge=1, le=64)]
-    network: R3GAN
+    network: Annotated[Network, FileOf("gan.networks")]
     z_dim: Annotated[int, Range(ge=1, le=1024)]
-    loss: Relativistic
-    penalties: tuple[R1 | R2, ...]
+    loss: Annotated[Loss, FileOf("gan.losses")]
+    penalties: tuple[Penalty, ...]
+    optimizers: Optimizers
+    augmentation: NoAugmentation | Scheduled | Adaptive
+    variations: Variations
+    balance: Literal["none", "classes"]
+    label_noise: Annotated[float, Range(ge=0, lt=0.5)]
+    instance_noise: Annotated[float, Range(ge=0, le=10)]
+    gradient_clip: Annotated[float, Range(gt=0)] | None
+    precision: Literal["float32", "bfloat16", "float16"]
     batch: Annotated[int, Range(ge=2, le=65536)]
+    processes: Annotated[int, Range(ge=0, le=1024)]
+    parts: Annotated[int, Range(ge=1, le=65536)]
     total_kimg: Annotated[float, Range(gt=0)]
     burn_in_kimg: Annotated[float, Range(gt=0)]
     lr: Annotated[float, Range(gt=0, lt=1)]
     lr_final: Annotated[float, Range(gt=0, lt=1)]
+    lr_kimg: Annotated[float, Range(gt=0)]
     beta1: Annotated[float, Range(ge=0, lt=1)]
     beta2: Annotated[float, Range(ge=0, lt=1)]
+    beta2_final: Annotated[float, Range(ge=0, lt=1)]
+    ema_halflife_start_kimg: Annotated[float, Range(ge=0)]
     ema_halflife_kimg: Annotated[float, Range(gt=0)]
     ema_ramp: Annotated[float, Range(gt=0, le=1)]
     snapshot_kimg: Annotated[float, Range(gt=0)]
     checkpoint_kimg: Annotated[float, Range(gt=0)]
+    tensorboard: bool
+    init: RandomInit | Weights
+    init_from: str
+    selection: NoSelection | DomainSelection
+    selection_inputs: str
+    alarms: Alarms
+    rollbacks: Rollbacks
 
     def __post_init__(self) -> None:
+        check_combinations(self)
         names = [penalty.name for penalty in self.penalties]
         if len(set(names)) < len(names):
             raise RuleBroken(f"penalties must name each penalty once; received {', '.join(names)}")
         if self.total_kimg * 1000 < self.batch:
             raise RuleBroken(f"total_kimg must hold at least one batch; received {self.total_kimg:g} for {self.batch}")
+
+
+def check_combinations(config: TrainConfig) -> None:
+    """Raises RuleBroken, with the reason, where settings make no sense together."""
+    network, loss = config.network, config.loss
+    penalties = {penalty.name for penalty in config.penalties}
+    if penalties and "discriminator" in network.batch_statistics:
+        raise RuleBroken(
+            f"penalties ({', '.join(sorted(penalties))}) need a discriminator without batch normalisation, in which "
+            "each logit depends on all images and no image has a gradient of its own; set network.norm to spectral or "
+            "none"
+        )
+    if "wgan_gp" in penalties and penalties & {"r1", "r2"}:
+        raise RuleBroken("penalties must not pull gradients to 0 (r1, r2) and to 1 (wgan_gp) at once; choose one kind")
+    if loss.name == "wasserstein" and not penalties and not network.bounded:
+        raise RuleBroken(
+            "loss wasserstein has no lower bound unless the discriminator's slope has one; add a penalty such as "
+            "{name: wgan_gp, gamma: 10, gamma_final: 10}, or use spectral norms"
+        )
+    if config.precision == "float16":
+        raise RuleBroken(
+            "precision float16 overflows in the double backward of gradient penalties and needs scaled losses without "
+            "them; use bfloat16, which needs neither"
+        )
+    if network.batch_statistics and config.parts > 1:
+        raise RuleBroken(
+            f"parts must be 1 for network {network.name}: its batch statistics are those of the whole batch, which "
+            f"parts one after the other do not see; received {config.parts}, use more processes instead"
+        )
+    for side, optimizer in (
+        ("generator", config.optimizers.generator),
+        ("discriminator", config.optimizers.discriminator),
+    ):
+        if optimizer.name == "rmsprop" and config.beta1:
+            raise RuleBroken(
+                f"optimizers.{side} rmsprop keeps no mean of gradients: beta1 must be 0; received {config.beta1:g}"
+            )
+    if config.augmentation.name == "adaptive" and not loss.levelled:
+        raise RuleBroken(
+            f"augmentation adaptive reads the sign of logits, and loss {loss.name} leaves their level open; "
+            "use scheduled"
+        )
+    if config.augmentation.name != "none" and not config.augmentation.transforms:
+        raise RuleBroken("augmentation.transforms must name a transform, or augmentation be {name: none}")

@@ -1,9 +1,42 @@
 """Section `validate` of params.yaml."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from stages.config import Range, RuleBroken
+
+Measured = Literal["width", "height", "aspect", "brightness", "contrast", "sharpness", "saturation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one measure of every image must be; docs/data.md says how each is measured."""
+
+    measure: Measured
+    """`width`, `height` (px) and `aspect` (width / height) are those of the source file, all others of the stored
+    pixels; `saturation` applies to RGB images."""
+    min: float | None
+    """Smallest value allowed; null for none."""
+    max: float | None
+    """Largest value allowed; null for none."""
+    mostly: Annotated[float, Range(gt=0, le=1)]
+    """Share of the images that must lie within."""
+
+    def __post_init__(self) -> None:
+        if self.min is None and self.max is None:
+            raise RuleBroken(f"min or max of {self.measure} must be a number, or the limit does nothing")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise RuleBroken(f"min of {self.measure} must be at most max; received {self.min:g} and {self.max:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """When the data count as others than those of the last promoted run."""
+
+    false_alarms: Annotated[float, Range(gt=0, lt=0.5)]
+    """Probability that any of all columns alarms although nothing changed (Holm-corrected)."""
+    min_moved: Annotated[float, Range(ge=0, lt=1)]
+    """Share of the images that must lie elsewhere than before (total variation); less never alarms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +57,14 @@ class ValidateConfig:
     """Levels of 0..255: mean over all images at least."""
     max_mean_level: Annotated[float, Range(ge=0, le=255)]
     """Levels of 0..255: mean over all images at most."""
+    limits: tuple[Limits, ...]
+    """Of every single image, with a share of exceptions."""
+    max_near_duplicates: Annotated[float, Range(ge=0, le=1)]
+    """Share of the images that are near duplicates of another kept one."""
+    drift: Drift
+    """Against the baseline that the last promotion wrote."""
+    warn: tuple[str, ...]
+    """Names of expectations, or of groups of them, that only warn; all others stop the pipeline."""
 
     def __post_init__(self) -> None:
         if self.min_mean_level >= self.max_mean_level:
@@ -31,3 +72,7 @@ class ValidateConfig:
                 f"min_mean_level must lie below max_mean_level; received {self.min_mean_level:g} "
                 f"and {self.max_mean_level:g}"
             )
+        measures = [limit.measure for limit in self.limits]
+        for name in measures:
+            if measures.count(name) > 1:
+                raise RuleBroken(f"limits must name each measure once; {name} stands there twice")

@@ -10,5 +10,6 @@ if __name__ == "__main__":
     inputs = {
         "onnx": "ONNX file of the generator, as export writes it",
         "reference": "folder of the stage reference",
+        "curves": "curves.csv of the training, for the page; may be left out",
     }
-    sys.exit(main("evaluate", EvaluateConfig, run, inputs=inputs))
+    sys.exit(main("evaluate", EvaluateConfig, run, inputs=inputs, optional=("curves",)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from gan.features.domain import Recipe, features, fit
 from gan.intervals import LEVEL, wilson
+from gan.metrics.protocols import PROTOCOLS
 from stages.reference_folder import Reference
 from stages.scoring import Drawer, measure, not_assessed
 
@@ -48,11 +49,10 @@ def _refused(reason: str, n_real: int, n_fake: int) -> tuple[dict[str, Any], lis
 def cas_protocol(reference: Reference, *, seed: int) -> dict[str, Any]:
     """How the score was made."""
     return {
-        "extractor": None, "classifier": "domain network", "recipe": reference.info["recipe"], "resize": "none",
-        "pixels": "uint8", "labels": "drawn from the serving prior", "seed": seed,
+        **PROTOCOLS[NAME].as_record(),
+        "extractor": None, "classifier": "domain network", "recipe": reference.info["recipe"], "seed": seed,
         "n_real": reference.heldout, "n_fake": reference.info["counts"]["train"],
         "splits": "trained on samples, tested on heldout", "arithmetic": "network float32",
-        "metric": "share of held-out images that a classifier trained on samples alone reads right",
         "interval": f"Wilson, level {LEVEL:g}, over the held-out images",
         "estimand": "accuracy on real images of this one classifier, trained on these samples",
         "reference": "the same recipe and seed, trained on the real train split",

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from stages.evaluate._latent import STEPS, Walks
 from stages.evaluate._pictures import Pictures
-from stages.pictures import data_uri, grid_png, image_uri
+from stages.pictures import grid_uri, image_uri
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
-LIMIT = 60  # classes in the table; evaluation.json has all
-WIDTH = 300  # of an interval plot, in CSS pixels
+LIMIT = 60  # classes in the tables; evaluation.json has all
+WIDTH, NARROW = 260, 150  # of interval plots, in CSS pixels: of measures, and of classes
 
 
 class Text(NamedTuple):
@@ -31,6 +32,10 @@ MEASURES = {
     "kid_domain": Text(
         "Kernel distance (KID)", -1, False,
         "The same question with another ruler, unbiased at every size. It may be negative; near the real mark is best.",
+    ),
+    "energy_domain": Text(
+        "Energy distance", -1, False,
+        "A third ruler, by plain distances between images; unbiased, and steady where there are few images.",
     ),
     "precision_k3": Text(
         "Precision", 1, True, "Fidelity: generated images that lie among the real ones. A blur or a smear does not."
@@ -60,25 +65,37 @@ HEADLINES = ("fid_domain", "label_agreement", "coverage_k5", "cas")
 UNLABELLED_HEADLINES = ("fid_domain", "precision_k3", "recall_k3", "coverage_k5")
 
 
-def render(report: dict[str, Any], pictures: Pictures, *, columns: int) -> str:
-    """The page's text, everything embedded. Raises jinja2 errors where the report lacks something."""
+def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, Any]], *, columns: int) -> str:
+    """The page's text, everything embedded; `training` as `read_curves` gives it."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["plain"] = plain
     measures = report["measures"]
     rows = [_row(name, measures[name]) for name in MEASURES]
     names = HEADLINES if measures["label_agreement"]["value"] is not None else UNLABELLED_HEADLINES
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         **report,
         rows=rows,
+        behind=[row["title"] for row in rows if row.get("standing") == "behind"],
+        level=sum(row.get("standing") == "level" for row in rows),
+        published=[{"name": name, **found} for name, found in measures.items() if name not in MEASURES],
+        class_rows=_class_rows(report["per_class"][:LIMIT]),
+        any_frechet=any(row["distances"]["frechet"]["value"] is not None for row in report["per_class"][:LIMIT]),
+        training=training,
         headlines=[row for name in names for row in rows if row["name"] == name and not row["reason"]],
         width=WIDTH,
+        narrow=NARROW,
         limit=LIMIT,
         samples=measures["label_agreement"]["n_fake"],
         heldout=measures["fid_domain"]["n_real"],
-        real_grid=data_uri(grid_png(pictures.real, columns=columns, row_labels=pictures.rows)),
-        generated_grid=data_uri(grid_png(pictures.generated, columns=columns, row_labels=pictures.rows)),
+        real_grid=grid_uri(pictures.real, columns=columns, row_labels=pictures.rows),
+        generated_grid=grid_uri(pictures.generated, columns=columns, row_labels=pictures.rows),
+        best_grid=grid_uri(pictures.best, columns=columns),
+        worst_grid=grid_uri(pictures.worst, columns=columns),
+        walks_grid=grid_uri(pictures.walks.interpolations, columns=STEPS, row_labels=pictures.walks.rows),
+        sweep=_sweep(pictures.walks),
         disagreements=[
             {"image": image_uri(image), "asked": asked, "taken": taken}
             for image, asked, taken in pictures.disagreements
@@ -103,7 +120,7 @@ def _row(name: str, found: dict[str, Any]) -> dict[str, Any]:
         row |= {
             "real_text": _number(real["mean"], text),
             "real_sd_text": _number(real["sd"], text),
-            "plot": _plot(found, text),
+            "plot": _plot(found, percent=text.percent, width=WIDTH),
             "standing": _standing(found, text.better),
             "against": _against(name, found, text),
         }
@@ -111,15 +128,20 @@ def _row(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: float, text: Text) -> str:
-    if text.percent:
-        return f"{100 * value:.1f} %"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{100 * value:.1f} %" if text.percent else plain(value)
+
+
+def plain(value: float | None) -> str:
+    """A number as people read it: three decimals where it is small, fewer where it is large; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _against(name: str, found: dict[str, Any], text: Text) -> str:
     """The value beside what real images reach, in the unit that the gate uses."""
     mean, sd = found["reference"]["mean"], found["reference"]["sd"]
-    if name == "kid_domain":
+    if name in ("kid_domain", "energy_domain"):
         return f"{(found['value'] - mean) / sd:+.1f} sd" if sd else "–"
     if text.percent:
         return f"{100 * (found['value'] - mean):+.1f} points"
@@ -135,20 +157,44 @@ def _standing(found: dict[str, Any], better: int) -> str:
     return "level" if behind <= 2 * sd else "behind"
 
 
-def _plot(found: dict[str, Any], text: Text) -> dict[str, Any]:
+def _plot(found: dict[str, Any], *, percent: bool, width: int) -> dict[str, Any]:
     """Places in pixels of the interval, of the band of real images (two deviations), and the ends of the axis."""
     mean, sd = found["reference"]["mean"], found["reference"]["sd"]
     bounds = (min(found["low"], mean - 2 * sd), max(found["high"], mean + 2 * sd))
     margin = 0.08 * (bounds[1] - bounds[0]) or 1.0
     start, end = bounds[0] - margin, bounds[1] + margin
-    if text.percent:
+    if percent:
         start, end = max(0.0, start), min(1.0, end)
 
     def place(value: float) -> float:
-        return round((min(max(value, start), end) - start) / (end - start) * WIDTH, 1)
+        return round((min(max(value, start), end) - start) / (end - start) * width, 1)
 
     return {
         "band": place(mean - 2 * sd), "band_width": max(1.0, round(place(mean + 2 * sd) - place(mean - 2 * sd), 1)),
         "mean": place(mean), "low": place(found["low"]), "high": place(found["high"]), "value": place(found["value"]),
-        "start": _number(start, text), "end": _number(end, text),
+        "start": f"{100 * start:.1f} %" if percent else plain(start),
+        "end": f"{100 * end:.1f} %" if percent else plain(end),
     }  # fmt: skip
+
+
+def _class_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Energy and kernel distances of classes with their plots; the Fréchet one where some class has it."""
+    shown = []
+    for row in rows:
+        cells = []
+        for name in ("energy", "kernel", "frechet"):
+            found = row["distances"][name]
+            drawable = found["value"] is not None and found["reference"] is not None
+            plot = _plot(found, percent=False, width=NARROW) if drawable else None
+            cells.append({**found, "plot": plot, "standing": _standing(found, -1) if drawable else None})
+        shown.append({"class": row["class"], "cells": cells})
+    return shown
+
+
+def _sweep(walks: Walks) -> list[dict[str, Any]]:
+    """Rows of the truncation sweep: its numbers and a strip of its images."""
+    columns = len(walks.truncations) // len(walks.sweep)
+    return [
+        {**row, "strip": grid_uri(walks.truncations[i * columns : (i + 1) * columns], columns=columns)}
+        for i, row in enumerate(walks.sweep)
+    ]

@@ -1,4 +1,4 @@
-"""Which images the page shows: real beside generated, disagreements, nearest training images; none is hand-picked."""
+"""Which images the page shows, by rules that no hand is in; generated ones from the first set."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer import Generator
+from gan.features.domain import DomainNetwork
 from gan.memorization import nearest
+from gan.metrics import realism
+from gan.metrics.protocols import K_PRECISION
+from stages.evaluate._latent import STEPS, Walks, walk
 from stages.pictures import write_grid
 from stages.reference_folder import Reference
 from stages.scoring import Sets
@@ -17,6 +21,7 @@ ROWS = 8  # of the grids where there are no classes
 CLASS_ROWS = 24  # most classes shown as rows
 SHOWN = 12  # pairs with training images, of each kind
 DISAGREEMENTS = 24  # at most
+EXTREMES = 24  # images of the highest, and of the lowest realism
 
 Images = NDArray[np.uint8]
 
@@ -31,29 +36,62 @@ class Pictures:
     disagreements: list[tuple[Images, str, str]]  # image, asked for, taken for
     pairs: dict[str, list[tuple[Images, Images, float]]]  # generated, nearest training image, rms levels
     nearest: dict[str, Any]  # the same distances as numbers, for evaluation.json
+    best: Images  # of the first set, highest realism first
+    worst: Images  # lowest first
+    realism: dict[str, Any]  # scores of these, in the same order
+    walks: Walks
 
 
-def choose(generator: Generator, reference: Reference, sets: Sets, *, columns: int, seed: int) -> Pictures:
+def choose(
+    generator: Generator, network: DomainNetwork, reference: Reference, sets: Sets, *, columns: int, seed: int
+) -> Pictures:
     """Take the first images of each kind, in store order and in order of the seed."""
     held, held_labels = reference.pictures("heldout")
-    rows, real, generated = _rows(generator, reference, sets, held, held_labels, columns, seed)
+    shown = _shown(generator, reference, held_labels)
+    real, generated = _rows(generator, sets, held, held_labels, shown, columns, seed)
     pairs, numbers = _nearest(sets.images, held, reference.pictures("train")[0])
-    return Pictures(rows, real, generated, _disagreements(reference, sets), pairs, numbers)
+    features = reference.features("heldout")
+    best, worst, scores = _extremes(features, sets)
+    return Pictures(
+        [reference.classes[label] for label in shown], real, generated, _disagreements(reference, sets), pairs, numbers,
+        best, worst, scores, walk(generator, network, features, sets, shown=shown, seed=seed),
+    )  # fmt: skip
+
+
+def _shown(generator: Generator, reference: Reference, held_labels: NDArray[np.int64]) -> list[int]:
+    """Labels of the classes that get a row; none where generator or images have no classes."""
+    if not generator.classes or not reference.classes:
+        return []
+    return [label for label in range(len(reference.classes)) if (held_labels == label).any()][:CLASS_ROWS]
 
 
 def _rows(
-    generator: Generator, reference: Reference, sets: Sets, held: Images, held_labels: NDArray[np.int64],
+    generator: Generator, sets: Sets, held: Images, held_labels: NDArray[np.int64], shown: list[int],
     columns: int, seed: int,
-) -> tuple[list[str], Images, Images]:  # fmt: skip
+) -> tuple[Images, Images]:  # fmt: skip
     """The two grids: a row per class, or plain rows without classes."""
-    if not generator.classes or not reference.classes:
+    if not shown:
         count = min(ROWS * columns, len(held))
-        return [], held[:count], sets.images[:count]
-    shown = [label for label in range(len(reference.classes)) if (held_labels == label).any()][:CLASS_ROWS]
+        return held[:count], sets.images[:count]
     # A class with few held-out images repeats blank cells rather than images.
     real = np.concatenate([_filled(held[held_labels == label][:columns], columns) for label in shown])
     generated = np.concatenate([generator.generate(columns, seed, label, start=label * columns) for label in shown])
-    return [reference.classes[label] for label in shown], real, generated
+    return real, generated
+
+
+def _extremes(real: NDArray[np.float32], sets: Sets) -> tuple[Images, Images, dict[str, Any]]:
+    """Images of the first set by realism score; a score that has no bound, at a distance of 0, is null."""
+    scores = realism(real, sets.features[: sets.n], k=K_PRECISION)
+    order = np.argsort(-scores, kind="stable")
+    count = min(EXTREMES, len(order) // 2)
+    sides = {"best": order[:count], "worst": order[::-1][:count]}
+    listed = {
+        name: [{"image": int(i), "score": float(scores[i]) if np.isfinite(scores[i]) else None} for i in places]
+        for name, places in sides.items()
+    }
+    median = float(np.median(scores))
+    listed_all: dict[str, Any] = {"k": K_PRECISION, "median": median if np.isfinite(median) else None, **listed}
+    return sets.images[sides["best"]], sets.images[sides["worst"]], listed_all
 
 
 def _filled(images: Images, count: int) -> Images:
@@ -83,14 +121,26 @@ def _nearest(
         listed[name] = [
             {"image": int(i), "train": int(found.place[i]), "rms_levels": float(rms_found[i])} for i in places
         ]
+    least_real = float(rms_real.min())
     quartiles = {
         name: dict(zip(("least", "median", "most"), np.quantile(rms, [0, 0.5, 1]).tolist(), strict=True))
         for name, rms in (("generated", rms_found), ("unseen_real", rms_real))
     }
-    return pairs, {"train_images": len(train), "rms_levels": quartiles, **listed}
+    closer = int((rms_found < least_real).sum())
+    return pairs, {"train_images": len(train), "rms_levels": quartiles, "closer_than_any_real": closer, **listed}
 
 
 def write_pictures(folder: Path, pictures: Pictures, *, columns: int) -> None:
-    """The two grids as PNG files beside the page."""
+    """The page's pictures as PNG files beside it."""
     write_grid(folder / "real.png", pictures.real, columns=columns, row_labels=pictures.rows)
     write_grid(folder / "generated.png", pictures.generated, columns=columns, row_labels=pictures.rows)
+    write_grid(folder / "best.png", pictures.best, columns=columns)
+    write_grid(folder / "worst.png", pictures.worst, columns=columns)
+    walks = pictures.walks
+    write_grid(folder / "interpolations.png", walks.interpolations, columns=STEPS, row_labels=walks.rows)
+    names = [f"{row['psi']:g}" for row in walks.sweep]
+    write_grid(
+        folder / "truncation.png", walks.truncations, columns=len(walks.truncations) // len(names), row_labels=names
+    )
+    both = [image for a, b, _ in pictures.pairs["closest"] for image in (a, b)]
+    write_grid(folder / "nearest.png", np.stack(both), columns=6)

@@ -1,18 +1,22 @@
 """The work of room 6, in the order in which a reader wants to check it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from consumer import Generator
-from gan.intervals import wilson
+from gan.ranks import joined
 from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.evaluate import EvaluateConfig
 from stages.evaluate._cas import cas, cas_protocol
+from stages.evaluate._classes import per_class
+from stages.evaluate._curves import read_curves
+from stages.evaluate._inputs import check_floors, check_pair
 from stages.evaluate._page import render
-from stages.evaluate._pictures import Pictures, choose, write_pictures
+from stages.evaluate._pictures import choose, write_pictures
+from stages.evaluate._population import population
+from stages.evaluate._published import Found, asked_for, published_measures
 from stages.reference_folder import Reference, open_reference
 from stages.scoring import (
     SET_METRICS,
@@ -22,56 +26,71 @@ from stages.scoring import (
     not_assessed,
     protocols,
     set_measure,
+    use_threads,
 )
 
 
-def evaluate(config: EvaluateConfig, *, onnx: Path, reference: Path, out: Path) -> Summary:
+def evaluate(config: EvaluateConfig, *, onnx: Path, reference: Path, out: Path, curves: Path | None) -> Summary:
     """See `stages.evaluate.run`."""
     opened = open_reference(reference)
     generator = Generator(onnx, providers=["CPUExecutionProvider"], threads=config.threads)
-    _check(generator, onnx, opened)
+    check_pair(generator, onnx, opened)
+    check_floors(opened)
+    asked = asked_for(config, opened)
+    training = read_curves(curves) if curves else []
+    use_threads(config.threads)
+    inputs = {"onnx": onnx, "reference": reference} | ({"curves": curves} if curves else {})
+    with joined() as ranks:
+        # Published networks first: what all processes share. The rest is rank 0's.
+        published = published_measures(config, generator, opened, asked, ranks)
+        alone = ranks.rank == 0
+        found = _write(config, generator, opened, published, training, inputs=inputs, out=out) if alone else None
+        return Summary(**ranks.told(found and dataclasses.asdict(found)))
+
+
+def _write(
+    config: EvaluateConfig, generator: Generator, reference: Reference, published: Found,
+    training: list[dict[str, Any]], *, inputs: dict[str, Path], out: Path,
+) -> Summary:  # fmt: skip
+    """The whole folder, in the order in which a reader wants to check it."""
     with output_folder(out) as work:
-        sets = generated_sets(
-            generator, opened.network(), opened.features("heldout"), sets=config.sets, seed=config.seed,
-            threads=config.threads,
-        )  # fmt: skip
-        taught, taught_per_class = cas(generator, opened, seed=config.seed, start=config.sets * sets.n)
-        measures = {**_measures(config, opened, sets), "cas": taught}
-        keys = protocols(opened.info["extractor"], n=sets.n, sets=config.sets, seed=config.seed)
-        keys["cas"] = cas_protocol(opened, seed=config.seed)
-        pictures = choose(generator, opened, sets, columns=config.columns, seed=config.seed)
-        report = _report(config, generator, opened, sets, measures, keys, taught_per_class, pictures)
+        # The numbers: sets of images, a classifier taught by them, and the published networks.
+        network, real = reference.network(), reference.features("heldout")
+        sets = generated_sets(generator, network, real, sets=config.sets, seed=config.seed)
+        taught, taught_per_class = cas(generator, reference, seed=config.seed, start=config.sets * sets.n)
+        measures = {**_measures(config, reference, sets), "cas": taught, **published.measures}
+        keys = protocols(reference.info["extractor"], n=sets.n, sets=config.sets, seed=config.seed)
+        keys |= {"cas": cas_protocol(reference, seed=config.seed), **published.protocols}
+        # What a person looks at.
+        pictures = choose(generator, network, reference, sets, columns=config.columns, seed=config.seed)
+        report = {
+            "format": 1,
+            "data_hash": reference.info["data_hash"],
+            "generator": {
+                "name": generator.name, "sha256": generator.sha256, "classes": generator.classes,
+                "prior": generator.prior, "resolution": generator.resolution, "channels": generator.channels,
+            },
+            "seed": config.seed,
+            "measures": measures,
+            "population": population(reference, sets, seed=config.seed),
+            "protocols": keys,
+            "sets": {**sets.values, **published.sets},
+            "floors": reference.info["floors"],
+            "classifier": reference.info["extractor"],
+            "per_class": per_class(reference, sets, taught_per_class, seed=config.seed),
+            "nearest": pictures.nearest,
+            "realism": pictures.realism,
+            "truncation": pictures.walks.sweep,
+        }  # fmt: skip
         # Pictures and the page first, the numbers last: a reader of the numbers finds everything there.
         write_pictures(work, pictures, columns=config.columns)
-        write_atomically(work / "index.html", render(report, pictures, columns=config.columns))
+        write_atomically(work / "index.html", render(report, pictures, training, columns=config.columns))
         write_json(work / "metrics.json", _flat(measures))
         write_json(work / "evaluation.json", report)
-        summary = write_summary(
-            work,
-            stage="evaluate",
-            config=config,
-            inputs={"onnx": onnx, "reference": reference},
-            results={key: report[key] for key in ("data_hash", "measures", "protocols", "per_class")},
-        )
+        kept = ("data_hash", "measures", "population", "protocols", "per_class")
+        results = {key: report[key] for key in kept}
+        summary = write_summary(work, stage="evaluate", config=config, inputs=inputs, results=results)
     return summary
-
-
-def _check(generator: Generator, onnx: Path, reference: Reference) -> None:
-    """Refuse a generator that this reference cannot judge."""
-    about = reference.info["extractor"]
-    mine = (generator.metadata.get("data_hash"), generator.resolution, generator.channels)
-    theirs = (reference.info["data_hash"], about["resolution"], about["channels"])
-    for name, found, wanted in zip(("data hash", "resolution", "channels"), mine, theirs, strict=True):
-        if found != wanted:
-            raise ValueError(
-                f"{onnx} and {reference.path} do not belong together: {name} {found} against {wanted}; give the files "
-                "of one run"
-            )
-    if generator.classes and reference.classes and generator.classes != reference.classes:
-        raise ValueError(
-            f"{onnx} and {reference.path} differ in classes: {', '.join(generator.classes[:20])} against "
-            f"{', '.join(reference.classes[:20])}; give the files of one run"
-        )
 
 
 def _measures(config: EvaluateConfig, reference: Reference, sets: Sets) -> dict[str, dict[str, Any]]:
@@ -84,67 +103,10 @@ def _measures(config: EvaluateConfig, reference: Reference, sets: Sets) -> dict[
     return {**found, "label_agreement": agreement_measure(sets, reference.info["baselines"]["label_agreement"])}
 
 
-def _report(
-    config: EvaluateConfig, generator: Generator, reference: Reference, sets: Sets,
-    measures: dict[str, Any], keys: dict[str, Any], taught: list[int], pictures: Pictures,
-) -> dict[str, Any]:  # fmt: skip
-    """`evaluation.json`."""
-    return {
-        "format": 1,
-        "data_hash": reference.info["data_hash"],
-        "generator": {
-            "name": generator.name, "sha256": generator.sha256, "classes": generator.classes,
-            "prior": generator.prior, "resolution": generator.resolution, "channels": generator.channels,
-        },
-        "seed": config.seed,
-        "measures": measures,
-        "protocols": keys,
-        "sets": sets.values,
-        "floors": reference.info["floors"],
-        "classifier": reference.info["extractor"],
-        "per_class": _per_class(reference, sets, taught),
-        "nearest": pictures.nearest,
-    }  # fmt: skip
-
-
-def _per_class(reference: Reference, sets: Sets, taught: list[int]) -> list[dict[str, Any]]:
-    """One row a class: label agreement and classification accuracy, generated beside real, with the drop."""
-    if sets.labels is None or not reference.classes:
-        return []
-    rows = []
-    baselines = reference.info["baselines"]
-    for label, name in enumerate(reference.classes):
-        predicted = sets.predicted[sets.labels == label]
-        wrong = np.bincount(predicted[predicted != label], minlength=len(reference.classes))
-        real, trained = baselines["label_agreement"]["per_class"][label], baselines["cas"]["per_class"][label]
-        samples = _share(taught[label], trained["n"]) if taught else None
-        on_real = _share(trained["right"], trained["n"])
-        rows.append(
-            {
-                "class": name,
-                "agreement": _share(int((predicted == label).sum()), len(predicted)),
-                "agreement_real": _share(real["right"], real["n"]),
-                "mistaken_for": reference.classes[int(wrong.argmax())] if wrong.any() else None,
-                "cas": samples,
-                "cas_real": on_real,
-                "cas_drop": on_real["value"] - samples["value"] if samples and on_real else None,
-            }
-        )
-    return rows
-
-
-def _share(hits: int, count: int) -> dict[str, Any] | None:
-    """{value, low, high, n}, Wilson; None of no images."""
-    if not count:
-        return None
-    low, high = wilson(hits, count)
-    return {"value": hits / count, "low": low, "high": high, "n": count}
-
-
 def _flat(measures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`metrics.json`: each assessed measure with the ends of its interval, one number a key."""
+    """`metrics.json`: each assessed measure with the ends of its interval where it has one, one number a key."""
     flat: dict[str, float] = {}
     for name, found in measures.items():
-        if found["value"] is not None:
-            flat |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+        ends = {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+        flat |= {key: value for key, value in ends.items() if value is not None}
     return flat

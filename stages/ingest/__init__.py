@@ -8,13 +8,14 @@ from stages.config.ingest import IngestConfig
 __all__ = ["run"]
 
 
-def run(config: IngestConfig, *, raw: Path, datasheet: Path, out: Path) -> Summary:
-    """Read a folder of PNG and JPEG images under its datasheet and write the image store.
+def run(config: IngestConfig, *, raw: Path, datasheet: Path, erased: Path | None = None, out: Path) -> Summary:
+    """Read raw images under their datasheet and write the image store.
 
     Exact duplicates are removed, what cannot be used is listed in quarantine.csv with a reason, and every image's
-    split follows from the SHA-256 of its own file. Raises ValueError where the datasheet names no licence or legal
-    basis or describes other images, where too much is refused, and where nothing is kept.
+    split follows from the SHA-256 of its own content. `erased` lists images that must never come back. Raises
+    ValueError where the datasheet is not whole, describes other images or does not allow the declared use, where too
+    much is refused, and where nothing is kept.
     """
-    from stages.ingest._work import ingest
+    from stages.ingest._again import ingested
 
-    return ingest(config, raw, datasheet, out)
+    return ingested(config, raw, datasheet, erased, out)

@@ -1,37 +1,47 @@
-"""One file to one stored image, or the reason why not. The content decides, never the name alone."""
+"""One encoded file or raw array to one stored image, or the reason why not. The content decides, not its name."""
 
 import io
 import warnings
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from stages.ingest._folder import Refused
+from stages.ingest import _colour
+from stages.ingest._sample import Refused
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
-    (b"RIFF", "WebP or another RIFF"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"RIFF", "RIFF"),
     (b"%PDF", "PDF"),
     (b"PK\3\4", "ZIP"),
+    (b"\x1f\x8b", "GZIP"),
 )
-_EXTENSIONS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG"}
-_PNG_REFUSED = {3: "palette: convert it to grey or RGB", 4: "RGBA: has transparency", 6: "RGBA: has transparency"}
+_DECODED = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_EXTENSIONS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".webp": "WEBP", ".gif": "GIF",
+    ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+CLAIMS = ["", *sorted({*_EXTENSIONS.values()})]  # what a name may claim; a place in this list is stored
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What every stored image is: pixels a side and channels; and the most pixels that are ever decoded."""
+    """What every stored image is and how it is made; fields as in stages/config/ingest.py."""
 
     resolution: int
     channels: int
+    fit: str
+    upscale: bool
+    background: tuple[int, ...]
     max_pixels: int
 
     @property
@@ -40,21 +50,30 @@ class Rules:
         return 3 * self.max_pixels + 2**24
 
 
-def decode(content: bytes, name: str, rules: Rules) -> tuple[NDArray[np.uint8], int, int]:
-    """The stored image, uint8 [resolution, resolution, channels], and the width and height of the file in pixels.
+def claim(name: str) -> int:
+    """What the name says that the content is: a place in CLAIMS."""
+    return CLAIMS.index(_EXTENSIONS.get(PurePath(name).suffix.lower(), ""))
 
-    Turned upright by its EXIF orientation, cropped to its central square, scaled down with antialiasing (Pillow's
-    bicubic, after Parmar, Zhang, Zhu: "On aliased resizing", CVPR 2022); an image of the right size keeps its pixels.
-    Raises Refused with the reason.
+
+def decode(content: bytes | NDArray[Any], name: str, rules: Rules) -> tuple[NDArray[np.uint8], int, int]:
+    """The stored image, uint8 [resolution, resolution, channels], and the width and height that it had in pixels.
+
+    Turned upright by its EXIF orientation, converted to sRGB by its embedded profile, laid over `background` where it
+    is transparent, made square by `fit` and scaled with antialiasing (Pillow's bicubic, after Parmar, Zhang, Zhu: "On
+    aliased resizing", CVPR 2022); an image of the right size in 8-bit grey or RGB keeps its pixels. Raises Refused.
     """
+    if not isinstance(content, bytes):
+        return _finish(_colour.from_array(content, rules.max_pixels), rules)
     kind = _sniff(content, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is common and harms no pixel
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _decode(content, kind, rules)
-    except (Refused, MemoryError):
+    except Refused:
         raise
+    except MemoryError:
+        raise Refused("too large: decoding it takes more memory than a process may") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Refused(f"too large: more pixels than ingest.max_pixels {rules.max_pixels:,}") from None
     except UnidentifiedImageError:
@@ -66,48 +85,43 @@ def decode(content: bytes, name: str, rules: Rules) -> tuple[NDArray[np.uint8], 
 
 
 def _sniff(content: bytes, name: str) -> str:
-    """PNG or JPEG, from the first bytes; raises Refused for others and for a name that says otherwise."""
+    """The format by the first bytes; raises Refused for one that is not decoded, and for a name that says another."""
     if not content:
         raise Refused("empty: the file has no bytes")
     kind = next((kind for start, kind in _SIGNATURES if content.startswith(start)), "text or unknown")
-    if kind not in ("PNG", "JPEG"):
-        raise Refused(f"wrong type: the content is {kind}, not PNG or JPEG")
-    claimed = _EXTENSIONS.get(PurePath(name).suffix.lower(), kind)
-    if claimed != kind:
+    if kind == "RIFF" and content[8:12] == b"WEBP":
+        kind = "WEBP"
+    if kind not in _DECODED:
+        raise Refused(f"wrong type: the content is {kind}, not {', '.join(_DECODED[:-1])} or {_DECODED[-1]}")
+    claimed = CLAIMS[claim(name)]
+    if claimed not in ("", kind):
         raise Refused(f"wrong type: the content is {kind}, the name says {claimed}")
     return kind
 
 
 def _decode(content: bytes, kind: str, rules: Rules) -> tuple[NDArray[np.uint8], int, int]:
     with Image.open(io.BytesIO(content), formats=[kind]) as image:
-        _check_header(image, content, kind, rules)
+        _check_header(image, kind, rules)
         if kind == "PNG":
             _verify_png(content)
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        stored = _channels(_square(upright, rules.resolution), rules)
-        return stored, upright.width, upright.height
+        plain = _colour.to_8_bit(image, content, kind)
+        ImageOps.exif_transpose(plain, in_place=True)
+        return _finish(_colour.to_srgb(plain, image.info.get("icc_profile"), rules.background), rules)
 
 
-def _check_header(image: Image.Image, content: bytes, kind: str, rules: Rules) -> None:
+def _check_header(image: Image.Image, kind: str, rules: Rules) -> None:
     """Everything that can be refused before a single pixel is decoded."""
     width, height = image.size
     if width * height > rules.max_pixels:
         raise Refused(f"too large: {width} x {height} px, more than ingest.max_pixels {rules.max_pixels:,}")
-    if min(width, height) < rules.resolution:
-        raise Refused(f"too small: {width} x {height} px, ingest.resolution is {rules.resolution}")
-    if kind == "PNG":
-        depth, colour = content[24], content[25]  # IHDR is always the first chunk
-        if depth == 16:  # Pillow drops the low byte of RGB without a word
-            raise Refused("16-bit: convert it to 8 bits a channel")
-        if colour in _PNG_REFUSED:
-            raise Refused(_PNG_REFUSED[colour])
-        if "transparency" in image.info:
-            raise Refused("RGBA: has a transparent colour")
-        if getattr(image, "is_animated", False):
-            raise Refused("animated: holds several pictures")
-    elif image.mode not in ("L", "RGB"):
-        raise Refused(f"{image.mode}: convert it to grey or RGB")
+    if min(width, height) < (1 if rules.upscale else rules.resolution):
+        raise _too_small(width, height, rules)
+    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:  # cameras append previews to JPEG
+        raise Refused("animated: holds several pictures")
+
+
+def _too_small(width: int, height: int, rules: Rules) -> Refused:
+    return Refused(f"too small: {width} x {height} px, ingest.resolution is {rules.resolution}")
 
 
 def _verify_png(content: bytes) -> None:
@@ -117,14 +131,39 @@ def _verify_png(content: bytes) -> None:
         image.verify()
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    """The central square, scaled down to `side` pixels."""
-    if image.mode == "1":
-        image = image.convert("L")
+def _finish(image: Image.Image, rules: Rules) -> tuple[NDArray[np.uint8], int, int]:
+    """From 8-bit L or RGB."""
+    if not rules.upscale and min(image.size) < rules.resolution:
+        raise _too_small(*image.size, rules)
+    stored = _channels(_SHAPES[rules.fit](image, rules.resolution, rules.background), rules)
+    return stored, image.width, image.height
+
+
+def _crop(image: Image.Image, side: int, background: tuple[int, ...]) -> Image.Image:
+    """The central square."""
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    central = image.crop((left, top, left + edge, top + edge))
-    return central if edge == side else central.resize((side, side), Image.Resampling.BICUBIC)
+    central = image if image.width == image.height else image.crop((left, top, left + edge, top + edge))
+    return _stretch(central, side, background)
+
+
+def _pad(image: Image.Image, side: int, background: tuple[int, ...]) -> Image.Image:
+    """The whole image in the middle of a square of background."""
+    longest = max(image.size)
+    width, height = (max(1, (side * edge + longest // 2) // longest) for edge in image.size)
+    if (width, height) == (side, side):
+        return _stretch(image, side, background)
+    square = Image.new(image.mode, (side, side), _colour.level(background, image.mode))
+    scaled = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(scaled, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def _stretch(image: Image.Image, side: int, background: tuple[int, ...]) -> Image.Image:
+    return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+_SHAPES = {"crop": _crop, "pad": _pad, "stretch": _stretch}
 
 
 def _channels(image: Image.Image, rules: Rules) -> NDArray[np.uint8]:

@@ -1,100 +1,162 @@
-"""All files of a raw folder to rows and pixels, and which of them are kept."""
+"""All samples of a listing to records and pixels, decoding only what the state folder does not hold."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import PIL
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.config.ingest import Splits
-from stages.ingest._decode import Rules, decode
-from stages.ingest._folder import File, Refused
-from stages.store import SPLITS
+from stages.common.files import sha256_file, to_json
+from stages.ingest._decode import Rules
+from stages.ingest._pack import Index, Pack, read_pack, record_type, remove_pack, remove_partials
+from stages.ingest._pool import decode_all
+from stages.ingest._sample import Listing
+from stages.ingest._worker import PACK, Job, Task
+
+_CODE = ("_archives.py", "_colour.py", "_decode.py", "_near.py", "_pack.py", "_tree.py", "_worker.py")
+_KEPT = 4  # folders of other settings or other raw data that are kept
+Refusals = list[tuple[str, str, str]]  # source, reason, SHA-256 where the content was read
 
 
 @dataclass(frozen=True)
-class Row:
-    """One decoded file; hashes are hex SHA-256, sizes are those of the file in pixels."""
+class Samples:
+    """Decoded samples in store order; `rows` are places in the listing, `pack` and record["place"] those of pixels of
+    `shape` (H, W, C)."""
 
-    source: str
-    class_name: str
-    sha256: str  # of the file's bytes
-    pixels: str  # of the stored pixels
-    split: int  # place in SPLITS
-    width: int
-    height: int
-    place: int  # of its pixels in the scratch file, counted in images
+    rows: NDArray[np.int64]
+    records: NDArray[np.void]
+    pack: NDArray[np.int64]
+    packs: list[Pack]
+    shape: tuple[int, int, int]
 
+    def __len__(self) -> int:
+        return len(self.rows)
 
-def read_images(
-    files: Sequence[File], scratch: BinaryIO, rules: Rules, splits: Splits
-) -> tuple[list[Row], list[tuple[str, str]], list[tuple[str, str]]]:
-    """Rows of all usable files in order, (source, reason) of the others, and (sha256, source) of all that were read.
+    def where(self, chosen: NDArray[Any] | slice) -> "Samples":
+        """Those at these places, or under this mask; where that is all of them, no copy is made."""
+        if isinstance(chosen, np.ndarray) and chosen.dtype == np.bool_ and chosen.all():
+            return self
+        return Samples(self.rows[chosen], self.records[chosen], self.pack[chosen], self.packs, self.shape)
 
-    The pixels of the rows go to `scratch`, uint8 images of one size, one after the other.
-    """
-    rows: list[Row] = []
-    refused, read = [], []
-    for file in tqdm(files, desc="ingest", unit="image", disable=None):
-        try:
-            content = read_bytes(file, rules.max_bytes)
-            sha = hashlib.sha256(content).hexdigest()
-            read.append((sha, file.source))
-            image, width, height = decode(content, file.path.name, rules)
-        except Refused as reason:
-            refused.append((file.source, str(reason)))
-            continue
-        pixels = image.tobytes()
-        scratch.write(pixels)
-        rows.append(
-            Row(file.source, file.class_name, sha, hashlib.sha256(pixels).hexdigest(), split_of(sha, splits), width,
-                height, len(rows))
-        )  # fmt: skip
-    return rows, refused, read
+    def pixels(self, at: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
+        """uint8 [n, H, W, C] of the samples at these places."""
+        owner, place = self.pack[at], self.records["place"][at]
+        images = np.empty((len(owner), *self.shape), np.uint8)
+        for pack in np.unique(owner):
+            mine = owner == pack
+            images[mine] = self.packs[pack].pixels(place[mine])
+        return images
 
 
-def read_bytes(file: File, most: int) -> bytes:
-    """A file's bytes, of which there are at most `most`. Raises Refused where it is larger or cannot be read."""
-    try:
-        size = file.path.stat().st_size
-        if size > most:
-            raise Refused(f"too large: {size:,} bytes, more than ingest.max_pixels of honest pixels take")
-        return file.path.read_bytes()
-    except OSError as error:
-        raise Refused(f"unreadable: {error.strerror}") from None
+def work_folder(state: Path, raw: Path, rules: Rules, source: str) -> Path:
+    """Where decoded samples of this folder under these rules are kept: any change of what makes them is another."""
+    here = Path(__file__).parent
+    code = [sha256_file(here / name) for name in (*_CODE, f"sources/{source}.py")]
+    code += [sha256_file(here.parents[1] / "gan" / "attributes.py")]
+    made_by = {"rules": asdict(rules), "raw": str(raw.resolve()), "code": code, "pillow": PIL.__version__}
+    return state / "ingest" / hashlib.sha256(to_json(made_by | {"numpy": np.__version__}).encode()).hexdigest()[:24]
 
 
-def split_of(sha256: str, splits: Splits) -> int:
-    """Place in SPLITS that the first 64 bits of a content hash, as a fraction of 2**64, fall into.
+def read_samples(job: Job, listing: Listing, processes: int) -> tuple[Samples, Refusals, NDArray[np.void], list[Pack]]:
+    """The usable samples, the refusals, the SHA-256 [len(listing)] of all content (zeros where it was not read), and
+    the packs of which less than a quarter is still asked for."""
+    remove_partials(job.folder)
+    kind = record_type(job.rules.channels)
+    index = Index(job.folder, kind)
+    packs, found, at = list(index.packs), [_kept(index.records)], index.by_stamp(listing.stamps)
+    missing, total = np.flatnonzero(at < 0), len(index.records)
+    done = len(listing) - len(missing)
+    with tqdm(total=len(listing), initial=done, desc="ingest", unit="image", disable=None) as bar:
+        for task, names in decode_all(job, _tasks(listing, missing), index, min(processes, -(-len(missing) // PACK))):
+            start = 0
+            for name, length in names or ():
+                fresh = read_pack(job.folder, name, kind)
+                assert fresh is not None and fresh[0].length == length, f"the state folder changed: {job.folder}"
+                packs.append(fresh[0])
+                found.append(_kept(fresh[1]))
+                at[task.rows[start : start + length]] = np.arange(total, total + length)
+                start, total = start + length, total + length
+            bar.update(len(task))
+    del index
+    records = np.concatenate(found) if len(found) > 1 else found[0]
+    del found
+    pack = np.repeat(np.arange(len(packs)), [one.length for one in packs])
+    used = np.bincount(pack[at[at >= 0]], minlength=len(packs))
+    stale = [one for one, count in zip(packs, used, strict=True) if 4 * count < one.length]
+    return *_gathered(job, listing, packs, pack, records, at), stale
 
-    It depends on nothing else, so an image never changes sides when others come or go.
-    """
-    fraction = int(sha256[:16], 16) / 2**64
-    if fraction < splits.train:
-        return SPLITS.index("train")
-    return SPLITS.index("fit" if fraction < splits.train + splits.fit else "heldout")
+
+def _tasks(listing: Listing, missing: NDArray[np.int64]) -> Iterator[Task]:
+    """The missing rows in tasks of PACK; what must be read together stays together."""
+    chains = listing.chains[missing]
+    order = np.argsort(chains, kind="stable")
+    missing, chains = missing[order], chains[order]
+    start = number = 0
+    while start < len(missing):
+        end = min(start + PACK, int(np.searchsorted(chains, chains[start], "right")))
+        if chains[start] >= 0:
+            end = int(np.searchsorted(chains, chains[start], "right"))
+        rows = missing[start:end]
+        units, places = listing.units.raw(rows), listing.places.take(rows)
+        if chains[start] >= 0:  # by place in the stream
+            by_place = sorted(range(len(rows)), key=lambda at: int(places[at].split()[0]))
+            rows, units, places = rows[by_place], [units[at] for at in by_place], [places[at] for at in by_place]
+        yield Task(number, rows, units, places, listing.stamps[rows])
+        start, number = end, number + 1
 
 
-def without_copies(rows: Iterable[Row]) -> tuple[list[Row], list[tuple[str, str]], list[tuple[str, str]]]:
-    """Rows with distinct pixels, (copy, kept) of the exact duplicates, and (source, reason) of contradictions.
+def _gathered(
+    job: Job,
+    listing: Listing,
+    packs: list[Pack],
+    pack: NDArray[np.int64],
+    records: NDArray[np.void],
+    at: NDArray[np.int64],
+) -> tuple[Samples, Refusals, NDArray[np.void]]:
+    """Of all `records`, whose packs are `pack`, those `at` the places of the listing; -1 is nowhere."""
+    place = np.where(at >= 0, records["place"][at], -1) if len(records) else at
+    starts = np.cumsum([0, *(one.length for one in packs)])
+    hashes = np.zeros(len(listing), "V32")
+    hashes[at >= 0] = records["sha256"][at[at >= 0]]
+    bad = np.flatnonzero(place < 0)
+    names, hexes = listing.sources.take(bad), hex_digests(hashes[bad])
+    refused = []
+    for row, name, digest in zip(at[bad], names, hexes, strict=True):
+        reason = "crashed: the decoder died of it"
+        if row >= 0:
+            reason = packs[pack[row]].reasons[int(row - starts[pack[row]])]
+        refused.append((name, reason, digest if digest.strip("0") else ""))
+    good = np.flatnonzero(place >= 0)
+    shape = (job.rules.resolution, job.rules.resolution, job.rules.channels)
+    return Samples(good, records[at[good]], pack[at[good]], packs, shape), refused, hashes
 
-    Of equal pictures in files that fall on different sides, the one furthest from training is kept; the same picture
-    in two classes has no label that could be believed, so that all of its copies are refused.
-    """
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.pixels].append(row)
-    kept, copies, refused = [], [], []
-    for group in groups.values():
-        first, last = group[0], next((row for row in group if row.class_name != group[0].class_name), None)
-        if last is not None:
-            for row in group:
-                other = last if row.class_name == first.class_name else first
-                refused.append((row.source, f"contradiction: the same picture lies in another class, {other.source}"))
-            continue
-        chosen = max(group, key=lambda row: (row.split, -row.place))
-        kept.append(chosen)
-        copies += [(row.source, chosen.source) for row in group if row is not chosen]
-    return sorted(kept, key=lambda row: row.place), copies, refused
+
+def _kept(records: NDArray[np.void]) -> NDArray[np.void]:
+    """What is still needed when a sample has been found by its stamp; there may be millions."""
+    fields = [name for name in records.dtype.names or () if name != "stamp"]
+    kept = np.empty(len(records), [(name, records.dtype[name]) for name in fields])
+    for name in fields:
+        kept[name] = records[name]
+    return kept
+
+
+def hex_digests(digests: NDArray[np.void]) -> list[str]:
+    """Hex of every V32."""
+    text = digests.tobytes().hex()
+    return [text[start : start + 64] for start in range(0, len(text), 64)]
+
+
+def prune(folder: Path, stale: list[Pack]) -> None:
+    """Forget these packs, when nobody reads them any more, and the folders used longest ago."""
+    for pack in stale:
+        remove_pack(pack)
+    folder.touch()
+    others = sorted((path for path in folder.parent.iterdir() if path != folder), key=lambda path: path.stat().st_mtime)
+    for path in others[: -_KEPT or None]:
+        shutil.rmtree(path, ignore_errors=True)

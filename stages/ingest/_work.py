@@ -1,98 +1,141 @@
-"""The order of the work of ingest: datasheet, files, pixels, duplicates, store."""
+"""The order of the work of ingest: datasheet, listing, pixels, duplicates, store."""
 
-import hashlib
+import importlib
+import itertools
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from gan.attributes import bins
 from stages.common.files import output_folder, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.ingest import IngestConfig
+from stages.ingest._copies import Distinct, distinct
+from stages.ingest._croissant import write_croissant
 from stages.ingest._datasheet import check_covers, content_hash, read_datasheet
 from stages.ingest._decode import Rules
-from stages.ingest._folder import File, Refused, list_files
-from stages.ingest._read import Row, read_bytes, read_images, without_copies
-from stages.ingest._write import write_pairs, write_store
+from stages.ingest._erased import Tombstone, read_tombstones, without_erased
+from stages.ingest._read import Refusals, Samples, hex_digests, prune, read_samples, work_folder
+from stages.ingest._sample import Listing
+from stages.ingest._worker import Job
+from stages.ingest._write import write_rows, write_store
+from stages.state import exclusive, state_folder
 from stages.store import SPLITS
 
 FORMAT = 1
 
 
-def ingest(config: IngestConfig, raw: Path, datasheet: Path, out: Path) -> Summary:
-    """See `stages.ingest.run`."""
-    sheet = read_datasheet(datasheet)
-    listing = list_files(raw, config.labels)
-    rules = Rules(config.resolution, config.channels, config.max_pixels)
+def ingest(
+    config: IngestConfig, raw: Path, datasheet: Path, erased: Path | None, out: Path, remember: Callable[[], None]
+) -> Summary:
+    """Read all, write the store anew and `remember` it while nobody else can write; see `stages.ingest.run`."""
+    sheet, tombstones = read_datasheet(datasheet, config.use), read_tombstones(erased)
+    listing: Listing = importlib.import_module(f"stages.ingest.sources.{config.source.name}").listing(
+        config.source, raw
+    )
+    if not len(listing) and not listing.refused:
+        raise ValueError(
+            f"{raw} holds no files that source {config.source.name} reads; put your data there, or run `make data` "
+            "for the digits"
+        )
+    rules = Rules(
+        config.resolution, config.channels, config.fit, config.upscale, config.background, config.max_pixels
+    )  # fmt: skip
+    folder = work_folder(state_folder(), raw, rules, config.source.name)
+    with exclusive(folder):
+        job = Job(config.source, raw.resolve(), folder, rules)
+        samples, damaged, hashes, stale = read_samples(job, listing, config.processes)
+        samples, gone = without_erased(samples, listing, tombstones)
+        damaged += gone
+        summary = _write(config, raw, datasheet, sheet, tombstones, out, folder, listing, samples, damaged, hashes)
+        prune(folder, stale)
+        remember()
+    return summary
+
+
+def _write(
+    config: IngestConfig,
+    raw: Path,
+    datasheet: Path,
+    sheet: dict[str, Any],
+    tombstones: list[Tombstone],
+    out: Path,
+    memory: Path,
+    listing: Listing,
+    samples: Samples,
+    damaged: Refusals,
+    hashes: NDArray[np.void],
+) -> Summary:
+    content = content_hash(itertools.chain(_read(listing, hashes), listing.papers))
     if "covers" in sheet:
-        check_covers(sheet, content_hash(_hashes(listing.files, rules)), datasheet, raw)
+        check_covers(sheet, content, datasheet, raw)
+    result = distinct(samples, listing, config.splits, config.near_duplicates, memory)
+    refused = [*((source, reason, "") for source, reason in listing.refused), *damaged, *result.refused]
+    _check(config, raw, listing, result, refused)
+    counts = _counts(result, len(refused))
     with output_folder(out) as work:
-        with tempfile.TemporaryFile(dir=work) as scratch:
-            rows, damaged, read = read_images(listing.files, scratch, rules, config.splits)
-            kept, copies, contradictions = without_copies(rows)
-            refused = listing.refused + damaged + contradictions
-            _check(config, raw, listing.classes, kept, refused, len(copies))
-            data_hash = _store(work, scratch, kept, rules, listing.classes, config.shard_images)
-        write_pairs(work / "quarantine.csv", ("source", "reason"), refused)
-        write_pairs(work / "duplicates.csv", ("source", "kept"), copies)
-        counts = _counts(kept, len(copies), len(refused))
-        write_json(
-            work / "dataset.json",
-            {
-                "format": FORMAT,
-                "resolution": config.resolution,
-                "channels": config.channels,
-                "classes": listing.classes,
-                "attributes": bins(config.channels),
-                "counts": counts,
-                "data_hash": data_hash,
-                "datasheet": sheet,
-            },
-        )
+        data_hash = write_store(work, result.samples, result.splits, listing, config.shard_images)
+        write_rows(work / "quarantine.csv", ("source", "reason", "sha256"), refused)
+        write_rows(work / "duplicates.csv", ("source", "kept"), result.copies)
+        write_rows(work / "near_duplicates.csv", ("source", "near"), result.near)
+        info = _dataset(config, listing, result, counts, data_hash, sheet)
+        write_json(work / "dataset.json", info)
+        write_croissant(work, info, pq.read_schema(work / "manifest.parquet"))
         results = {
-            "data_hash": data_hash,
-            "counts": counts,
-            "refused": dict(_reasons(refused).most_common()),
-            "datasheet": sheet,
-        }
-        summary = write_summary(
-            work,
-            stage="ingest",
-            config=config,
-            inputs={"raw": content_hash(read), "datasheet": datasheet},
-            results=results,
-        )
+            "data_hash": data_hash, "counts": counts, "refused": dict(_reasons(refused).most_common()),
+            "near_duplicates": {"kept": len(result.near), "crowded": result.crowded}, "datasheet": sheet,
+            "erased": tombstones,
+        }  # fmt: skip
+        inputs: dict[str, Path | str] = {"raw": content, "datasheet": datasheet}
+        summary = write_summary(work, stage="ingest", config=config, inputs=inputs, results=results)
     _tell(counts, out)
     return summary
 
 
-def _hashes(files: Sequence[File], rules: Rules) -> list[tuple[str, str]]:
-    """(sha256, source) of all files that can be read, in path order."""
-    found = []
-    for file in tqdm(files, desc="hash", unit="image", disable=None):
-        try:
-            found.append((hashlib.sha256(read_bytes(file, rules.max_bytes)).hexdigest(), file.source))
-        except Refused as reason:
-            found.append((str(reason), file.source))
-    return found
+def _read(listing: Listing, hashes: NDArray[np.void]) -> Iterator[tuple[str, str]]:
+    """(sha256, source) of every sample whose content was read."""
+    read = np.flatnonzero(hashes.view("S32") != b"")
+    for start in range(0, len(read), 8192):
+        part = read[start : start + 8192]
+        yield from zip(hex_digests(hashes[part]), listing.sources.take(part), strict=True)
 
 
-def _check(
+def _dataset(
     config: IngestConfig,
-    raw: Path,
-    classes: Sequence[str],
-    kept: Sequence[Row],
-    refused: Sequence[tuple[str, str]],
-    copies: int,
-) -> None:
+    listing: Listing,
+    result: Distinct,
+    counts: dict[str, int],
+    data_hash: str,
+    sheet: dict[str, Any],
+) -> dict[str, Any]:
+    """What the store holds. `sample` and `condition` say in one place what a row is and what it is drawn for."""
+    kept = {name: column.take(result.samples.rows) for name, column in listing.attributes.items()}
+    return {
+        "format": FORMAT,
+        "sample": {"kind": "image", "dtype": "uint8", "shape": [config.resolution, config.resolution, config.channels]},
+        "condition": {"kind": "class" if listing.classes else "none"},
+        "resolution": config.resolution,
+        "channels": config.channels,
+        "classes": listing.classes,
+        "attributes": bins(config.channels),
+        "declared": {name: sorted(set(values)) for name, values in kept.items()},
+        "grouped": listing.groups is not None,
+        "counts": counts,
+        "data_hash": data_hash,
+        "datasheet": sheet,
+    }
+
+
+def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, refused: Refusals) -> None:
     """Raise ValueError where too little is left to go on with."""
-    read = len(kept) + copies + len(refused)
+    kept = len(result.samples)
+    read = kept + len(result.copies) + len(refused)
     share = len(refused) / read
     if not kept or share > config.max_refused_share:
         what = "none is left" if not kept else f"more than ingest.max_refused_share {config.max_refused_share:g}"
@@ -100,42 +143,40 @@ def _check(
             f"{len(refused)} of {read} files in {raw} are refused ({share:.1%}), {what}: {_examples(refused)}; "
             "mend or remove them"
         )
-    empty = sorted(set(classes) - {row.class_name for row in kept})
+    present = set(np.unique(listing.labels[result.samples.rows]).tolist())
+    empty = [name for label, name in enumerate(listing.classes) if label not in present]
     if empty:
         raise ValueError(f"no image of class {empty[0]!r} could be kept; add images to {raw / empty[0]}, or remove it")
 
 
-def _store(
-    work: Path, scratch: BinaryIO, rows: Sequence[Row], rules: Rules, classes: Sequence[str], shard_images: int
-) -> str:
-    scratch.flush()
-    shape = (-1, rules.resolution, rules.resolution, rules.channels)
-    pixels = np.memmap(scratch, np.uint8, mode="r").reshape(shape)
-    return write_store(work, rows, pixels, classes, shard_images)
+def _counts(result: Distinct, refused: int) -> dict[str, int]:
+    kept, copies = len(result.samples), len(result.copies)
+    sides = np.bincount(result.splits, minlength=len(SPLITS)).tolist()
+    read = kept + copies + refused
+    return {
+        "read": read,
+        "kept": kept,
+        "duplicates": copies,
+        "refused": refused,
+        **dict(zip(SPLITS, sides, strict=True)),
+    }
 
 
-def _counts(kept: Sequence[Row], copies: int, refused: int) -> dict[str, int]:
-    splits = Counter(row.split for row in kept)
-    read = len(kept) + copies + refused
-    sides = {name: splits[code] for code, name in enumerate(SPLITS)}
-    return {"read": read, "kept": len(kept), "duplicates": copies, "refused": refused, **sides}
+def _reasons(refused: Refusals) -> Counter[str]:
+    """How many samples each kind of reason refused."""
+    return Counter(sorted(reason.split(":")[0] for _, reason, _ in refused))
 
 
-def _reasons(refused: Sequence[tuple[str, str]]) -> Counter[str]:
-    """How many files each kind of reason refused."""
-    return Counter(sorted(reason.split(":")[0] for _, reason in refused))
-
-
-def _examples(refused: Sequence[tuple[str, str]]) -> str:
+def _examples(refused: Refusals) -> str:
     """The three commonest kinds of reason, each with its first file; names are quoted, so one line it stays."""
     parts = []
     for kind, count in _reasons(refused).most_common(3):
-        source, reason = min(pair for pair in refused if pair[1].split(":")[0] == kind)
+        source, reason, _ = min(row for row in refused if row[1].split(":")[0] == kind)
         parts.append(f"{count} x {kind}, such as {source!r} ({reason})")
     return "; ".join(parts)
 
 
-def _tell(counts: dict[str, Any], out: Path) -> None:
+def _tell(counts: dict[str, int], out: Path) -> None:
     numbers = ", ".join(f"{value:,} {name}" for name, value in counts.items())
     more = f"; see {out / 'quarantine.csv'}" if counts["refused"] else ""
     print(f"ingest: {numbers}{more}", file=sys.stderr)  # noqa: T201

@@ -1,86 +1,137 @@
-"""The image store on disk: shards, manifest and lists; the same rows always give the same bytes."""
+"""The image store on disk: shards, manifest and lists; the same samples always give the same bytes."""
 
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gan.attributes import bins, measure
-from stages.common.files import write_array
-from stages.ingest._read import Row
+from gan.attributes import bins
+from stages.common.files import named, write_array
+from stages.ingest._read import Samples, hex_digests
+from stages.ingest._sample import Listing
 from stages.store import SPLITS
 
+_ROWS = 65536  # of a row group of the manifest
+_PIECE = 2**24  # bytes of a shard in memory at once
 
-def shard_ends(hashes: Sequence[str], mean: int) -> list[int]:
-    """Ends of the shards of images with these content hashes, in order; about `mean` images each.
+
+def shard_ends(sha256: NDArray[np.void], mean: int) -> list[int]:
+    """Ends of the shards of images with these content hashes (V32 [n]), in order; about `mean` images each.
 
     A shard ends where the last 64 bits of a hash are divisible by `mean` (never before mean / 4, always at 4 * mean
     images), so that cuts follow content: images that come or go move only the cuts near them.
     """
+    tails = np.ascontiguousarray(sha256).view(">u8").reshape(len(sha256), 4)[:, 3].astype(np.uint64)
+    cuts = np.flatnonzero(tails % np.uint64(mean) == 0) + 1
     ends, start = [], 0
-    for end, sha in enumerate(hashes, start=1):
-        size = end - start
-        if size >= 4 * mean or (size >= mean // 4 and int(sha[-16:], 16) % mean == 0):
-            ends.append(end)
-            start = end
-    return ends if start == len(hashes) else [*ends, len(hashes)]
+    while start < len(sha256):
+        after = cuts[np.searchsorted(cuts, start + max(1, mean // 4)) :]
+        end = min(int(after[0]) if len(after) else len(sha256), start + 4 * mean, len(sha256))
+        ends.append(end)
+        start = end
+    return ends
 
 
-def write_store(
-    work: Path, rows: Sequence[Row], scratch: NDArray[np.uint8], classes: Sequence[str], shard_images: int
-) -> str:
-    """Write shards and manifest.parquet below `work`, and return the hash of all their content.
-
-    `scratch` holds the pixels, uint8 [n, H, W, C], of row i at `rows[i].place`.
-    """
-    numbers = {name: label for label, name in enumerate(classes)}
-    labels = np.array([numbers.get(row.class_name, -1) for row in rows], np.int64)
-    splits = np.array([row.split for row in rows], np.uint8)
-    names = bins(scratch.shape[3])
-    attributes: dict[str, list[str]] = {name: [] for name in names}
-    content = hashlib.sha256(json.dumps([list(scratch.shape[1:]), list(classes), names]).encode())
-    for number, span in enumerate(_spans(shard_ends([row.sha256 for row in rows], shard_images))):
-        images = scratch[[row.place for row in rows[span]]]
-        write_array(work / f"images-{number:05d}.npy", images)
+def write_store(work: Path, samples: Samples, splits: NDArray[np.uint8], listing: Listing, shard_images: int) -> str:
+    """Write shards and manifest.parquet below `work`, and return the hash of all their content."""
+    labels = listing.labels[samples.rows]
+    names = sorted(listing.attributes)
+    head: list[object] = [list(samples.shape), listing.classes, bins(samples.shape[2])]
+    content = hashlib.sha256(json.dumps([*head, *([names] if names else [])]).encode())
+    for number, span in enumerate(_spans(shard_ends(samples.records["sha256"], shard_images))):
         write_array(work / f"labels-{number:05d}.npy", labels[span])
         write_array(work / f"split-{number:05d}.npy", splits[span])
-        for name, indices in measure(images).items():
-            attributes[name] += [names[name][index] for index in indices]
-        for row, label, image in zip(rows[span], labels[span], images, strict=True):
-            content.update(f"{row.sha256} {SPLITS[row.split]} {label}\n".encode() + image.tobytes())
-    _write_manifest(work / "manifest.parquet", rows, labels, attributes)
+        digests = hex_digests(samples.records["sha256"][span])
+        declared = [listing.attributes[name].take(samples.rows[span]) for name in names]
+        path = work / f"images-{number:05d}.npy"
+        for at, image in enumerate(_written(path, samples, span)):
+            more = "".join(f" {json.dumps(values[at])}" for values in declared)
+            side, label = SPLITS[splits[span.start + at]], labels[span.start + at]
+            content.update(f"{digests[at]} {side} {label}{more}\n".encode())
+            content.update(image.data)
+    _write_manifest(work / "manifest.parquet", samples, splits, listing)
     return content.hexdigest()
 
 
-def write_pairs(path: Path, header: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> None:
-    """A CSV file of two columns, sorted; names with commas, quotes and newlines stay one field."""
+def _written(path: Path, samples: Samples, span: slice) -> Iterator[NDArray[np.uint8]]:
+    """The images of a shard, one by one, while it is written: it may be larger than memory."""
+    step = max(1, _PIECE // math.prod(samples.shape))
+    head = {"descr": "|u1", "fortran_order": False, "shape": (span.stop - span.start, *samples.shape)}
+    with named(path), path.open("wb") as file:
+        npy.write_array_header_1_0(file, head)
+        for start in range(span.start, span.stop, step):
+            images = samples.pixels(slice(start, min(start + step, span.stop)))
+            file.write(images.data)
+            yield from images
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """A CSV file, sorted; names with commas, quotes and newlines stay one field."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(sorted(pairs))
+        writer.writerows(sorted(rows))
 
 
 def _spans(ends: Sequence[int]) -> Iterator[slice]:
     yield from (slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True))
 
 
-def _write_manifest(
-    path: Path, rows: Sequence[Row], labels: NDArray[np.int64], attributes: dict[str, list[str]]
-) -> None:
+def _write_manifest(path: Path, samples: Samples, splits: NDArray[np.uint8], listing: Listing) -> None:
+    """A row group at a time, so that a million rows never are Python objects together."""
+    writer = None
+    for start in range(0, len(samples), _ROWS):
+        part = slice(start, start + _ROWS)
+        table = _manifest(samples.where(part), splits[part], listing)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        del table
+    assert writer is not None, "a store without images is refused before"
+    writer.close()
+
+
+def _manifest(samples: Samples, splits: NDArray[np.uint8], listing: Listing) -> pa.Table:
+    records, labels = samples.records, listing.labels[samples.rows]
     columns = {
-        "sha256": pa.array([row.sha256 for row in rows], pa.string()),
-        "source": pa.array([row.source for row in rows], pa.string()),
-        "split": pa.array([SPLITS[row.split] for row in rows], pa.string()),
-        "label": pa.array(labels, pa.int64()),
-        "class": pa.array([row.class_name for row in rows], pa.string()),
-        "width": pa.array([row.width for row in rows], pa.int64()),
-        "height": pa.array([row.height for row in rows], pa.int64()),
-        **{name: pa.array(values, pa.string()) for name, values in attributes.items()},
+        "sha256": _column(records["sha256"].tobytes().hex().encode(), 64 * np.arange(len(records) + 1)),
+        "source": _texts(listing.sources.raw(samples.rows)),
+        "split": _named(SPLITS, splits),
+        "label": _numbers(labels),
+        "class": _named([*listing.classes, ""], labels),  # label -1 is the last
+        "width": _numbers(records["width"]),
+        "height": _numbers(records["height"]),
     }
-    pq.write_table(pa.table(columns), path, row_group_size=65536)
+    for place, (name, names) in enumerate(bins(samples.shape[2]).items()):
+        columns[name] = _named(names, records["attributes"][:, place])
+    columns |= {name: _texts(column.raw(samples.rows)) for name, column in listing.attributes.items()}
+    if listing.groups is not None:
+        columns["group"] = _texts(listing.groups.raw(samples.rows))
+    return pa.table(columns)
+
+
+def _named(names: Sequence[str], places: NDArray[Any]) -> pa.Array:
+    encoded = [name.encode() for name in names]
+    return _texts([encoded[place] for place in places.tolist()])
+
+
+def _texts(values: Sequence[bytes]) -> pa.Array:
+    return _column(b"".join(values), np.cumsum([0, *map(len, values)], dtype=np.int64))
+
+
+def _column(data: bytes, offsets: NDArray[np.int64]) -> pa.Array:
+    """Texts in UTF-8 from their buffers; `pa.array` would import pandas."""
+    buffers = [pa.py_buffer(offsets.tobytes()), pa.py_buffer(data)]
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, *buffers).cast(pa.string())
+
+
+def _numbers(values: NDArray[Any]) -> pa.Array:
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values.astype(np.int64).tobytes())])

@@ -1,5 +1,7 @@
 """The feature network: trained here on the split `fit`, or adopted from a file whose hash is known."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from stages.common.files import sha256_file
 from stages.config.reference import File, Fit, ReferenceConfig
 from stages.store import Split, Store
 
-_CHUNK = 4096  # images read at once
+_CHUNK = 2**26  # bytes of images read at once
+_LEAST, _MOST = 256, 4096  # images; the features of fewer in a pass may differ in their last bits
 
 WHY_ROTATIONS = (
     "the images carry no labels: the network learns which of four rotations was applied, which needs no label, no "
@@ -34,7 +37,7 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
         chosen = store.splits["fit"]
         labels = chosen.labels if store.classes else None
         return fit(
-            chosen.all(), labels, classes=len(store.classes), recipe=recipe(config, config.extractor.width),
+            chosen, labels, classes=len(store.classes), recipe=recipe(config, config.extractor.width),
             seed=config.seed,
         )  # fmt: skip
     network = _adopted(config.extractor)
@@ -80,18 +83,23 @@ def _check_width(width: int, heldout: int) -> None:
 
 def split_features(network: DomainNetwork, split: Split) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Features [N, D] and probabilities [N, K] of a whole split, read in pieces."""
-    parts = [
-        features(network, split.take(np.arange(start, min(start + _CHUNK, len(split)))))
-        for start in range(0, len(split), _CHUNK)
-    ]
-    found, odds = zip(*parts, strict=True)
+    found, odds = zip(*(features(network, images) for images in _pieces(split)), strict=True)
     return np.concatenate(found), np.concatenate(odds)
+
+
+def _pieces(split: Split) -> Iterator[NDArray[np.uint8]]:
+    """All images, some at a time; a whole number of passes of `features`."""
+    fit_in = _CHUNK // math.prod(split.shape[1:]) // _LEAST * _LEAST
+    step = min(max(fit_in, _LEAST), _MOST)
+    for start in range(0, len(split), step):
+        yield split.take(np.arange(start, min(start + step, len(split))))
 
 
 def accuracy(network: DomainNetwork, split: Split, odds: NDArray[np.float64]) -> dict[str, Any]:
     """Share of the split's images that the network reads right, with its Wilson interval."""
     if network.kind == "rotation":
-        right, asked = rotation_accuracy(network, split.all())
+        answers = [rotation_accuracy(network, images) for images in _pieces(split)]
+        right, asked = (sum(part) for part in zip(*answers, strict=True))
         # The four views of an image are one trial, not four: the interval counts images.
         return proportion(round(right / asked * len(split)), len(split))
     return proportion(int((odds.argmax(axis=1) == split.labels).sum()), len(split))

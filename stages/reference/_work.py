@@ -1,5 +1,6 @@
 """The work of room 3, in the order in which a reader wants to check it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gan.draws import SUBSETS, permutation
-from gan.features.domain import features, fit, save
+from gan.features.domain import fit, save
 from gan.metrics import moments
+from gan.ranks import joined
 from stages.common.files import output_folder, read_json, sha256_file, write_array, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.reference import Fit, ReferenceConfig
@@ -22,6 +24,8 @@ from stages.reference._extractor import (
     recipe,
     split_features,
 )
+from stages.reference._published import Kept, kept_features, place
+from stages.reference._selection import write_selection
 from stages.scoring import SET_METRICS, binomial_sd, set_scores, use_threads
 from stages.store import SPLITS, Store, open_store
 
@@ -31,6 +35,17 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
     store = open_store(images)
     _check(store, images, passed)
     use_threads(config.threads)
+    with joined() as ranks:
+        # Published networks first: what all processes share. The rest is rank 0's.
+        kept = kept_features(config, store, ranks)
+        found = _write(config, store, kept, images=images, passed=passed, out=out) if ranks.rank == 0 else None
+        return Summary(**ranks.told(found and dataclasses.asdict(found)))
+
+
+def _write(
+    config: ReferenceConfig, store: Store, kept: list[Kept], *, images: Path, passed: Path, out: Path
+) -> Summary:
+    """The whole folder, in the order in which a reader wants to check it."""
     with output_folder(out) as work:
         # The extractor, and what it makes of the real images.
         network = extractor(config, store)
@@ -41,6 +56,7 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
             mean, covariance = moments(found[name])
             write_array(work / f"features-{name}.npy", found[name])
             _save_moments(work / f"moments-{name}.npz", mean, covariance)
+        write_selection(work / "selection", network, found["train"], store.info["data_hash"])
         # What real images and classifiers reach: the yardsticks of every later number.
         held = store.splits["heldout"]
         about = {
@@ -61,6 +77,7 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
             "confusion": _confusion(store, odds["heldout"]),
             "floors": _floors(config, found, odds),
             "baselines": _baselines(config, store, network.width, odds["heldout"]),
+            "published": place(kept, work),
         }
         # Pictures and labels for the pages.
         for name, count in (("heldout", len(held)), ("train", min(config.picture_pool, len(store.splits["train"])))):
@@ -138,9 +155,9 @@ def _baselines(config: ReferenceConfig, store: Store, width: int, odds: NDArray[
         return {"cas": None, "label_agreement": None}
     train, held = store.splits["train"], store.splits["heldout"]
     network = fit(
-        train.all(), train.labels, classes=len(store.classes), recipe=recipe(config, width), seed=config.seed
+        train, train.labels, classes=len(store.classes), recipe=recipe(config, width), seed=config.seed
     )  # the same recipe and seed that evaluate trains on samples with
-    predicted = features(network, held.all())[1].argmax(axis=1)
+    predicted = split_features(network, held)[1].argmax(axis=1)
     return {
         "cas": _baseline(predicted, held.labels, store.classes),
         "label_agreement": _baseline(odds.argmax(axis=1), held.labels, store.classes),

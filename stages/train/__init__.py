@@ -8,13 +8,29 @@ from stages.config.train import TrainConfig
 __all__ = ["run"]
 
 
-def run(config: TrainConfig, *, images: Path, passed: Path, out: Path) -> Summary:
+def run(
+    config: TrainConfig,
+    *,
+    images: Path,
+    passed: Path,
+    out: Path,
+    selection: Path | None = None,
+    init: Path | None = None,
+    adopt: str | None = None,
+) -> Summary:
     """Train a GAN on the train split of the image store `images` and write the generator, curves and sample grids.
 
-    `passed` is validate's verdict on the same images. A run that was stopped, in whatever way, goes on from its last
-    checkpoint in the state folder and ends with the same bytes on a CPU. Raises ValueError where the images were not
-    validated, FloatingPointError where training diverged.
+    `passed` is validate's verdict on the same images; `selection` the folder of that name which reference wrote, for a
+    run that is measured while it trains (`train.selection`); `init` the networks that it begins with (`train.init`);
+    `adopt` names other work in the state folder that it goes on with under these settings. A run that was stopped, in
+    whatever way, goes on from its last checkpoint in the state folder and ends with the same bytes on a CPU. With
+    several processes (`train.processes`, or torchrun's) each computes a share of every batch. Raises ValueError where
+    the images were not validated, FloatingPointError where training diverged or collapsed and going back did not help.
     """
+    from stages.train._launch import launched
     from stages.train._work import train
 
-    return train(config, images=images, passed=passed, out=out)
+    inputs = {"images": images, "passed": passed, "selection": selection, "init": init, "adopt": adopt}
+    return launched(config, inputs, out=out) or train(
+        config, images=images, passed=passed, out=out, selection=selection, init=init, adopted=adopt
+    )

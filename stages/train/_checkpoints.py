@@ -1,7 +1,8 @@
 """Checkpoints of a run: one safetensors file each, written atomically, named by step and checksum.
 
-They hold everything that the next step depends on: three networks, two optimisers, the step, and the rows of the curves
-so far. A damaged newest file falls back to the one before it.
+They hold everything that the next step depends on: three networks, two optimisers, the step, the rows of the curves and
+the decisions so far. A damaged newest file falls back to the one before it. The name also counts how often the run went
+back before, so that the newest name is the newest work.
 """
 
 import hashlib
@@ -11,21 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from gan.training import Players
 from stages.common.files import write_atomically
+from stages.train._control import Control, Moment
+from stages.train._processes import Processes
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 _log = logging.getLogger(__name__)
 
 
 def _tensors(players: Players) -> dict[str, Tensor]:
     """Every tensor of the run by a flat name; the tensors of optimisers by the index of their parameter."""
-    tensors = {}
+    tensors = {"strength": players.strength}
     for part in ("generator", "discriminator", "average"):
         for name, tensor in getattr(players, part).state_dict().items():
             tensors[f"{part}/{name}"] = tensor
@@ -36,47 +38,150 @@ def _tensors(players: Players) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def save_checkpoint(folder: Path, players: Players, *, step: int, rows: list[dict[str, float]]) -> None:
-    """Write the state after `step` steps and delete all but the newest `KEPT` checkpoints."""
-    metadata = {"format": str(FORMAT), "step": str(step), "rows": json.dumps(rows)}
-    content = save(_tensors(players), metadata=metadata)
+def save_checkpoint(
+    folder: Path, players: Players, *, step: int, rows: list[dict[str, float]], control: Control
+) -> None:
+    """Write the state after `step` steps and delete checkpoints that nothing will ask for."""
+    _write(folder, _tensors(players), step=step, rows=json.dumps(rows), control=control)
+    prune(folder, up_to=step, keep=KEPT)
+
+
+def rewritten(folder: Path, content: bytes, *, step: int, control: Control) -> None:
+    """Write a checkpoint's content to `folder`, with other decisions."""
+    _write(folder, load(content), step=step, rows=_metadata(content)["rows"], control=control)
+
+
+def _write(folder: Path, tensors: dict[str, Tensor], *, step: int, rows: str, control: Control) -> None:
+    record = json.dumps(control.record())
+    content = save(tensors, metadata={"format": str(FORMAT), "step": str(step), "rows": rows, "control": record})
     checksum = hashlib.sha256(content).hexdigest()[:16]
-    write_atomically(folder / f"checkpoint-{step:09d}-{checksum}.safetensors", content)
-    for old in _newest_first(folder)[KEPT:]:
-        old.unlink()
+    write_atomically(folder / f"checkpoint-{control.attempt:03d}-{step:09d}-{checksum}.safetensors", content)
 
 
-def load_newest(folder: Path, players: Players) -> tuple[int, list[dict[str, float]]]:
-    """Put the newest sound checkpoint into `players`; returns its step and curve rows, or (0, []) where none is."""
-    for path in _newest_first(folder):
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] != path.stem.rpartition("-")[2]:
-            _log.warning("%s is damaged; falling back to the checkpoint before it", path.name)
+def prune(folder: Path, *, up_to: int, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints and those that they may go back to or publish.
+
+    Those of a longer run, with more than `up_to` steps, stay.
+    """
+    kept, needed = 0, set()
+    for path, moment in _newest_first(folder, up_to):
+        if kept < keep:
+            kept += 1
+            needed |= _control(path).needs()
+        elif moment not in needed:
+            path.unlink()
+
+
+def load_newest(
+    folder: Path, players: Players, processes: Processes, *, up_to: int
+) -> tuple[int, list[dict[str, float]], Control]:
+    """Put the newest sound checkpoint of `up_to` steps or fewer into `players`, in every process.
+
+    The first process reads it and the others are told, so that all go on from the same step and need no common disk.
+    Returns its step, curve rows and decisions: 0 and empty ones where none is.
+    """
+    return _loaded(players, folder, processes.sent(_newest_sound(folder, up_to) if processes.first else b""))
+
+
+def newest_checkpoint(folder: Path, up_to: int) -> tuple[bytes, Control, int] | None:
+    """Content, decisions and step of the newest sound checkpoint; None where there is none."""
+    content = _newest_sound(folder, up_to)
+    if not content:
+        return None
+    metadata = _metadata(content)
+    return content, Control(**json.loads(metadata["control"])), int(metadata["step"])
+
+
+def load_moment(
+    folder: Path, players: Players, processes: Processes, moment: Moment
+) -> tuple[int, list[dict[str, float]], Control] | None:
+    """Put that checkpoint into `players`, in every process; None where it is missing or damaged, and then deleted."""
+    content = b""
+    if processes.first:
+        for path, found in _newest_first(folder, moment.step):
+            if found == moment:
+                content = _sound(path)
+                if not content:
+                    path.unlink()
+    content = processes.sent(content)
+    return _loaded(players, folder, content) if content else None
+
+
+def _loaded(players: Players, folder: Path, content: bytes) -> tuple[int, list[dict[str, float]], Control]:
+    if not content:
+        return 0, [], Control()
+    metadata = _metadata(content)
+    try:
+        _restore(players, load(content))
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):  # no memory on the device, say
+            raise
+        said = str(error).splitlines()[1:2] or [str(error)]
+        raise ValueError(
+            f"the checkpoint of step {metadata['step']} in {folder} is of other networks than this run's; delete it "
+            f"({said[0].strip().rstrip('. ')})"
+        ) from None
+    return int(metadata["step"]), json.loads(metadata["rows"]), Control(**json.loads(metadata["control"]))
+
+
+def _newest_sound(folder: Path, up_to: int) -> bytes:
+    """The content of the newest file that is sound and has what it may go back to beside it; empty where none is."""
+    there = {moment for _, moment in _newest_first(folder, up_to)}
+    for path, moment in _newest_first(folder, up_to):
+        content = _sound(path)
+        if not content:
+            path.unlink()  # or it would be kept in place of a sound one
             continue
-        try:
-            tensors, metadata = load(content), _metadata(content)
-        except SafetensorError as error:
-            _log.warning("%s cannot be read (%s); falling back to the checkpoint before it", path.name, error)
-            continue
-        _restore(players, tensors)
-        return int(metadata["step"]), json.loads(metadata["rows"])
-    return 0, []
+        control = _control(path)
+        if control.belongs(up_to) and control.needs() <= there | {moment}:
+            return content
+    return b""
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)
+def _sound(path: Path) -> bytes:
+    """The content of a checkpoint; empty, with a warning, where it is not what was written. Raises ValueError where
+    another version wrote it."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest()[:16] != path.stem.rpartition("-")[2]:
+        _log.warning("%s is damaged; falling back to the checkpoint before it", path.name)
+        return b""
+    found = _metadata(content).get("format")
+    if found != str(FORMAT):
+        raise ValueError(
+            f"{path} has format {found}, this version reads {FORMAT}; go on with the version that wrote it, or delete "
+            "it to train anew"
+        )
+    return content
+
+
+def _newest_first(folder: Path, up_to: int) -> list[tuple[Path, Moment]]:
+    found = []
+    for path in sorted(folder.glob("checkpoint-*.safetensors"), reverse=True):
+        _, attempt, step, _ = path.stem.split("-")
+        found.append((path, Moment(int(attempt), int(step))))
+    return [(path, moment) for path, moment in found if moment.step <= up_to]
+
+
+def _control(path: Path) -> Control:
+    """The decisions that a checkpoint carries; none where its header cannot be read."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = file.read(int.from_bytes(length, "little"))
+    try:
+        return Control(**json.loads(_metadata(length + header)["control"]))
+    except (ValueError, KeyError, TypeError):
+        return Control()
 
 
 def _metadata(content: bytes) -> dict[str, str]:
     """The string metadata in a safetensors header: an 8-byte little-endian length, then JSON."""
     length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    if metadata["format"] != str(FORMAT):
-        raise ValueError(f"checkpoint has format {metadata['format']}, this version reads {FORMAT}; delete it")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     return metadata
 
 
 def _restore(players: Players, tensors: dict[str, Tensor]) -> None:
+    players.strength.copy_(tensors["strength"])
     for part in ("generator", "discriminator", "average"):
         prefix = f"{part}/"
         state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

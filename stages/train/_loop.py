@@ -1,43 +1,44 @@
 """The training loop: steps, curves, snapshots and checkpoints. All its randomness is a function of (seed, step)."""
 
 import contextlib
-import importlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
+import logging
 from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from gan import latents, networks, pixels, training
-from gan.penalties import SIDES
-from gan.training import Batch, Players
-from stages.common.command import ResumeLater
+from gan import networks, training
+from gan.training import Players
 from stages.config.train import TrainConfig
-from stages.pictures import write_grid
 from stages.store import Store
+from stages.train import _control as control_rules
+from stages.train._ancestry import Start
+from stages.train._board import Board
 from stages.train._checkpoints import load_newest, save_checkpoint
+from stages.train._control import Control
+from stages.train._course import alarm, go_back, measure
+from stages.train._feed import Feed
+from stages.train._measure import Yardstick
+from stages.train._memory import explained
+from stages.train._meter import Meter
+from stages.train._objective import halflife, kinds, objective, set_rates
+from stages.train._processes import Processes
+from stages.train._samples import snapshot, snapshot_due
+from stages.train._stopper import Stopper
 
+_log = logging.getLogger(__name__)
 _LOG_EVERY = 20  # steps between two looks at the losses; each look waits for the device
-_GRID = 10  # columns of a sample grid
 
 
 def architecture(config: TrainConfig) -> dict[str, object]:
     """The network as `generator.json` describes it."""
-    network = config.network
-    arguments = {"widths": list(network.widths), "blocks": list(network.blocks)}
-    return {
-        "name": network.name,
-        "arguments": arguments | {"embedding": network.embedding, "projection": network.projection},
-    }
+    return networks.describe(config.network)
 
 
-def assemble(config: TrainConfig, store: Store, device: torch.device) -> Players:
+def assemble(config: TrainConfig, store: Store, processes: Processes) -> Players:
     """Networks with their initial weights, drawn from the run's seed on the CPU, and their optimisers."""
     shape = {key: store.info[key] for key in ("resolution", "channels")} | {"classes": len(store.classes)}
     nets = [
@@ -47,132 +48,204 @@ def assemble(config: TrainConfig, store: Store, device: torch.device) -> Players
     randomness = torch.Generator().manual_seed(config.seed)
     for net in nets:
         networks.initialise(config.network.name, net, randomness)
-        net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.1 to 1.3 times faster
-    return training.assemble(*nets, lr=config.lr, betas=(config.beta1, config.beta2))
-
-
-class Stopper:
-    """Turns SIGINT and SIGTERM into a request that the loop answers between two steps."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listen while the block runs; further signals change nothing, since the answer is at most one step away."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def check(self, save: Callable[[], None]) -> None:
-        """Save and leave the loop where a signal has come."""
-        if self.received is not None:
-            save()
-            if self.received == signal.SIGINT:
-                raise KeyboardInterrupt
-            raise ResumeLater("stopped by SIGTERM; the work is saved, run it again to go on")
+        net.to(processes.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.1 to 1.3 times faster
+    return training.assemble(
+        *nets, lr=config.lr, betas=(config.beta1, config.beta2), group=processes.gradients, kinds=kinds(config)
+    )
 
 
 class Run:
     """One run from its state folder to its last step."""
 
-    def __init__(self, config: TrainConfig, store: Store, state: Path) -> None:
-        self.config, self.store, self.state = config, store, state
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(
+        self,
+        config: TrainConfig,
+        store: Store,
+        state: Path,
+        processes: Processes,
+        *,
+        yardstick: Yardstick | None = None,
+        start: Start | None = None,
+    ) -> None:
+        self.config, self.store, self.state, self.processes = config, store, state, processes
+        self.start, self.yardstick, self.meter = start, yardstick, Meter(state, processes.device)
         self.split = store.splits["train"]
-        self.loss = importlib.import_module(f"gan.losses.{config.loss.name}")
-        self.players = assemble(config, store, self.device)
-        self.step, self.rows = load_newest(state, self.players)
+        _check_batch(config, processes, images=len(self.split))
+        self.feed = Feed(config, self.split, processes, labelled=bool(store.classes))
+        self.renew()
         self.steps = int(config.total_kimg * 1000 // config.batch)
+        self.take(*load_newest(state, self.players, processes, up_to=self.steps))
+        if not self.step and start is not None:
+            self.control.ancestry = start.ancestry
 
-    def batches(self) -> tuple[Batch, Batch]:
-        """The discriminator's and the generator's batch of the present step."""
-        config = self.config
-        indices, z = training.draw(config.seed, self.step, config.batch, len(self.split), config.z_dim)
-        images = torch.from_numpy(pixels.to_float(self.split.take(indices))).to(self.device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.from_numpy(self.split.labels[indices]).to(self.device) if self.store.classes else None
-        parts = [
-            Batch(images[half], None if labels is None else labels[half], torch.from_numpy(z[half]).to(self.device))
-            for half in (slice(None, config.batch), slice(config.batch, None))
-        ]
-        return parts[0], parts[1]
+    def fresh(self) -> Players:
+        """Networks with the seed's initial weights."""
+        return assemble(self.config, self.store, self.processes)
+
+    def renew(self) -> None:
+        """Networks and optimisers as at the start."""
+        self.players = self.fresh()
+        if self.start is not None:
+            self.start.into(self.players)
+
+    def take(self, step: int, rows: list[dict[str, float]], control: Control) -> None:
+        """Go on from a checkpoint. The last row of a shorter run is no row of this one."""
+        self.step, self.control = step, control
+        self.rows = [row for row in rows if row["step"] % _LOG_EVERY == 0 or row["step"] == self.steps]
+        control.alarms = [one for one in control.alarms if self.regular(one["step"]) or one["step"] == self.steps]
+        control.measures = [row for row in control.measures if self.due_at(int(row["step"]), "selection")]
+        self.feed.reseed(control_rules.seed(self.config, control.attempt))
 
     def one_step(self) -> dict[str, Tensor]:
-        """Both updates, the moving average, and the loss terms as tensors."""
+        """Both updates, the moving average, and the loss terms as tensors. Raises ValueError, with the batch that would
+        fit, where a GPU's memory runs out."""
+        try:
+            return self._one_step()
+        except torch.OutOfMemoryError as error:
+            said = str(error)
+        raise explained(self, said)
+
+    def _one_step(self) -> dict[str, Tensor]:
         config, done = self.config, self.step * self.config.batch
-        burn_in = done / (config.burn_in_kimg * 1000)
-        gammas = {SIDES[p.name]: training.cosine(p.gamma, p.gamma_final, burn_in) for p in config.penalties}
-        training.set_learning_rate(self.players, training.cosine(config.lr, config.lr_final, self.step / self.steps))
-        first, second = self.batches()
-        terms = training.discriminator_step(self.players, self.loss, first, gammas)
-        terms |= training.generator_step(self.players, self.loss, second)
+        present = objective(config, done)
+        set_rates(config, self.players, done)
+        self._slow_down()
+        first, second = self.feed.take(self.step)
+        terms = training.discriminator_step(self.players, present, first)
+        terms |= training.generator_step(self.players, present, second)
         training.update_average(
             self.players,
             batch=config.batch,
             images_done=done,
-            halflife=config.ema_halflife_kimg * 1000,
+            halflife=halflife(config, done),
             ramp=config.ema_ramp,
         )
         self.step += 1
         return terms
 
-    def note(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        """Add a row to the curves. Raises FloatingPointError where a term is not finite."""
+    def _slow_down(self) -> None:
+        """Lower the learning rates of this step after the run went back."""
+        factor = control_rules.slowed(self.config, self.control.attempt)
+        if factor != 1:
+            for optimizer in (self.players.generator_optimizer, self.players.discriminator_optimizer):
+                for group in optimizer.param_groups:
+                    group["lr"] *= factor
+
+    def note(self, terms: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
+        """(row of the loss terms, whether the run must go back); a finite row is added to the curves."""
         row = {"step": float(self.step), "kimg": self.step * self.config.batch / 1000}
-        row |= {name: round(float(value), 6) for name, value in terms.items()}
+        means = self.processes.mean(torch.stack(list(terms.values())).tolist())
+        row |= {name: round(value, 6) for name, value in zip(terms, means, strict=True)}
         if not np.isfinite(list(row.values())).all():
-            raise FloatingPointError(
-                f"training diverged at step {self.step}: {row}; raise the gamma of r1 and r2, or lower train.lr"
-            )
+            return row, alarm(self, "divergence", f"{row}", fatal=True)
+        limit, before = self.config.alarms.loss, self.rows[-1] if self.rows else {}
         self.rows.append(row)
-        return row
+        largest = max(("loss_d", "loss_g"), key=lambda name: abs(row[name]))
+        if abs(row[largest]) > limit and (self.config.rollbacks.most or abs(before.get(largest, 0.0)) <= limit):
+            return row, alarm(self, "divergence", f"{largest} is {row[largest]:.6g}, the limit {limit:g}")
+        return row, False
 
-    def samples(self, count: int) -> NDArray[np.uint8]:
-        """Images 0 ... count - 1 of the run's seed from the moving average; classes in turn, one a column."""
-        z = torch.from_numpy(latents.latents(self.config.seed, 0, count, self.config.z_dim)).to(self.device)
-        label = torch.arange(count, device=self.device) % len(self.store.classes) if self.store.classes else None
-        with torch.no_grad():
-            return pixels.to_uint8(self.players.average(z, label).cpu().numpy())
-
-    def snapshot(self) -> None:
-        """A grid of the same samples at this moment, in the state folder until the run is published."""
-        columns = len(self.store.classes) if 2 <= len(self.store.classes) <= 20 else _GRID
-        kimg = round(self.step * self.config.batch / 1000)
-        write_grid(self.state / f"samples-{kimg:06d}.png", self.samples(8 * columns), columns=columns)
+    def regular(self, step: int) -> bool:
+        """True at steps at which any budget would have looked, measured or saved."""
+        kinds = ["checkpoint_kimg"] + (["selection"] if self.yardstick else [])
+        if step % _LOG_EVERY == 0 or any(step % self.interval(kind) == 0 for kind in kinds):
+            return True
+        return step != self.steps and snapshot_due(self, step)
 
     def save(self) -> None:
         """Checkpoint the present step."""
-        save_checkpoint(self.state, self.players, step=self.step, rows=self.rows)
+        self.processes.check_equal(list(self.players.generator.parameters()))
+        if self.processes.first:
+            save_checkpoint(self.state, self.players, step=self.step, rows=self.rows, control=self.control)
 
-    def due(self, kimg: float) -> bool:
-        """True at the step that completes another `kimg` thousand images, and at the last one."""
-        interval = max(1, round(kimg * 1000 / self.config.batch))
-        return self.step % interval == 0 or self.step == self.steps
+    def finite(self) -> bool:
+        """False where a weight is not a number any more."""
+        nets = (self.players.generator, self.players.discriminator, self.players.average)
+        weights = [weight for net in nets for weight in net.parameters()]
+        return bool(torch.stack([torch.isfinite(weight).all() for weight in weights]).all())
+
+    def checkpoint(self) -> None:
+        """Checkpoint a step at which one is due."""
+        if self.step % self.interval("checkpoint_kimg") == 0:
+            self.control.checkpointed(self.config, self.step)
+        self.save()
+
+    def due(self, setting: str) -> bool:
+        """True at the step that completes another interval of that setting (thousand images), and at the last one."""
+        return self.due_at(self.step, setting)
+
+    def due_at(self, step: int, setting: str) -> bool:
+        return step % self.interval(setting) == 0 or step == self.steps
+
+    def interval(self, setting: str) -> int:
+        """Steps of an interval."""
+        selection = self.config.selection
+        kimg = getattr(self.config, setting) if setting != "selection" else getattr(selection, "every_kimg", 1.0)
+        return max(1, round(kimg * 1000 / self.config.batch))
+
+    @property
+    def finished(self) -> bool:
+        """True where no step is left to take."""
+        return self.step >= self.steps or self.control.stopped is not None
 
     def to_the_end(self) -> None:
         """Train until the budget is spent; where it stops earlier, the work is saved."""
-        stopper = Stopper()
-        bar = tqdm(total=self.steps, initial=self.step, unit="step", desc="train", disable=None, smoothing=0.05)
-        with stopper.listening(), bar:
-            while self.step < self.steps:
+        stopper, before = Stopper(), self.step
+        meter = self.meter = Meter(self.state, self.processes.device)
+        self.board = Board(self)
+        quiet = None if self.processes.first else True
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", desc="train", disable=quiet, smoothing=0.05)
+        with stopper.listening(), bar, contextlib.closing(self.feed):
+            while not self.finished:
                 terms = self.one_step()
                 bar.update()
-                if self.step % _LOG_EVERY == 0 or self.step == self.steps:
-                    row = self.note(terms)
-                    speed = (bar.format_dict["rate"] or 0) * self.config.batch
-                    bar.set_postfix_str(f"{speed:.0f} images/s, D {row['loss_d']:.3f}, G {row['loss_g']:.3f}")
-                if self.due(self.config.snapshot_kimg):
-                    self.snapshot()
-                if self.due(self.config.checkpoint_kimg):
-                    self.save()
-                stopper.check(self.save)
+                meter.images += self.config.batch
+                if self._looks(terms, bar, meter):
+                    go_back(self)
+                    bar.n, self.board = self.step, Board(self)
+                stopper.check(self.processes, self.save)
+            self.board.close()
+        if self.processes.first and self.step > before:
+            _log.info(meter.total(waited=self.feed.waited))
+
+    def _looks(self, terms: dict[str, Tensor], bar: "tqdm[NoReturn]", meter: Meter) -> bool:
+        """All that is due after a step besides the next one; whether the run must go back."""
+        if self.step % _LOG_EVERY == 0 or self.step == self.steps:
+            row, back = self.note(terms)
+            speed = (bar.format_dict["rate"] or 0) * self.config.batch
+            bar.set_postfix_str(f"{speed:.0f} images/s, D {row['loss_d']:.3f}, G {row['loss_g']:.3f}")
+            if back:
+                return True
+            if self.processes.first:
+                self.board.numbers("train", meter.look(row, waited=self.feed.waited))
+        measures = self.yardstick is not None and self.due("selection")
+        shows, saves = snapshot_due(self, self.step), measures or self.due("checkpoint_kimg")
+        if (shows or saves) and not self.finite():
+            return alarm(self, "divergence", "weights are not finite", fatal=True)
+        if measures and measure(self):
+            return True
+        if shows:
+            snapshot(self)
+        if saves:
+            self.checkpoint()
+        return False
+
+
+def _check_batch(config: TrainConfig, processes: Processes, *, images: int) -> None:
+    """Refuse a batch that there are not images enough for, or that cannot be shared out in equal parts."""
+    if config.batch > images:
+        raise ValueError(
+            f"train.batch must be at most the number of training images, {images}; received {config.batch}: lower it, "
+            "or ingest more images"
+        )
+    if config.batch % (processes.world * config.parts):
+        raise ValueError(
+            f"train.batch must be a multiple of the number of processes times train.parts, {processes.world} x "
+            f"{config.parts}; received {config.batch}"
+        )
+    share = config.batch // (processes.world * config.parts)
+    if share % config.network.group:
+        raise ValueError(
+            f"train.batch must give every process, in each of its parts, a multiple of train.network.group images, "
+            f"{config.network.group}; received {config.batch}, which gives {share}"
+        )

@@ -1,11 +1,12 @@
 """The train room: from the image store and the state folder to `data/train/`."""
 
+import contextlib
 import csv
 import dataclasses
-import hashlib
 import io
-import json
+import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,35 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-import gan
-from stages.common.files import output_folder, read_json, sha256_file, write_atomically, write_json
+from stages.common.files import output_folder, read_json, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.train import TrainConfig
 from stages.state import exclusive, state_folder
-from stages.store import Store, open_store
+from stages.store import open_store
+from stages.train._ancestry import adopt, open_start
+from stages.train._checkpoints import prune
+from stages.train._control import Moment
+from stages.train._course import choose
 from stages.train._loop import Run, architecture
+from stages.train._measure import MEASURES, identity, open_yardstick
+from stages.train._processes import joined
+from stages.train._progress import write_progress
+from stages.train._samples import ROWS, grid, grids
+from stages.train._trajectory import key, kin, remember, trajectory
+
+_log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, *, images: Path, passed: Path, out: Path) -> Summary:
+def train(
+    config: TrainConfig,
+    *,
+    images: Path,
+    passed: Path,
+    out: Path,
+    selection: Path | None = None,
+    init: Path | None = None,
+    adopted: str | None = None,
+) -> Summary:
     """See `stages.train.run`."""
     torch.set_num_threads(config.threads)
     store = open_store(images)
@@ -32,66 +52,89 @@ def train(config: TrainConfig, *, images: Path, passed: Path, out: Path) -> Summ
         raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
 
     # Train in the state folder, from the last checkpoint where there is one.
-    state = state_folder() / "train" / run_key(config, store)
-    with exclusive(state):
-        run = Run(config, store, state)
+    found = trajectory(config, store, selection=identity(config, selection))
+    yardstick = open_yardstick(config, selection, store)
+    start = open_start(config, init, store, architecture(config))
+    state = state_folder() / "train" / key(found)
+    with joined() as processes, exclusive(state) if processes.first else contextlib.nullcontext():
+        if adopted and processes.first:
+            adopt(state, found, adopted, up_to=int(config.total_kimg * 1000 // config.batch))
+        run = Run(config, store, state, processes, yardstick=yardstick, start=start)
+        if processes.first:
+            _announce(run, found)
+            remember(state, found)
         run.to_the_end()
+        last, published = run.step, choose(run)
+        if not processes.first:
+            return Summary(**processes.told(None))
 
         # Publish what lasts.
+        shown = grids(run)
         with output_folder(out) as work:
-            write_networks(run, work / "generator")
-            write_curves(work / "curves.csv", run.rows)
-            for grid in sorted(state.glob("samples-*.png")):
-                shutil.copyfile(grid, work / grid.name)
-            shutil.copyfile(sorted(state.glob("samples-*.png"))[-1], work / "samples.png")
+            write_networks(run, work / "generator", step=published.step)
+            write_curves(work / "curves.csv", run.rows, names=list(run.rows[0]))
+            write_curves(work / "measures.csv", run.control.measures, names=("step", "kimg", *MEASURES))
+            for step, path in shown.items():
+                if run.due_at(step, "snapshot_kimg"):
+                    shutil.copyfile(path, work / f"samples-{round(step * config.batch / 1000):06d}.png")
+            grid(run, work / "samples.png")
+            moments = shown or {last: work / "samples.png"}
+            by_kimg = [(step * config.batch / 1000, path) for step, path in moments.items()]
+            write_progress(work, by_kimg, rows_a_grid=ROWS)
+            inputs = {"images": images / "dataset.json", "passed": passed}
+            if selection is not None and yardstick is not None:
+                inputs["selection"] = selection
+            if init is not None and start is not None:
+                inputs["init"] = init
             summary = write_summary(
                 work,
                 stage="train",
                 config=config,
-                inputs={"images": images / "dataset.json", "passed": passed},
+                inputs=inputs,
                 results={
                     "data_hash": store.info["data_hash"],
-                    "steps": run.steps,
-                    "kimg": run.steps * config.batch / 1000,
+                    "steps": last,
+                    "kimg": last * config.batch / 1000,
                     "images": len(run.split),
                     "parameters": {
                         "generator": count_parameters(run.players.generator),
                         "discriminator": count_parameters(run.players.discriminator),
                     },
                     "last": run.rows[-1],
+                    "ancestry": run.control.ancestry,
+                    "control": course(run, published),
                 },
             )
-        clear(state)
+        prune(state, up_to=run.steps, keep=1)  # what stays lets a larger budget go on from here
+        processes.told(dataclasses.asdict(summary))
     return summary
 
 
-def clear(state: Path) -> None:
-    """Delete what a finished run leaves, all but the lock that is still held.
-
-    By name, so that checkpoints go before the grids drawn up to them, and the newest one last: whoever is killed here
-    goes on from a checkpoint that misses nothing, or starts afresh.
-    """
-    for leftover in sorted(state.iterdir()):
-        if leftover.name != "lock":
-            leftover.unlink()
-
-
-def run_key(config: TrainConfig, store: Store) -> str:
-    """Names the work: the images, every setting, and the code and torch version that compute the trajectory."""
-    library = Path(str(gan.__file__)).parent
-    files = [library / name for name in ("latents.py", "pixels.py", "penalties.py", "training.py")]
-    files += [library / "networks" / f"{config.network.name}.py", library / "losses" / f"{config.loss.name}.py"]
-    files += [Path(__file__).with_name("_loop.py")]
-    parts = [
-        store.info["data_hash"],
-        dataclasses.asdict(config),
-        [sha256_file(path) for path in files],
-        torch.__version__,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def _announce(run: Run, found: dict[str, Any]) -> None:
+    """Say where the run starts, where that is not the first step or other work on these images exists."""
+    if run.finished:
+        _log.info("this work is finished already, its networks are written anew; to repeat it delete %s", run.state)
+    elif run.step:
+        _log.info("going on from step %d of %d", run.step, run.steps)
+    elif other := kin(run.state.parent, found):
+        name, changes = other
+        shown = "; ".join(changes[:8]) + (f"; {len(changes) - 8} more" if len(changes) > 8 else "")
+        _log.info("starting afresh, since this is other work than %s: %s", name, shown)
 
 
-def write_networks(run: Run, folder: Path) -> None:
+def course(run: Run, published: Moment) -> dict[str, Any]:
+    """What happened on the way, for whoever judges the result."""
+    control = run.control
+    return {
+        "published_step": published.step,
+        "best": control.best,
+        "stopped": control.stopped,
+        "alarms": control.alarms,
+        "rollbacks": control.rollbacks,
+    }
+
+
+def write_networks(run: Run, folder: Path, *, step: int) -> None:
     """The moving average as the generator, the discriminator beside it for warm starts, and what they are."""
     folder.mkdir()
     info, config = run.store.info, run.config
@@ -104,9 +147,9 @@ def write_networks(run: Run, folder: Path) -> None:
         "classes": run.store.classes,
         "resolution": info["resolution"],
         "channels": info["channels"],
-        "step": run.step,
+        "step": step,
         "seed": config.seed,
-        "ancestry": [],
+        "ancestry": run.control.ancestry,
         "data_hash": info["data_hash"],
         "prior": class_shares(run.split.labels, len(run.store.classes)),
         "licence": info["datasheet"]["licence"],
@@ -129,10 +172,10 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
-    """Loss terms over the run as CSV, for `dvc plots`."""
+def write_curves(path: Path, rows: list[dict[str, float]], *, names: Sequence[str]) -> None:
+    """Rows over the run as CSV, for `dvc plots`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())

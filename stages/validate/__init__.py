@@ -8,12 +8,12 @@ from stages.config.validate import ValidateConfig
 __all__ = ["run"]
 
 
-def run(config: ValidateConfig, *, images: Path, out: Path) -> Summary:
-    """Check the image store against its expectations and write report.html, and passed.json where all of them hold.
+def run(config: ValidateConfig, *, images: Path, baseline: Path | None = None, out: Path) -> Summary:
+    """Check the image store against its expectations, and write report.html and the data's profile.
 
-    Raises ValueError where an expectation fails, naming it; the report is written all the same, passed.json and
-    summary.json are not.
+    passed.json is written where all critical expectations hold. `baseline` is the profile of the data of the last
+    promoted run. Raises ValueError where a critical expectation fails, naming it; the report is written all the same.
     """
     from stages.validate._work import validate
 
-    return validate(config, images, out)
+    return validate(config, images, baseline, out)

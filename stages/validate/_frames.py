@@ -1,5 +1,6 @@
 """The tables that the expectations are about: one row per image, per class and split, and per split."""
 
+import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from stages.common.summary import read_summary
 from stages.store import SPLITS, Store, open_store
+from stages.validate._measures import measure, names
 
 UNLABELLED = "(no labels)"
-_CHUNK = 8192  # images read at once
+MEASURED, UNDECLARED = "measured_", "undeclared_"  # begin the names of columns that no manifest has
+_CHUNK_BYTES = 2_000_000  # of pixels read at once
 
 
 @dataclass(frozen=True)
@@ -23,60 +26,116 @@ class Frames:
 
     store: Store
     columns: list[str]  # that the manifest must have, in order
+    smallest: int  # px a side of a source file
     manifest: pd.DataFrame
     images: pd.DataFrame
     classes: pd.DataFrame
     splits: pd.DataFrame
 
+    @property
+    def declares(self) -> dict[str, Any]:
+        """What the datasheet declares of the images; see docs/data.md."""
+        return dict(self.store.info["datasheet"].get("declares") or {})
+
 
 def read_frames(path: Path) -> Frames:
     """All tables of the image store in folder `path`. Raises ValueError where it is not a finished one."""
-    shares = read_summary(path).config["splits"]
+    settings = read_summary(path).config
     store = open_store(path)
     columns = ["sha256", "source", "split", "label", "class", "width", "height", *store.info["attributes"]]
+    columns += [*store.info.get("declared", ()), *(["group"] if store.info.get("grouped") else [])]
     manifest = pd.read_parquet(path / "manifest.parquet")
     # By row number and outer: where one of the two is longer, the fields of the other are empty there.
     images = manifest.join(_measured(store), how="outer")
+    images["row"] = np.arange(len(images))
     images["missing_fields"] = images.reindex(columns=[*columns, "pixels"]).isna().sum(axis=1)
-    if {"pixels", "split"} <= set(images):
-        images["splits_of_picture"] = images.groupby("pixels")["split"].transform("nunique")
-    return Frames(store, columns, manifest, images, _classes(store), _splits(store, shares))
+    if {"width", "height"} <= set(images):
+        images[MEASURED + "aspect"] = images["width"] / images["height"].clip(lower=1)
+    _add_leaks(images, path)
+    _add_undeclared(images, store.info["datasheet"].get("declares") or {})
+    smallest = 1 if settings.get("upscale") else store.info["resolution"]
+    return Frames(store, columns, smallest, manifest, images, _classes(store), _splits(store, settings["splits"]))
 
 
 def _measured(store: Store) -> pd.DataFrame:
     """What the pixels themselves say, one row per stored image in store order."""
     count = sum(len(split) for split in store.splits.values())
-    label, split = np.empty(count, np.int64), np.empty(count, object)
-    darkest, brightest = np.empty(count, np.int64), np.empty(count, np.int64)
-    mean, digests = np.empty(count), np.empty(count, object)
-    for name, part in store.splits.items():
-        label[part.rows], split[part.rows] = part.labels, name
-        for start in range(0, len(part), _CHUNK):
-            places = np.arange(start, min(start + _CHUNK, len(part)))
+    label, split, digests = np.empty(count, np.int64), np.empty(count, np.uint8), np.empty(count, "S64")
+    channels = int(store.info["channels"])
+    values = {name: np.empty(count, np.float32) for name in names(channels)}
+    chunk = max(1, _CHUNK_BYTES // (store.info["resolution"] ** 2 * channels))
+    for code, part in enumerate(store.splits.values()):
+        label[part.rows], split[part.rows] = part.labels, code
+        for start in range(0, len(part), chunk):
+            places = np.arange(start, min(start + chunk, len(part)))
             rows, pixels = part.rows[places], part.take(places)
+            for name, column in measure(pixels).items():
+                values[name][rows] = column
             flat = pixels.reshape(len(pixels), -1)
-            darkest[rows], brightest[rows] = flat.min(axis=1), flat.max(axis=1)
-            mean[rows] = flat.sum(axis=1, dtype=np.int64) / flat.shape[1]
-            digests[rows] = [hashlib.sha256(row.tobytes()).hexdigest() for row in flat]
-    return pd.DataFrame(
-        {
-            "stored_label": label,
-            "stored_split": split.astype(str),
-            "mean_level": mean,
-            "level_range": brightest - darkest,
-            "pixels": digests.astype(str),
-        }
-    )
+            digests[rows] = [hashlib.sha256(row.tobytes()).hexdigest().encode() for row in flat]
+    frame = pd.DataFrame({"stored_label": label, "stored_split": _words(SPLITS, split), "pixels": _texts(digests)})
+    return frame.assign(**{MEASURED + name: column for name, column in values.items()})
+
+
+def _words(words: tuple[str, ...], codes: NDArray[np.uint8]) -> pd.Series:
+    return pd.Series(pd.Categorical.from_codes(codes.astype(np.int64), pd.Index(words))).astype(str)
+
+
+def _texts(values: NDArray[np.bytes_]) -> pd.Series:
+    return pd.Series(values.astype(str), dtype="str")
+
+
+def _add_leaks(images: pd.DataFrame, path: Path) -> None:
+    """In how many splits a picture and a group lie, and whether a near duplicate lies in another one."""
+    if "split" not in images:
+        return
+    if "pixels" in images:
+        images["splits_of_picture"] = _splits_of(images, "pixels")
+    if "group" in images:
+        images["splits_of_group"] = _splits_of(images, "group")
+    with (path / "near_duplicates.csv").open(encoding="utf-8", newline="") as file:
+        pairs = list(csv.reader(file))[1:]
+    split = images.set_index("source")["split"] if pairs and "source" in images else None
+    images["near_duplicate"], images["near_in_other_split"] = 0, 0
+    if split is not None:
+        of = pd.DataFrame(pairs, columns=["source", "near"]).drop_duplicates("source").set_index("source")["near"]
+        near = images["source"].map(of)
+        sides = near.map(split[~split.index.duplicated()])
+        images["near_duplicate"] = near.notna().astype(np.int64)
+        images["near_in_other_split"] = (near.notna() & (sides != images["split"])).astype(np.int64)
+
+
+def _add_undeclared(images: pd.DataFrame, declares: dict[str, Any]) -> None:
+    """1 where an attribute has a value that the datasheet does not declare, else 0; empty fields count, too."""
+    for name, allowed in (declares.get("attributes") or {}).items():
+        if name not in images:
+            continue
+        if "values" in allowed:
+            inside = images[name].isin(allowed["values"])
+        else:
+            values = pd.to_numeric(images[name], errors="coerce")
+            inside = values.between(float(allowed.get("min", "-inf")), float(allowed.get("max", "inf")))
+        images[f"{UNDECLARED}{name}"] = (~inside).astype(np.int64)
+
+
+def _splits_of(images: pd.DataFrame, column: str) -> NDArray[np.int64]:
+    """In how many splits the value of `column` lies, for every row; 0 where it is empty."""
+    codes, values = pd.factorize(images[column])
+    sides = np.zeros((len(values) + 1, len(SPLITS) + 1), np.bool_)
+    side = np.array([SPLITS.index(name) if name in SPLITS else len(SPLITS) for name in images["split"]], np.int64)
+    sides[codes, side] = True
+    sides[-1] = False  # code -1: empty
+    return np.asarray(sides.sum(axis=1)[codes])
 
 
 def _classes(store: Store) -> pd.DataFrame:
     """Images of each class in each split, and of the class in all as a share of the largest class."""
-    names = store.classes or [UNLABELLED]
+    classes = store.classes or [UNLABELLED]
     counts = {name: _counts(part.labels, len(store.classes)) for name, part in store.splits.items()}
     totals: NDArray[np.int64] = np.sum(list(counts.values()), axis=0)
     rows = [
         {"class": name, "split": split, "images": int(counts[split][index]), "class_images": int(totals[index])}
-        for index, name in enumerate(names)
+        for index, name in enumerate(classes)
         for split in SPLITS
     ]
     frame = pd.DataFrame(rows)

@@ -12,17 +12,26 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.store import SPLITS, Store
-from stages.validate._frames import Frames
-from stages.validate._suite import Finding
+from stages.store import SPLITS, Split, Store
+from stages.validate._drift import Moved
+from stages.validate._drift_checks import probability, title
+from stages.validate._frames import MEASURED, Frames
+from stages.validate._run import Finding
 
 _STRIP = 16  # pictures shown of each class
 _CLASSES = 40  # classes shown; more would make the page heavy
 _QUARANTINE = 50  # refused files listed
-_BARS = 32  # bars of a histogram over the levels 0..255
+_BARS = 32  # bars of a histogram
+_SPREADS = {  # measure: words, left end, right end (0: the largest found)
+    "brightness": ("Brightness: mean level of an image", 0, 255),
+    "contrast": ("Contrast: standard deviation of the levels", 0, 128),
+    "level_range": ("Brightest less darkest level", 0, 255),
+    "sharpness": ("Sharpness: mean absolute Laplacian, levels", 0, 0),
+    "saturation": ("Saturation", 0, 1),
+}
 
 
-def page(frames: Frames, findings: list[Finding]) -> str:
+def page(frames: Frames, findings: list[Finding], moved: list[Moved], baseline: dict[str, Any] | None) -> str:
     """The report as HTML: everything embedded, all text escaped, the same bytes for the same store and findings."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
@@ -33,7 +42,11 @@ def page(frames: Frames, findings: list[Finding]) -> str:
     return environment.get_template("report.html.jinja").render(
         info=info,
         findings=findings,
-        failed=[finding for finding in findings if not finding.passed],
+        failed=[finding for finding in findings if not finding.passed and finding.severity == "critical"],
+        warned=[finding for finding in findings if not finding.passed and finding.severity == "warning"],
+        shots={finding.name: _examples(frames.store, finding.rows) for finding in findings},
+        baseline=baseline,
+        moved=[_moved(one) for one in sorted(moved, key=lambda one: (not one.alarm, -one.moved))],
         classes=_class_rows(frames.classes),
         shown=_CLASSES,
         splits=frames.splits.to_dict("records"),
@@ -43,6 +56,31 @@ def page(frames: Frames, findings: list[Finding]) -> str:
         quarantine=quarantine[:_QUARANTINE],
         reasons=_count(reason.split(":")[0] for _, reason in quarantine),
     )
+
+
+def _examples(store: Store, rows: list[int]) -> str:
+    """The pictures of these rows of the store as one embedded PNG; empty without any."""
+    shards = store.splits["train"].shards
+    there = [row for row in rows if row < sum(len(shard) for shard in shards)]
+    if not there:
+        return ""
+    return _png(Split(shards, np.array(there), np.zeros(len(there), np.int64)).all())
+
+
+def _moved(one: Moved) -> dict[str, Any]:
+    """A column's row of the drift table: bars of the shares before and now, in per cent of the largest."""
+    top = max(*one.before, *one.now, 1e-12)
+    bars = [
+        {"label": label, "before": 100 * old / top, "now": 100 * new / top, "old": 100 * old, "new": 100 * new}
+        for label, old, new in zip(one.labels, one.before, one.now, strict=True)
+    ]
+    return {
+        "title": title(one.name),
+        "moved": 100 * one.moved,
+        "p": probability(one.p).removeprefix("= "),
+        "alarm": one.alarm,
+        "bars": bars[:_CLASSES],
+    }
 
 
 def _class_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
@@ -73,9 +111,12 @@ def _strips(store: Store) -> list[dict[str, Any]]:
 
 
 def _png(images: NDArray[np.uint8]) -> str:
-    """uint8 [n, H, W, C] side by side, enlarged to 64 px a picture by repetition, as base64 of a PNG."""
-    scale, gap = 64 // images.shape[1], 4
-    large = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    """uint8 [n, H, W, C] side by side, 64 px a picture by repetition or by the mean of blocks, as base64 of a PNG."""
+    (count, side, _, channels), gap = images.shape, 4
+    scale, block = max(1, 64 // side), max(1, side // 64)
+    blocks = images.reshape(count, side // block, block, side // block, block, channels)
+    small = images if block == 1 else np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+    large = small.repeat(scale, axis=1).repeat(scale, axis=2)
     padded = np.pad(large, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     row = np.concatenate(list(padded), axis=1)[:, :-gap]
     buffer = io.BytesIO()
@@ -84,21 +125,25 @@ def _png(images: NDArray[np.uint8]) -> str:
 
 
 def _histograms(images: pd.DataFrame) -> list[dict[str, Any]]:
-    """How the two pixel statistics are spread over the levels 0..255."""
+    """How what was measured on the pixels is spread."""
     found = []
-    for column, title in (("mean_level", "Mean level of an image"), ("level_range", "Brightest less darkest pixel")):
-        values = images[column].dropna().to_numpy(np.float64)
-        counts = np.histogram(values, bins=_BARS, range=(0, 256))[0]
+    for name, (words, low, high) in _SPREADS.items():
+        if MEASURED + name not in images:
+            continue
+        values = images[MEASURED + name].dropna().to_numpy(np.float64)
+        top = high or max(1.0, float(values.max(initial=0)))
+        counts = np.histogram(values, bins=_BARS, range=(low, top))[0]
         bars = [
             {
                 "height": 100 * int(count) / max(1, int(counts.max())),
                 "images": int(count),
-                "level": 256 // _BARS * place,
+                "from": f"{low + place * (top - low) / _BARS:.4g}",
             }
             for place, count in enumerate(counts)
         ]
-        low, high = (f"{values.min():.0f}", f"{values.max():.0f}") if len(values) else ("-", "-")
-        found.append({"title": title, "bars": bars, "low": low, "high": high})
+        least, most = (f"{values.min():.4g}", f"{values.max():.4g}") if len(values) else ("-", "-")
+        ends = {"left": f"{low:g}", "right": f"{top:.4g}"}
+        found.append({"title": words, "bars": bars, "low": least, "high": most, **ends})
     return found
 
 

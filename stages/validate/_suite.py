@@ -1,191 +1,225 @@
-"""The expectations, and Great Expectations run on them: no context on disk, no Data Docs, no analytics."""
+"""The expectations: what params.yaml, the datasheet and the baseline say, as checks on the tables."""
 
-import os
-import warnings
+import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
-from stages.config.validate import ValidateConfig
+from stages.config.validate import Limits, ValidateConfig
 from stages.store import SPLITS
-from stages.validate._frames import Frames
+from stages.validate import _expectations as ours
+from stages.validate._expectations import gxe
+from stages.validate._frames import MEASURED, UNDECLARED, Frames
 
-os.environ["GX_ANALYTICS_ENABLED"] = "false"
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # its imports use deprecated parts of the standard library
-    import great_expectations as gx
-
-gxe: Any = gx.expectations  # it exports its classes without saying so to type checkers
+Rows = NDArray[np.int64]
+_SOURCE = ("width", "height")  # measures that are columns of the manifest
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation: the table it is about, its name in results, and its rule in words."""
+    """One expectation: the table it is about, its name in results, its group, and its rule in words.
+
+    `pick` finds pictures that show what is wrong where no single row breaks the rule; `found` is the outcome in words
+    where Great Expectations has none that reads well.
+    """
 
     table: str
     name: str
+    group: str
     rule: str
     expectation: Any
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came out of one check; `examples` are at most ten offending rows in words."""
-
-    table: str
-    name: str
-    rule: str
-    passed: bool
-    found: str
-    examples: list[str]
-    expectation: str
-    arguments: dict[str, Any]
+    pick: Callable[[Frames], Rows] | None = None
+    found: str | None = None
 
 
 def checks(config: ValidateConfig, frames: Frames) -> list[Check]:
-    """All expectations on the tables, with the thresholds of `config`."""
-    return [*_file_checks(config, frames), *_picture_checks(config), *_group_checks(config, frames)]
+    """All expectations on the tables that need no baseline."""
+    return [
+        *_table_checks(config, frames), *_value_checks(frames), *_leak_checks(config, frames),
+        *_picture_checks(config, frames), *_balance_checks(config, frames), *_declared_checks(frames),
+    ]  # fmt: skip
 
 
-def _file_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
-    info, classes = frames.store.info, frames.store.classes
-    side, labels = info["resolution"], list(range(len(classes))) or [-1]
-    found = [
-        Check("images", "row_count", f"at least {config.min_images:,} images (validate.min_images)",
+def severities(wanted: list[Check], warn: tuple[str, ...], possible: set[str]) -> dict[str, str]:
+    """`critical` or `warning` for every check. Raises ValueError for a name in `warn` that is none; those in `possible`
+    are checks that there could be."""
+    known = {check.name for check in wanted} | GROUPS | possible
+    for name in warn:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f" (did you mean `{near[0]}`?)" if near else ""
+            raise ValueError(
+                f"validate.warn names {name!r}, which is no expectation on these images and no group of them{hint}; "
+                f"groups are {', '.join(sorted(GROUPS))}"
+            )
+    return {check.name: "warning" if {check.name, check.group} & set(warn) else "critical" for check in wanted}
+
+
+GROUPS = {"table", "values", "leaks", "pictures", "balance", "declared", "drift"}
+
+
+def _table_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
+    return [
+        Check("images", "row_count", "table", f"at least {config.min_images:,} images (validate.min_images)",
               gxe.ExpectTableRowCountToBeBetween(min_value=config.min_images)),
-        Check("manifest", "schema", f"the manifest has the columns {', '.join(frames.columns)} in this order",
+        Check("manifest", "schema", "table",
+              f"the manifest has the columns {', '.join(frames.columns)} in this order",
               gxe.ExpectTableColumnsToMatchOrderedList(column_list=frames.columns)),
-        Check("images", "complete", "no field of the manifest is empty",
+        Check("images", "complete", "table", "no field of the manifest is empty",
               gxe.ExpectColumnValuesToBeBetween(column="missing_fields", max_value=0)),
-        Check("images", "hashes", "sha256 is a SHA-256 in hexadecimal",
-              gxe.ExpectColumnValuesToMatchRegex(column="sha256", regex="^[0-9a-f]{64}$")),
-        Check("images", "files_distinct", "no file occurs twice",
-              gxe.ExpectColumnValuesToBeUnique(column="sha256")),
-        Check("images", "splits_known", f"split is {', '.join(SPLITS)}",
-              gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS))),
-        Check("images", "labels_known", f"label lies in {labels[0]}..{labels[-1]}" if classes else "label is -1",
-              gxe.ExpectColumnValuesToBeInSet(column="label", value_set=labels)),
-        Check("images", "classes_known", "class is one of dataset.json" if classes else "class is empty",
-              gxe.ExpectColumnValuesToBeInSet(column="class", value_set=classes or [""])),
-        Check("images", "widths", f"files are at least {side} px wide",
-              gxe.ExpectColumnValuesToBeBetween(column="width", min_value=side)),
-        Check("images", "heights", f"files are at least {side} px high",
-              gxe.ExpectColumnValuesToBeBetween(column="height", min_value=side)),
-        Check("images", "labels_stored", "the labels beside the pixels are those of the manifest",
+        Check("images", "labels_stored", "table", "the labels beside the pixels are those of the manifest",
               gxe.ExpectColumnPairValuesToBeEqual(column_A="label", column_B="stored_label")),
-        Check("images", "splits_stored", "the splits beside the pixels are those of the manifest",
+        Check("images", "splits_stored", "table", "the splits beside the pixels are those of the manifest",
               gxe.ExpectColumnPairValuesToBeEqual(column_A="split", column_B="stored_split")),
     ]  # fmt: skip
-    for name, bins in info["attributes"].items():
+
+
+def _value_checks(frames: Frames) -> list[Check]:
+    classes, side = frames.store.classes, frames.smallest
+    labels = list(range(len(classes))) or [-1]
+    found = [
+        Check("images", "hashes", "values", "sha256 is a SHA-256 in hexadecimal",
+              gxe.ExpectColumnValuesToMatchRegex(column="sha256", regex="^[0-9a-f]{64}$")),
+        Check("images", "splits_known", "values", f"split is {', '.join(SPLITS)}",
+              gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS))),
+        Check("images", "labels_known", "values",
+              f"label lies in {labels[0]}..{labels[-1]}" if classes else "label is -1",
+              gxe.ExpectColumnValuesToBeInSet(column="label", value_set=labels)),
+        Check("images", "classes_known", "values",
+              "class is one of dataset.json" if classes else "class is empty",
+              gxe.ExpectColumnValuesToBeInSet(column="class", value_set=classes or [""])),
+        Check("images", "widths", "values", f"files are at least {side} px wide",
+              gxe.ExpectColumnValuesToBeBetween(column="width", min_value=side)),
+        Check("images", "heights", "values", f"files are at least {side} px high",
+              gxe.ExpectColumnValuesToBeBetween(column="height", min_value=side)),
+    ]  # fmt: skip
+    for name, bins in frames.store.info["attributes"].items():
         expectation = gxe.ExpectColumnValuesToBeInSet(column=name, value_set=bins)
-        found.append(Check("images", f"{name}_known", f"{name} is {', '.join(bins)}", expectation))
+        found.append(Check("images", f"{name}_known", "values", f"{name} is {', '.join(bins)}", expectation))
     return found
 
 
-def _picture_checks(config: ValidateConfig) -> list[Check]:
-    low, high = config.min_mean_level, config.max_mean_level
-    return [
-        Check("images", "pictures_distinct", "no two images have the same pixels",
-              gxe.ExpectColumnValuesToBeUnique(column="pixels")),
-        Check("images", "splits_disjoint", "no picture lies in two splits",
-              gxe.ExpectColumnValuesToBeBetween(column="splits_of_picture", max_value=1)),
-        Check("images", "not_constant",
-              f"brightest less darkest pixel is at least {config.min_level_range} levels (validate.min_level_range)",
-              gxe.ExpectColumnValuesToBeBetween(column="level_range", min_value=config.min_level_range)),
-        Check("images", "exposure",
-              f"the mean level of all images is {low:g} to {high:g} (validate.min_mean_level, max_mean_level)",
-              gxe.ExpectColumnMeanToBeBetween(column="mean_level", min_value=low, max_value=high)),
-    ]  # fmt: skip
-
-
-def _group_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
-    least = config.min_images_per_class
+def _leak_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
+    share = config.max_near_duplicates
     found = [
-        Check("splits", "split_shares",
+        Check("images", "files_distinct", "leaks", "no file occurs twice",
+              gxe.ExpectColumnValuesToBeUnique(column="sha256")),
+        Check("images", "pictures_distinct", "leaks", "no two images have the same pixels",
+              ours.ExpectPicturesToBeDistinct()),
+        Check("images", "splits_disjoint", "leaks", "no picture lies in two splits",
+              ours.ExpectToStayInOneSplit(column="splits_of_picture")),
+        Check("images", "near_splits", "leaks", "no near duplicate lies in another split than its partner",
+              ours.ExpectNearDuplicatesToShareTheirSplit()),
+        Check("images", "near_duplicates", "leaks",
+              f"at most {share:.4g} of the images are near duplicates of another (validate.max_near_duplicates)",
+              ours.ExpectFewNearDuplicates(max_value=share),
+              pick=lambda frames: _where(frames, frames.images["near_duplicate"] > 0)),
+    ]  # fmt: skip
+    if frames.store.info.get("grouped"):
+        rule, expectation = "no group lies in two splits", ours.ExpectToStayInOneSplit(column="splits_of_group")
+        found.append(Check("images", "groups_disjoint", "leaks", rule, expectation))
+    return found
+
+
+def _picture_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
+    low, high = config.min_mean_level, config.max_mean_level
+    found = [
+        Check("images", "not_constant", "pictures",
+              f"brightest less darkest pixel is at least {config.min_level_range} levels (validate.min_level_range)",
+              ours.ExpectImagesNotToBeConstant(min_value=config.min_level_range)),
+        Check("images", "exposure", "pictures",
+              f"the mean level of all images is {low:g} to {high:g} (validate.min_mean_level, max_mean_level)",
+              gxe.ExpectColumnMeanToBeBetween(column=MEASURED + "brightness", min_value=low, max_value=high),
+              pick=lambda frames: _extremes(frames, MEASURED + "brightness")),
+    ]  # fmt: skip
+    colour = frames.store.info["channels"] == 3
+    return found + [_limit_check(limit) for limit in config.limits if colour or limit.measure != "saturation"]
+
+
+def _limit_check(limit: Limits) -> Check:
+    column = limit.measure if limit.measure in _SOURCE else MEASURED + limit.measure
+    words = {
+        (True, False): f"at least {limit.min:g}" if limit.min is not None else "",
+        (False, True): f"at most {limit.max:g}" if limit.max is not None else "",
+        (True, True): f"{limit.min} to {limit.max}",
+    }[limit.min is not None, limit.max is not None]
+    share = "every image" if limit.mostly == 1 else f"{100 * limit.mostly:g} % of the images"
+    rule = f"{limit.measure} is {words} for {share} (validate.limits)"
+    expectation = ours.ExpectImagesToLieWithinLimits(
+        column=column, min_value=limit.min, max_value=limit.max, mostly=limit.mostly
+    )
+    return Check("images", limit.measure, "pictures", rule, expectation)
+
+
+def _balance_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
+    least, balance = config.min_images_per_class, config.min_class_balance
+    found = [
+        Check("splits", "split_shares", "balance",
               f"shares lie within {config.max_split_deviation:g} standard deviations of ingest.splits "
               "(validate.max_split_deviation)",
               gxe.ExpectColumnValuesToBeBetween(column="deviation", max_value=config.max_split_deviation)),
-        Check("classes", "class_counts",
+        Check("classes", "class_counts", "balance",
               f"each {'class' if frames.store.classes else 'split'} has at least {least} images"
               f"{' in each split' if frames.store.classes else ''} (validate.min_images_per_class)",
               gxe.ExpectColumnValuesToBeBetween(column="images", min_value=least)),
     ]  # fmt: skip
     if frames.store.classes:
-        balance = config.min_class_balance
         rule = f"each class has at least {balance:g} times the images of the largest (validate.min_class_balance)"
         expectation = gxe.ExpectColumnValuesToBeBetween(column="of_largest", min_value=balance)
-        found.append(Check("classes", "class_balance", rule, expectation))
+        found.append(Check("classes", "class_balance", "balance", rule, expectation))
     return found
 
 
-def run_checks(frames: Frames, wanted: list[Check]) -> list[Finding]:
-    """A finding for every check, in order."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its calls of pandas are not ours to mend
-        found = _run_tables(frames, wanted)
-    # An empty suite would count as passed: every check must have come back.
-    assert set(found) == {check.name for check in wanted}
-    return [found[check.name] for check in wanted]
-
-
-def _run_tables(frames: Frames, wanted: list[Check]) -> dict[str, Finding]:
-    context = gx.get_context(mode="ephemeral")
-    bars: Any = {"globally": False, "metric_calculations": False}
-    context.variables.progress_bars = bars
-    source = context.data_sources.add_pandas("ingest")
-    found: dict[str, Finding] = {}
-    for table, index in (
-        ("manifest", []),
-        ("images", ["source"]),
-        ("classes", ["class", "split"]),
-        ("splits", ["split"]),
-    ):
-        frame: pd.DataFrame = getattr(frames, table)
-        mine = [check for check in wanted if check.table == table]
-        found |= _run_table(source, table, frame, mine, [name for name in index if name in frame])
+def _declared_checks(frames: Frames) -> list[Check]:
+    """What the datasheet declares: number of images, classes, sizes of the files, values of attributes."""
+    declares, found = frames.declares, []
+    if "images" in declares:
+        low, high = _ends(declares["images"])
+        rule, expectation = f"there are {_span(low, high)} images", gxe.ExpectTableRowCountToBeBetween
+        found.append(_declared("images", rule, expectation(min_value=low, max_value=high)))
+    if "classes" in declares:
+        names = [str(name) for name in declares["classes"]]
+        rule = f"the classes are {', '.join(names)}, all of them and no others"
+        found.append(
+            _declared("classes", rule, gxe.ExpectColumnDistinctValuesToEqualSet(column="class", value_set=names))
+        )
+    for name in ("width", "height"):
+        if name in declares:
+            low, high = _ends(declares[name])
+            rule = f"the {name} of files is {_span(low, high)} px"
+            between = gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high)
+            found.append(_declared(name, rule, between))
+    for name, allowed in (declares.get("attributes") or {}).items():
+        words = ", ".join(allowed["values"]) if "values" in allowed else _span(*_ends(allowed))
+        expectation = ours.ExpectNothingUndeclared(column=f"{UNDECLARED}{name}")
+        rule = f"{name} is {words} (datasheet)"
+        found.append(Check("images", f"{name}_declared", "declared", rule, expectation))
     return found
 
 
-def _run_table(source: Any, table: str, frame: pd.DataFrame, mine: list[Check], index: list[str]) -> dict[str, Finding]:
-    definition = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
-    suite = gx.ExpectationSuite(name=table)
-    for check in mine:
-        check.expectation.meta = {"name": check.name}  # results come back in another order
-        suite.add_expectation(check.expectation)
-    batch = definition.get_batch(batch_parameters={"dataframe": frame})
-    form = {"result_format": "SUMMARY", "partial_unexpected_count": 10, "unexpected_index_column_names": index}
-    results = batch.validate(suite, result_format=form).results
-    by_name = {result.expectation_config.meta["name"]: result for result in results}
-    return {check.name: _finding(check, by_name[check.name], index) for check in mine}
+def _declared(name: str, rule: str, expectation: Any) -> Check:
+    return Check("images", f"declared_{name}", "declared", f"{rule} (datasheet)", expectation)
 
 
-def _finding(check: Check, result: Any, index: list[str]) -> Finding:
-    config = result.expectation_config
-    arguments = {key: value for key, value in config.kwargs.items() if key != "batch_id"}
-    answer = result.result or {}
-    words = answer.get("partial_unexpected_index_list") or []
-    examples = [_example(row, index) for row in words[:10]]
-    return Finding(
-        check.table, check.name, check.rule, bool(result.success), _found(answer), examples, config.type, arguments
-    )
+def _ends(span: dict[str, str]) -> tuple[float | None, float | None]:
+    low, high = span.get("min"), span.get("max")
+    return (None if low is None else float(low), None if high is None else float(high))
 
 
-def _found(answer: dict[str, Any]) -> str:
-    """The outcome in words; an expectation that could not be evaluated has none, and has failed."""
-    if "unexpected_count" in answer:
-        missing = answer.get("missing_count") or 0
-        tail = f", {missing:,} of them empty" if missing else ""
-        return f"{answer['unexpected_count']:,} of {answer['element_count']:,} rows break it{tail}"
-    value = answer.get("observed_value")
-    if isinstance(value, list):
-        return f"columns {', '.join(map(str, value))}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return "could not be evaluated: a column is missing" if value is None else f"{value:.2f}"
+def _span(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f"at most {high:,.10g}" if low is None else f"at least {low:,.10g}"
+    return f"{low:,.10g}" if low == high else f"{low:,.10g} to {high:,.10g}"
 
 
-def _example(row: dict[str, Any], index: list[str]) -> str:
-    where = " ".join(str(row[name]) for name in index)
-    values = [str(value) for key, value in row.items() if key not in index]
-    return f"{where}: {', '.join(values)}" if values else where
+def _where(frames: Frames, mask: Any) -> Rows:
+    return np.flatnonzero(np.asarray(mask))
+
+
+def _extremes(frames: Frames, column: str) -> Rows:
+    """The five lowest and the five highest images."""
+    order = np.argsort(frames.images[column].to_numpy(np.float64), kind="stable")
+    return np.concatenate([order[:5], order[5:][-5:]])

@@ -1,4 +1,4 @@
-"""The order of the work of validate: tables, expectations, report, permission."""
+"""The order of the work of validate: tables, profile, expectations, report, permission."""
 
 import dataclasses
 import sys
@@ -8,53 +8,79 @@ from typing import Any
 from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.validate import ValidateConfig
+from stages.validate._drift import Moved, compare
+from stages.validate._drift_checks import COLUMNS, PREFIX, drift_checks, read_baseline
 from stages.validate._frames import Frames, read_frames
 from stages.validate._page import page
-from stages.validate._suite import Finding, checks, run_checks
+from stages.validate._profile import profile
+from stages.validate._run import Finding, run_checks
+from stages.validate._suite import checks, severities
 
 FORMAT = 1
 
 
-def validate(config: ValidateConfig, images: Path, out: Path) -> Summary:
+def validate(config: ValidateConfig, images: Path, baseline: Path | None, out: Path) -> Summary:
     """See `stages.validate.run`."""
-    frames = read_frames(images)
+    old, frames = read_baseline(baseline), read_frames(images)
+    present = profile(frames)
+    findings, moved = _look(config, frames, old, present)
+    failed = [finding for finding in findings if not finding.passed and finding.severity == "critical"]
+    warned = [finding for finding in findings if not finding.passed and finding.severity == "warning"]
     data_hash = frames.store.info["data_hash"]
-    findings = run_checks(frames, checks(config, frames))
-    failed = [finding for finding in findings if not finding.passed]
     with output_folder(out) as work:
-        write_json(work / "expectations.json", _expectations(findings, data_hash))
-        write_atomically(work / "report.html", page(frames, findings))
+        write_json(work / "expectations.json", _expectations(findings, data_hash, bool(failed)))
+        write_json(work / "profile.json", present)
+        write_atomically(work / "report.html", page(frames, findings, moved, old))
         if not failed:
             write_json(work / "passed.json", {"format": FORMAT, "data_hash": data_hash, "passed": True})
-            summary = _summary(work, config, images, frames, findings)
+            inputs = {"images": images} | ({"baseline": baseline} if baseline else {})
+            results = _results(frames, findings, warned, old)
+            summary = write_summary(work, stage="validate", config=config, inputs=inputs, results=results)
+    report = out / "report.html"
     if failed:  # only now, so that the report is in its place
         first = failed[0]
         more = f" ({first.examples[0]!r})" if first.examples else ""
         raise ValueError(
             f"{len(failed)} of {len(findings)} expectations failed: {', '.join(check.name for check in failed)}; "
-            f"first: {first.rule}, but {first.found}{more}; see {out / 'report.html'}"
+            f"first: {first.rule}, but {first.found}{more}; see {report}"
         )
-    print(f"validate: all {len(findings)} expectations hold; see {out / 'report.html'}", file=sys.stderr)  # noqa: T201
+    said = f"{len(warned)} of {len(findings)} expectations warn: {', '.join(check.name for check in warned)}"
+    said = said if warned else f"all {len(findings)} expectations hold"
+    print(f"validate: {said}; see {report}", file=sys.stderr)  # noqa: T201
     return summary
 
 
-def _expectations(findings: list[Finding], data_hash: str) -> dict[str, Any]:
+def _look(
+    config: ValidateConfig, frames: Frames, old: dict[str, Any] | None, present: dict[str, Any]
+) -> tuple[list[Finding], list[Moved]]:
+    """All findings; and how every column moved against the baseline, where there is one."""
+    moved, other = compare(old, present, config.drift) if old else ([], [])
+    against, table = drift_checks(moved, other, present, config.drift)
+    wanted = [*checks(config, frames), *(against if old else [])]
+    possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS}
+    return run_checks(frames, wanted, severities(wanted, config.warn, possible), table), moved
+
+
+def _expectations(findings: list[Finding], data_hash: str, failed: bool) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "data_hash": data_hash,
-        "passed": all(finding.passed for finding in findings),
+        "passed": not failed,
         "expectations": [dataclasses.asdict(finding) for finding in findings],
     }
 
 
-def _summary(work: Path, config: ValidateConfig, images: Path, frames: Frames, findings: list[Finding]) -> Summary:
-    results = {
+def _results(
+    frames: Frames, findings: list[Finding], warned: list[Finding], old: dict[str, Any] | None
+) -> dict[str, Any]:
+    return {
         "passed": True,
         "data_hash": frames.store.info["data_hash"],
         "images": len(frames.images),
         "expectations": len(findings),
+        "warnings": [finding.name for finding in warned],
+        "baseline": old["data_hash"] if old else None,
         "split_shares": {row["split"]: row["share"] for row in frames.splits.to_dict("records")},
-        "mean_level": float(frames.images["mean_level"].mean()),
-        "min_level_range": int(frames.images["level_range"].min()),
+        "mean_level": float(frames.images["measured_brightness"].mean()),
+        "min_level_range": int(frames.images["measured_level_range"].min()),
     }
-    return write_summary(work, stage="validate", config=config, inputs={"images": images}, results=results)

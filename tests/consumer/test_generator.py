@@ -59,6 +59,36 @@ def test_an_image_does_not_depend_on_batch_or_start(generator: Generator, batch:
     assert np.abs(np.concatenate(parts) - whole).max() <= 1
 
 
+@pytest.mark.parametrize("batch", [3, 256])
+def test_render_draws_the_latents_it_is_given(generator: Generator, batch: int) -> None:
+    z, drawn = latents(2, 0, 10, 8), labels(2, 0, 10, [0.5, 0.3, 0.2])
+    whole = generator.generate(10, seed=2).astype(int)
+    assert np.abs(generator.render(z, drawn, batch=batch).astype(int) - whole).max() <= 1
+    backwards = generator.render(z[::-1], drawn[::-1].astype(np.int32), batch=batch)
+    assert np.abs(backwards[::-1].astype(int) - whole).max() <= 1
+    assert generator.render(z[:0], drawn[:0]).shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("z", "label", "message"),
+    [
+        (np.zeros((2, 7), np.float32), np.zeros(2, np.int64), r"finite numbers \[N, 8\]; received float32 \[2, 7\]"),
+        (np.full((2, 8), np.nan, np.float32), np.zeros(2, np.int64), "finite"),
+        (np.zeros((2, 8), np.int64), np.zeros(2, np.int64), "int64"),
+        (np.zeros((2, 8), np.float32), None, "needs a label for each latent"),
+        (np.zeros((2, 8), np.float32), np.zeros(3, np.int64), r"2 indices from 0 to 2; received int64 \[3\]"),
+        (np.zeros((2, 8), np.float32), np.array([0, 3]), "from 0 to 2"),
+        (np.zeros((2, 8), np.float32), np.array([0, -1]), "from 0 to 2"),
+        (np.zeros((2, 8), np.float32), np.zeros(2), "float64"),
+    ],
+)
+def test_render_refuses_what_does_not_fit(
+    generator: Generator, z: np.ndarray, label: np.ndarray | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        generator.render(z, label)
+
+
 def test_labels_steer_the_image_and_names_win_over_indices(generator: Generator) -> None:
     by_index = [generator.generate(8, seed=1, label=index) for index in range(3)]
     for name, images in zip(generator.classes, by_index, strict=True):

@@ -144,6 +144,19 @@ def test_a_cut_configuration_can_be_green_but_not_registrable(made: Run) -> None
     assert "may not be registered" in made.text()
 
 
+def test_the_card_tells_what_was_erased_and_lists_are_words(made: Run) -> None:
+    results = made.summaries["ingest"]["results"]
+    results["datasheet"]["allowed_use"] = ["research", "publication"]
+    results["erased"] = [{"sha256": "ab" * 32, "date": "2026-11-22", "reason": "asked for | by *post*"}]
+    made.write().card()
+    text = made.text()
+    assert "| allowed\\_use | research, publication |" in text
+    assert "| `abababababab` | 2026-11-22 | asked for \\| by \\*post\\* |" in text
+    results["erased"] = []
+    made.write().card()
+    assert "Erased on request" in text and "Erased on request" not in made.text()
+
+
 @pytest.mark.parametrize(
     ("datasheet", "value", "word"),
     [

@@ -3,12 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.promotions import FLOORS as MEASURED_FLOORS
+from benchmarks.promotions import MEASURED, nights
 from stages.compare import run
 from stages.compare._decide import differences, judge
+from stages.config import load_section
 from stages.config.compare import CompareConfig, Margin
 from tests.stages.stored_digits import SAMPLES, World, digits_world, write_store
 
@@ -20,7 +24,8 @@ def decide(name: str, gains: list[float], margin: float, relative_to: str = "non
     champion = [1.0, 2.0, 3.0, 4.0]
     candidate = [score + gain for score, gain in zip(champion, gains, strict=True)]
     rule = Margin(measure=name, margin=margin, relative_to=relative_to)  # type: ignore[arg-type]
-    return judge(differences({name: candidate}, {name: champion}, [rule], FLOORS), {})
+    found = judge(differences({name: candidate}, {name: champion}, [rule], FLOORS), {})
+    return found["not_worse"], found["reason"]
 
 
 @pytest.mark.fast
@@ -57,15 +62,75 @@ def test_pairing_takes_out_what_both_generators_share() -> None:
 def test_a_margin_without_a_floor_fails_and_says_so() -> None:
     scores = {"precision_k3": [0.5, 0.6, 0.7]}
     rule = Margin(measure="precision_k3", margin=1.0, relative_to="ratio")
-    found, reason = judge(differences(scores, scores, [rule], {}), {})
-    assert not found and "no floor" in reason
+    found = judge(differences(scores, scores, [rule], {}), {})
+    assert not found["not_worse"] and "no floor" in found["reason"]
 
 
 @pytest.mark.fast
 def test_comparing_nothing_is_no_pass() -> None:
     scores = {"precision_k3": [0.5, 0.6, 0.7]}
-    found, reason = judge(differences(scores, scores, [], {}), {"label_agreement": "no labels"})
-    assert not found and "no labels" in reason
+    found = judge(differences(scores, scores, [], {}), {"label_agreement": "no labels"})
+    assert not found["not_worse"] and "no labels" in found["reason"]
+
+
+def superior(gains: dict[str, list[float]], primary: list[str]) -> dict[str, Any]:
+    """Judge a candidate by several measures, all with wide margins, whose scores differ from the champion's."""
+    champion = {name: [1.0, 2.0, 3.0, 4.0] for name in gains}
+    candidate = {name: [s + g for s, g in zip(champion[name], gains[name], strict=True)] for name in gains}
+    margins = [Margin(measure=name, margin=9.0, relative_to="none") for name in gains]
+    return judge(differences(candidate, champion, margins, FLOORS, primary), {})
+
+
+@pytest.mark.fast
+def test_better_is_shown_by_the_interval_in_the_direction_of_the_measure() -> None:
+    surely, hardly = [0.2, 0.3, 0.2, 0.3], [0.9, -0.8, 0.9, -0.8]
+    for name, sign in (("coverage_k5", 1), ("fid_domain", -1)):
+        assert superior({name: [sign * g for g in surely]}, [name])["better"] == [name]
+        assert superior({name: [-sign * g for g in surely]}, [name])["better"] == []
+        assert superior({name: [sign * g for g in hardly]}, [name])["better"] == []
+    assert superior({"coverage_k5": surely}, [])["better"] == []  # not a primary measure
+    assert superior({"fid_domain": [0.0] * 4}, ["fid_domain"])["better"] == []  # the same file again
+
+
+@pytest.mark.fast
+def test_the_level_is_shared_out_over_the_primary_measures() -> None:
+    """Student's t of these gains is 3.55: beyond 3.18 (one of 40 by chance), within 4.18 (one of 80)."""
+    gains = [0.1, 0.2, 0.3, 0.2]
+    shifted = [g - 0.055 for g in gains]
+    assert superior({"coverage_k5": shifted}, ["coverage_k5"])["better"] == ["coverage_k5"]
+    two = superior({"coverage_k5": shifted, "fid_domain": [0.0] * 4}, ["coverage_k5", "fid_domain"])
+    assert two["better"] == []
+
+
+@pytest.mark.fast
+def test_ahead_is_better_somewhere_and_behind_nowhere() -> None:
+    better = [0.2, 0.3, 0.2, 0.3]
+    assert superior({"coverage_k5": better, "fid_domain": [0.0] * 4}, ["coverage_k5"])["ahead"]
+    assert not superior({"coverage_k5": better, "fid_domain": [0.01] * 4}, ["coverage_k5"])[
+        "ahead"
+    ]  # within its margin
+    assert not superior({"coverage_k5": [0.0] * 4}, ["coverage_k5"])["ahead"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("primary", [(), ("recall_k3",), ("fid_domain", "fid_domain")])
+def test_primary_measures_have_a_margin(primary: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="primary must name measures of margins, each once"):
+        dataclasses.replace(CONFIG, primary=primary)
+
+
+@pytest.mark.fast
+def test_chance_promotes_seldom_and_small_losses_cannot_add_up() -> None:
+    """The simulation behind docs/promotions.md, 200 nights: at one in forty, 13 promotions come about once in 1,000."""
+    config = load_section(CompareConfig, Path(__file__).parents[2] / "params.yaml", "compare")
+    assert sum(night.promoted for night in nights(config, count=200, seed=1, fresh=True)) < 13
+    begin = MEASURED["fid_domain"][0]
+    lost = {
+        best: [n.champion[0] for n in nights(config, count=200, seed=1, same_data=False, drift=0.1, keep_best=best)][-1]
+        for best in (True, False)
+    }
+    margin = next(m.margin for m in config.margins if m.measure == "fid_domain") * MEASURED_FLOORS["fid_domain"]["mean"]
+    assert lost[True] - begin < margin < lost[False] - begin
 
 
 CONFIG = CompareConfig(
@@ -77,6 +142,7 @@ CONFIG = CompareConfig(
         Margin(measure="coverage_k5", margin=0.05, relative_to="none"),
         Margin(measure="label_agreement", margin=0.02, relative_to="none"),
     ),
+    primary=("fid_domain", "coverage_k5"),
 )
 
 
@@ -91,13 +157,14 @@ def test_real_images_against_themselves_and_against_one_image_per_class(world: W
     bad = world.export("bad", world.by_label(world.unseen[first], np.arange(10)))
     reference = world.folder / "reference"
     same = run(CONFIG, candidate=good, champion=good, reference=reference, out=world.folder / "same")
-    assert same.results["not_worse"] is True
+    assert (same.results["not_worse"], same.results["better"], same.results["same_data"]) == (True, [], True)
     assert all(row["value"] == row["low"] == row["high"] == 0 for row in same.results["differences"].values())
     worse = run(CONFIG, candidate=bad, champion=good, reference=reference, out=world.folder / "worse").results
     assert worse["not_worse"] is False
     assert worse["differences"]["fid_domain"]["status"] == worse["differences"]["coverage_k5"]["status"] == "failed"
     better = run(CONFIG, candidate=good, champion=bad, reference=reference, out=world.folder / "better").results
-    assert better["not_worse"] is True
+    # Not ahead perhaps: ten real images have no misread label among them, three hundred may.
+    assert (better["not_worse"], better["better"]) == (True, ["fid_domain", "coverage_k5"])
     assert better["differences"]["fid_domain"]["value"] == -worse["differences"]["fid_domain"]["value"]
     written = json.loads((world.folder / "better" / "summary.json").read_text())
     assert written["results"]["reason"] == better["reason"] and written["stage"] == "compare"

@@ -19,17 +19,16 @@ from stages.common.files import read_json, tree_digests
 from stages.common.summary import Summary
 from stages.config.ingest import IngestConfig, Splits
 from stages.ingest import run
-from stages.ingest._read import split_of
+from stages.ingest._copies import split_of
 from stages.ingest._write import shard_ends
+from stages.ingest.sources import folder
 from stages.store import SPLITS, open_store
+from tests.stages import ingesting
+from tests.stages.ingesting import SHEET
 
 pytestmark = pytest.mark.fast
 
-CONFIG = IngestConfig(
-    source="folder", labels="folders", resolution=8, channels=1, splits=Splits(train=0.5, fit=0.3, heldout=0.2),
-    max_refused_share=0.05, max_pixels=10_000_000, shard_images=16,
-)  # fmt: skip
-SHEET = "name: test pictures\nsource: drawn by the tests\nlicence: CC0\nlegal_basis: made by us\n"
+CONFIG = ingesting.config(source=folder.Config(name="folder", labels="folders"), max_refused_share=0.05)
 
 
 def config(**changes: Any) -> IngestConfig:
@@ -64,7 +63,7 @@ def manifest(store: Path) -> list[dict[str, Any]]:
 
 def pairs(path: Path) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]
+        return [row[:2] for row in csv.reader(file)][1:]
 
 
 def stored(path: Path) -> tuple[list[NDArray[np.uint8]], list[int], list[str]]:
@@ -109,6 +108,10 @@ def test_a_second_run_writes_the_same_bytes(raw: Path) -> None:
     assert tree_digests(first) == tree_digests(second)
 
 
+def digests(texts: list[str]) -> NDArray[np.void]:
+    return np.frombuffer(bytes.fromhex("".join(texts)), "V32")
+
+
 def test_split_is_a_pure_function_of_the_content_hash() -> None:
     splits = Splits(train=0.5, fit=0.3, heldout=0.2)
     for start, side in (
@@ -119,9 +122,9 @@ def test_split_is_a_pure_function_of_the_content_hash() -> None:
         ("cccd", "heldout"),
         ("f", "heldout"),
     ):
-        assert SPLITS[split_of(start.ljust(64, "0"), splits)] == side
+        assert SPLITS[split_of(digests([start.ljust(64, "0")]), splits)[0]] == side
     hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(4000)]
-    shares = np.bincount([split_of(sha, splits) for sha in hashes]) / 4000
+    shares = np.bincount(split_of(digests(hashes), splits)) / 4000
     np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=4 * (0.25 / 4000) ** 0.5)
 
 
@@ -142,12 +145,12 @@ def test_no_image_changes_sides_when_others_come_and_go(raw: Path) -> None:
 
 def cuts(hashes: list[str]) -> set[str]:
     """The hashes that end a shard."""
-    return {hashes[end - 1] for end in shard_ends(hashes, 64)}
+    return {hashes[end - 1] for end in shard_ends(digests(hashes), 64)}
 
 
 def test_appending_leaves_most_shards_alone() -> None:
     hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(5000)]
-    sizes = np.diff([0, *shard_ends(hashes, 64)])
+    sizes = np.diff([0, *shard_ends(digests(hashes), 64)])
     assert sizes[:-1].min() >= 16 and sizes.max() <= 256 and 40 < sizes.mean() < 120
     assert cuts(hashes) - {hashes[-1]} <= cuts([*hashes, *(h[::-1] for h in hashes[:100])])
     inserted = hashes[:1000] + [h[::-1] for h in hashes[:37]] + hashes[1000:]
@@ -183,7 +186,7 @@ def test_of_equal_pictures_on_two_sides_the_one_further_from_training_stays(raw:
         Image.open(raw / "cat" / f"{index:02d}.png").save(raw / "cat" / f"z{index:02d}.png", compress_level=0)
     sides = {}
     for path in (raw / "cat").iterdir():
-        sides[path.name] = split_of(hashlib.sha256(path.read_bytes()).hexdigest(), CONFIG.splits)
+        sides[path.name] = split_of(digests([hashlib.sha256(path.read_bytes()).hexdigest()]), CONFIG.splits)[0]
     _, out = ingest(raw)
     kept = {row["source"] for row in manifest(out)}
     straddling = 0
@@ -206,7 +209,7 @@ def test_the_same_picture_in_two_classes_is_refused_in_both(raw: Path) -> None:
 
 def test_without_labels(raw: Path) -> None:
     picture(7777).save(raw / "loose.png")
-    _, out = ingest(raw, labels="none")
+    _, out = ingest(raw, source=folder.Config(name="folder", labels="none"))
     info = read_json(out / "dataset.json")
     assert info["classes"] == [] and info["counts"]["kept"] == 81
     assert set(stored(out)[1]) == {-1}

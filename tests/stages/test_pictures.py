@@ -1,5 +1,6 @@
 """Picture grids: right size, right place, right colours, the same bytes every time."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.pictures import BORDER, grid_png, image_uri, write_grid
+from stages.pictures import BORDER, PAGE, grid_png, grid_uri, image_uri, write_grid
 
 pytestmark = pytest.mark.fast
 
@@ -60,3 +61,17 @@ def test_other_arrays_are_refused(images: np.ndarray) -> None:
 def test_wrong_number_of_row_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="2 row labels"):
         grid_png(_flat([0, 0]), columns=1, row_labels=["one"])
+
+
+@pytest.mark.parametrize("side", [128, 256])
+def test_pages_carry_large_pictures_shrunk(side: int) -> None:
+    images = np.repeat(np.repeat(_flat([0, 255], 3, side // 2), 2, axis=1), 2, axis=2)
+    images[:, ::2, :, 0] = 100  # every other row
+
+    def opened(uri: str) -> Image.Image:
+        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+    alone = np.asarray(opened(image_uri(images[1])))
+    assert alone.shape == (PAGE, PAGE, 3)
+    assert (alone[0, 0] == ([100, 255, 255] if side == PAGE else [178, 255, 255])).all()
+    assert opened(grid_uri(images, columns=2)).size == (BORDER + 2 * (PAGE + BORDER), PAGE + 2 * BORDER)

@@ -132,7 +132,9 @@ def test_data_that_did_not_pass_or_are_too_few_are_refused(world: Path, tmp_path
 
 def test_the_section_of_params_yaml_is_checked(tmp_path: Path) -> None:
     text = "reference:\n  threads: 1\n  seed: 0\n  extractor: {name: file, path: a, sha256: ABC}\n"
-    text += "  training: {steps: 1, batch: 4, learning_rate: 0.1}\n  floor_draws: 20\n  picture_pool: 10\n"
+    text += (
+        "  training: {steps: 1, batch: 4, learning_rate: 0.1}\n  floor_draws: 20\n  picture_pool: 10\n  published: []\n"
+    )
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"reference.extractor: sha256 must be 64 hexadecimal digits"):
         load_section(ReferenceConfig, tmp_path / "params.yaml", "reference")

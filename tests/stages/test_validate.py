@@ -19,20 +19,41 @@ from PIL import Image
 from infra.digits import write_digits
 from stages.common.command import main
 from stages.common.files import read_json, tree_digests
+from stages.config import build
 from stages.config.ingest import IngestConfig, Splits
-from stages.config.validate import ValidateConfig
+from stages.config.validate import Drift, Limits, ValidateConfig
 from stages.ingest import run as ingest
+from stages.ingest.sources import folder
 from stages.validate import run
+from stages.validate._frames import read_frames
+from stages.validate._run import breaking, run_checks
+from stages.validate._suite import checks
+from tests.stages.browser import CHROMIUM, tab
 
 CONFIG = ValidateConfig(
     min_images=1000, min_images_per_class=10, min_class_balance=0.5, max_split_deviation=5.0, min_level_range=16,
     min_mean_level=10.0, max_mean_level=245.0,
+    limits=(
+        Limits(measure="aspect", min=0.25, max=4.0, mostly=0.99),
+        Limits(measure="brightness", min=5.0, max=250.0, mostly=0.99),
+        Limits(measure="contrast", min=4.0, max=None, mostly=0.99),
+        Limits(measure="sharpness", min=1.0, max=None, mostly=0.99),
+    ),
+    max_near_duplicates=0.2, drift=Drift(false_alarms=0.01, min_moved=0.05), warn=("drift", "near_duplicates"),
 )  # fmt: skip
 INGEST = IngestConfig(
-    source="folder", labels="folders", resolution=8, channels=1, splits=Splits(train=0.55, fit=0.3, heldout=0.15),
-    max_refused_share=0.05, max_pixels=10_000_000, shard_images=4096,
+    source=folder.Config(name="folder", labels="folders"), use=("publication",),
+    resolution=8, channels=1, fit="crop", upscale=False,
+    background=(255, 255, 255), splits=Splits(train=0.55, fit=0.3, heldout=0.15), near_duplicates=None,
+    max_refused_share=0.05, max_pixels=10_000_000, shard_images=4096, processes=0,
 )  # fmt: skip
-SHEET = "name: digits <b>&\nsource: the tests\nlicence: CC BY 4.0\nlegal_basis: as published\n"
+SHEET = (
+    "name: digits <b>&\nsource: the tests\nlicence: CC BY 4.0\nspdx: CC-BY-4.0\n"
+    "legal_basis: as published\nmotivation: tests need pictures\ncomposition: small pictures\n"
+    "collection: drawn\nconsent: nobody is shown\npersonal_data: none\nsensitive_attributes: none\n"
+    "allowed_use: [internal, research, commercial, publication]\nretention: as long as the tests run\n"
+    "contact: the tests\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +73,15 @@ def store(digits: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(digits, tmp_path / "store"))
 
 
-def failed(out: Path) -> set[str]:
-    return {entry["name"] for entry in read_json(out / "expectations.json")["expectations"] if not entry["passed"]}
+def failed(out: Path, severity: str = "critical") -> set[str]:
+    entries = read_json(out / "expectations.json")["expectations"]
+    return {entry["name"] for entry in entries if not entry["passed"] and entry["severity"] == severity}
+
+
+def limit(measure: str, **changes: Any) -> tuple[Limits, ...]:
+    """The limits of CONFIG with one of them changed, or added."""
+    kept = tuple(old for old in CONFIG.limits if old.measure != measure)
+    return (*kept, build(Limits, {"measure": measure, "min": None, "max": None, "mostly": 1.0, **changes}, "limit"))
 
 
 def change_manifest(store: Path, change: Callable[[pd.DataFrame], pd.DataFrame | None]) -> None:
@@ -119,6 +147,48 @@ def shorter_manifest(store: Path) -> None:
     change_manifest(store, lambda frame: frame.iloc[:-1])
 
 
+def declare(**declares: Any) -> Callable[[Path], None]:
+    """Let the datasheet declare something, in text as ingest writes it."""
+
+    def spoil(store: Path) -> None:
+        info = json.loads((store / "dataset.json").read_text())
+        info["datasheet"]["declares"] = declares
+        (store / "dataset.json").write_text(json.dumps(info))
+
+    return spoil
+
+
+def near(other_side: bool) -> Callable[[Path], None]:
+    """Say of half of the images that they are near duplicates: of one on their own side, or of one on another."""
+
+    def spoil(store: Path) -> None:
+        frame = pd.read_parquet(store / "manifest.parquet")
+        of = frame[frame["split"] == "train"]["source"].iloc[0]
+        rows = frame[(frame["split"] == "train") != other_side]["source"].iloc[1:]
+        rows.to_frame().assign(near=of).to_csv(store / "near_duplicates.csv", index=False)
+
+    return spoil
+
+
+def groups(across: bool) -> Callable[[Path], None]:
+    """Give the images groups: one a split, or one over all."""
+
+    def spoil(store: Path) -> None:
+        change_manifest(store, lambda frame: frame.assign(group="one" if across else "of " + frame["split"]))
+        info = json.loads((store / "dataset.json").read_text())
+        (store / "dataset.json").write_text(json.dumps({**info, "grouped": True}))
+
+    return spoil
+
+
+def blur(store: Path) -> None:
+    """All pictures flat but for a slope: no edge is left."""
+    slope = np.add.outer(np.arange(8) * 20, np.arange(8) * 8).astype(np.uint8)[None, :, :, None]
+    change_array(
+        store, "images", lambda images: (slope + np.arange(len(images))[:, None, None, None] % 40).astype("u1")
+    )
+
+
 def no_rows(store: Path) -> None:
     """An empty store: Great Expectations alone lets every column expectation on an empty table pass."""
     change_manifest(store, lambda frame: frame.iloc[:0])
@@ -133,8 +203,21 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a constant image": (put_array("images", 3, 77), {"not_constant"}),
     "a black data set": (
         lambda store: change_array(store, "images", lambda images: images // 16),
-        {"exposure", "not_constant"},
+        {"exposure", "not_constant", "brightness"},
     ),
+    "near-constant images": (
+        lambda store: change_array(store, "images", lambda images: images // 60 + 100),
+        {"not_constant", "contrast"},
+    ),
+    "blurred images": (blur, {"sharpness", "pictures_distinct", "splits_disjoint"}),
+    "a near duplicate on another side": (near(True), {"near_splits"}),
+    "a group on two sides": (groups(True), {"groups_disjoint"}),
+    "other classes than declared": (declare(classes=["0", "1"]), {"declared_classes"}),
+    "fewer images than declared": (declare(images={"min": "1798"}), {"declared_images"}),
+    "wider files than declared": (declare(width={"max": "7"}), {"declared_width"}),
+    "an undeclared value": (declare(attributes={"ink": {"values": ["light", "heavy"]}}), {"ink_declared"}),
+    "words where numbers are declared": (declare(attributes={"ink": {"min": "0"}}), {"ink_declared"}),
+    "a declared attribute that is missing": (declare(attributes={"age": {"min": "0", "max": "9"}}), {"age_declared"}),
     "a picture in two splits": (across_splits, {"splits_disjoint", "pictures_distinct"}),
     "a picture twice in a split": (within_split, {"pictures_distinct"}),
     "a column is missing": (
@@ -153,8 +236,17 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a class all but gone": (move_class, {"class_counts", "class_balance"}),
     "no held-out images": (all_one_split, {"split_shares", "class_counts"}),
     "a manifest shorter than the store": (shorter_manifest, {"complete", "labels_stored", "splits_stored"}),
-    "nothing at all": (no_rows, {"row_count", "class_counts", "class_balance", "exposure"}),
+    "nothing at all": (no_rows, set()),
 }
+
+
+def agree(store: Path, out: Path) -> None:
+    """The rows that the report shows are those that Great Expectations counted."""
+    frames, found = read_frames(store), read_json(out / "expectations.json")["expectations"]
+    for check, entry in zip(checks(CONFIG, frames), found, strict=True):
+        if not entry["passed"] and "rows break it" in entry["found"]:
+            rows = breaking(getattr(frames, entry["table"]), check.expectation)
+            assert entry["found"].startswith(f"{rows.sum():,} of {len(rows):,} rows break it") and rows.any()
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
@@ -163,8 +255,44 @@ def test_a_defect_fails_the_expectation_meant_for_it(store: Path, tmp_path: Path
     spoil(store)
     with pytest.raises(ValueError, match="expectations failed: "):
         run(CONFIG, images=store, out=tmp_path / "out")
-    assert failed(tmp_path / "out") == expected
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["expectations.json", "report.html"]
+    red = failed(tmp_path / "out")
+    assert red == expected or (defect == "nothing at all" and len(red) == 28 - len({"split_shares", "near_duplicates"}))
+    agree(store, tmp_path / "out")
+    names = ["expectations.json", "profile.json", "report.html"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert "pictures that " in (tmp_path / "out" / "report.html").read_text() or expected <= WITHOUT_PICTURES
+
+
+WITHOUT_PICTURES = {"schema", "complete", "slant_known", "declared_classes", "declared_images", "age_declared"}
+
+
+def test_what_holds_of_groups_and_declared_schemas_passes(store: Path, tmp_path: Path) -> None:
+    groups(False)(store)
+    near(False)(store)
+    declare(
+        images={"min": "1797", "max": "1797"}, classes=list("0123456789"), width={"min": "8", "max": "8"},
+        attributes={"ink": {"values": ["light", "medium", "heavy"]}},
+    )(store)  # fmt: skip
+    summary = run(CONFIG, images=store, out=tmp_path / "out")
+    assert summary.results["warnings"] == ["near_duplicates"]
+    assert summary.results["expectations"] == 28 + 1 + 4
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "What warns" in text and "What failed" not in text
+
+
+def test_warnings_are_those_that_the_settings_name(store: Path, tmp_path: Path) -> None:
+    put_array("images", 3, 77)(store)
+    only_warns = dataclasses.replace(CONFIG, warn=("pictures",))
+    assert run(only_warns, images=store, out=tmp_path / "out").results["warnings"] == ["not_constant"]
+    assert failed(tmp_path / "out") == set()
+    assert failed(tmp_path / "out", "warning") == {"not_constant"}
+    with pytest.raises(ValueError, match=r"validate\.warn names 'not_constnt'.*did you mean `not_constant`"):
+        run(dataclasses.replace(CONFIG, warn=("not_constnt",)), images=store, out=tmp_path / "out")
+
+
+def test_a_suite_without_expectations_is_no_success(digits: Path) -> None:
+    with pytest.raises(ValueError, match="nobody looked at"):
+        run_checks(read_frames(digits), [], {}, pd.DataFrame())
 
 
 @pytest.mark.parametrize(
@@ -177,12 +305,33 @@ def test_a_defect_fails_the_expectation_meant_for_it(store: Path, tmp_path: Path
         ({"min_level_range": 255}, "not_constant"),
         ({"min_mean_level": 100.0}, "exposure"),
         ({"max_mean_level": 50.0}, "exposure"),
+        ({"limits": limit("aspect", max=0.9)}, "aspect"),
+        ({"limits": limit("width", min=9.0)}, "width"),
+        ({"limits": limit("height", max=7.0)}, "height"),
+        ({"limits": limit("brightness", max=70.0, mostly=0.9)}, "brightness"),
+        ({"limits": limit("contrast", min=90.0, mostly=0.9)}, "contrast"),
+        ({"limits": limit("sharpness", min=300.0)}, "sharpness"),
     ],
 )
 def test_every_setting_has_an_effect(digits: Path, tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         run(dataclasses.replace(CONFIG, **changes), images=digits, out=tmp_path / "out")
     assert failed(tmp_path / "out") == {expected}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"min": None, "max": None}, "must be a number, or the limit does nothing"),
+        ({"min": 3.0, "max": 2.0}, "must be at most max; received 3 and 2"),
+        ({"measure": "beauty"}, "must be one of width, height"),
+    ],
+)
+def test_limits_that_say_nothing_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(Limits, {"measure": "aspect", "min": 1, "max": None, "mostly": 1, **changes}, "validate.limits[0]")
+    with pytest.raises(ValueError, match="limits must name each measure once"):
+        dataclasses.replace(CONFIG, limits=CONFIG.limits[:1] * 2)
 
 
 def test_the_digits_pass_offline_and_the_same_bytes_come_out_twice(
@@ -226,17 +375,36 @@ def test_the_report_is_one_page_that_loads_nothing_and_trusts_no_name(store: Pat
     page = _Page()
     page.feed(text)
     assert "script" not in page.tags and "link" not in page.tags
-    assert len(page.loads) == 10 and all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert len(page.loads) == 11 and all(load.startswith("data:image/png;base64,") for load in page.loads)
     assert not re.search(r"url\(|@import", text)
     assert "&lt;script&gt;alert(1)" in text and "&lt;img src=x onerror" in text and "digits &lt;b&gt;&amp;" in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; apt-get install chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_pictures_and_asks_nobody(store: Path, tmp_path: Path, width: int) -> None:
+    put_array("images", 3, 77)(store)
+    near(False)(store)
+    with pytest.raises(ValueError, match="not_constant"):
+        run(CONFIG, images=store, out=tmp_path / "out")
+    with tab(tmp_path / "browser") as page:
+        page.shape(width, 900)
+        page.open(tmp_path / "out" / "report.html")
+        assert page.requests == [(tmp_path / "out" / "report.html").as_uri()] and not page.faults
+        shown = page.run("[...document.images].map(one => one.naturalWidth > 0 && one.width > 0)")
+        assert len(shown) == 12 and all(shown)
+        assert page.run("document.body.scrollWidth") <= width, "nothing is wider than the window"
+        assert page.run("document.body.scrollHeight") < 12_000, "no column is squeezed to a letter a line"
+        headings = page.run("[...document.querySelectorAll('h2')].map(one => one.textContent)")
+        assert headings[:2] == ["What failed", "What warns"]
 
 
 def test_a_red_run_takes_an_earlier_permission_away(digits: Path, store: Path, tmp_path: Path) -> None:
     run(CONFIG, images=digits, out=tmp_path / "out")
     assert (tmp_path / "out" / "passed.json").exists()
     put_array("images", 3, 77)(store)
-    with pytest.raises(ValueError, match="1 of 22 expectations failed: not_constant"):
+    with pytest.raises(ValueError, match="1 of 28 expectations failed: not_constant"):
         run(CONFIG, images=store, out=tmp_path / "out")
     assert not (tmp_path / "out" / "passed.json").exists()
     assert not (tmp_path / "out" / "summary.json").exists()
@@ -252,7 +420,7 @@ def test_the_command_ends_with_one_sentence(store: Path, tmp_path: Path, capsys:
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
-    assert said.err.startswith("validate: 1 of 22 expectations failed: not_constant; first: brightest less darkest")
+    assert said.err.startswith("validate: 1 of 28 expectations failed: not_constant; first: brightest less darkest")
     assert said.err.strip().endswith(f"see {tmp_path / 'out' / 'report.html'}")
 
 
@@ -265,7 +433,8 @@ def test_pictures_without_labels(tmp_path: Path, channels: int) -> None:
         picture = Image.fromarray(pixels)
         (picture if channels == 3 else picture.convert("L")).save(tmp_path / "raw" / f"{index}.png")
     (tmp_path / "sheet.yaml").write_text(SHEET)
-    config = dataclasses.replace(INGEST, labels="none", resolution=16, channels=3 if channels == 3 else 1)
+    source = folder.Config(name="folder", labels="none")
+    config = dataclasses.replace(INGEST, source=source, resolution=16, channels=3 if channels == 3 else 1)
     ingest(config, raw=tmp_path / "raw", datasheet=tmp_path / "sheet.yaml", out=tmp_path / "store")
     limits = dataclasses.replace(CONFIG, min_images=80, min_images_per_class=4)
     run(limits, images=tmp_path / "store", out=tmp_path / "out")

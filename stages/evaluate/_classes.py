@@ -1,0 +1,129 @@
+"""Class by class: label agreement, classification accuracy with its drop, and distances with few images.
+
+The distances of a class compare its n held-out images with the generated images that were asked for it, cut in the
+order drawn into sets of n: all sets are independent and of equal size, and the interval is over them.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.draws import SUBSETS, permutation
+from gan.intervals import wilson
+from gan.metrics import energy_distance, frechet_distance, kernel_distance_full
+from gan.metrics.protocols import ROWS_PER_FEATURE
+from gan.population import parts_interval
+from stages.reference_folder import Reference
+from stages.scoring import Sets
+
+LEAST = 8  # held-out images of a class, before a distance means anything
+FLOOR_DRAWS = 20  # draws of n train images of the class
+_INDEX = 2**34  # of their permutations; those of reference and of kernel subsets lie below
+
+Features = NDArray[np.float32]
+DISTANCES: dict[str, Callable[[Features, Features], float]] = {
+    "energy": energy_distance, "kernel": kernel_distance_full, "frechet": frechet_distance,
+}  # fmt: skip
+
+
+def per_class(reference: Reference, sets: Sets, taught: list[int], *, seed: int) -> list[dict[str, Any]]:
+    """One row a class: agreement and accuracy beside what real images reach, and its distances. Empty without labels.
+
+    `taught`: right answers a class of the classifier that learned from samples; empty where there is none.
+    """
+    if sets.labels is None or not reference.classes:
+        return []
+    held, train = reference.features("heldout"), _pool(reference)
+    labels = {split: reference.pictures(split)[1] for split in ("heldout", "train")}
+    return [
+        {
+            "class": name,
+            **_agreement(reference, sets, label),
+            **_accuracy(reference, taught, label),
+            "distances": distances(
+                held[labels["heldout"] == label], sets.features[sets.labels == label], train[labels["train"] == label],
+                seed=seed, label=label,
+            ),
+        }
+        for label, name in enumerate(reference.classes)
+    ]  # fmt: skip
+
+
+def _pool(reference: Reference) -> Features:
+    """Features of the train images whose labels the reference keeps: `picture_pool` of them, evenly spread."""
+    features, count = reference.features("train"), len(reference.pictures("train")[1])
+    return features[np.arange(count) * len(features) // count]
+
+
+def distances(real: Features, fake: Features, pool: Features, *, seed: int, label: int) -> dict[str, dict[str, Any]]:
+    """Energy, kernel and Fréchet distance of one class: features [n, D] held out, [m, D] generated, [p, D] train."""
+    n = len(real)
+    sets = len(fake) // max(1, n)
+    reason = None
+    if n < LEAST:
+        reason = f"{n} held-out images of this class are fewer than {LEAST}"
+    elif (real == real[0]).all():
+        reason = "all held-out images of this class have the same features"
+    elif sets < 3:
+        reason = f"{len(fake)} generated images of this class make {sets} sets of {n}; an interval needs 3"
+    places = [permutation(seed, SUBSETS, _INDEX + label * FLOOR_DRAWS + i, len(pool))[:n] for i in range(FLOOR_DRAWS)]
+    return {name: _distance(name, real, fake, [pool[each] for each in places], reason) for name in DISTANCES}
+
+
+def _distance(name: str, real: Features, fake: Features, trains: list[Features], reason: str | None) -> dict[str, Any]:
+    n, width = real.shape
+    least = ROWS_PER_FEATURE * width
+    if reason is None and name == "frechet" and n < least:
+        reason = f"{n} held-out images of this class are fewer than {least}, {ROWS_PER_FEATURE} a feature"
+    found: dict[str, Any] = {"value": None, "low": None, "high": None, "n": n, "sets": 0, "reference": None}
+    if reason is not None:
+        return found | {"reason": reason}
+    value, low, high, sets = parts_interval(lambda rows: DISTANCES[name](real, rows), fake, size=n)
+    if name == "frechet":
+        low = max(0.0, low)
+    if len(trains[0]) == n:
+        floor = [DISTANCES[name](real, train) for train in trains]
+        found["reference"] = {"mean": float(np.mean(floor)), "sd": float(np.std(floor, ddof=1))}
+    return found | {"value": value, "low": low, "high": high, "sets": sets, "reason": None}
+
+
+def _agreement(reference: Reference, sets: Sets, label: int) -> dict[str, Any]:
+    assert sets.labels is not None
+    predicted = sets.predicted[sets.labels == label]
+    wrong = np.bincount(predicted[predicted != label], minlength=len(reference.classes))
+    real = reference.info["baselines"]["label_agreement"]["per_class"][label]
+    return {
+        "agreement": share(int((predicted == label).sum()), len(predicted)),
+        "agreement_real": share(real["right"], real["n"]),
+        "mistaken_for": reference.classes[int(wrong.argmax())] if wrong.any() else None,
+    }
+
+
+def _accuracy(reference: Reference, taught: list[int], label: int) -> dict[str, Any]:
+    trained = reference.info["baselines"]["cas"]["per_class"][label]
+    samples = share(taught[label], trained["n"]) if taught else None
+    on_real = share(trained["right"], trained["n"])
+    drop, low, high = drop_interval(on_real, samples) if samples and on_real else (None, None, None)
+    return {"cas": samples, "cas_real": on_real, "cas_drop": drop, "cas_drop_low": low, "cas_drop_high": high}
+
+
+def share(hits: int, count: int) -> dict[str, Any] | None:
+    """{value, low, high, n}, Wilson; None of no images."""
+    if not count:
+        return None
+    low, high = wilson(hits, count)
+    return {"value": hits / count, "low": low, "high": high, "n": count}
+
+
+def drop_interval(before: dict[str, Any], after: dict[str, Any]) -> tuple[float, float, float]:
+    """(difference, low, high) of two proportions by squared Wilson margins (Newcombe, Statist. Med. 17, 1998, 10).
+
+    The two classifiers are tested on the same images; counted as if on different ones, which makes it wider.
+    """
+    drop = before["value"] - after["value"]
+    low = drop - math.hypot(before["value"] - before["low"], after["high"] - after["value"])
+    high = drop + math.hypot(before["high"] - before["value"], after["value"] - after["low"])
+    return drop, max(-1.0, low), min(1.0, high)

@@ -1,0 +1,95 @@
+"""Walks through the latent space: between two latents, and towards its middle."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer import Generator
+from gan.features.domain import DomainNetwork, features
+from gan.latents import latents
+from gan.metrics import density_coverage, precision_recall
+from gan.metrics.protocols import K_COVERAGE, K_PRECISION
+from stages.scoring import Sets
+
+STEPS = 9  # images of an interpolation, both ends among them
+WALKS = 6  # interpolations where there are no classes
+MOST_CLASSES = 12  # rows of interpolations, and columns of the truncation sweep, at most
+PSIS = (1.0, 0.8, 0.6, 0.4, 0.2)  # factors of the truncation sweep
+_PLACE = 2**41  # of the first latent of an interpolation; no set gets there
+
+Images = NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class Walks:
+    """Interpolations [rows * STEPS, H, W, C], truncation rows [len(PSIS) * columns, H, W, C], and their numbers."""
+
+    interpolations: Images
+    rows: list[str]  # class of each interpolation; empty where there are none
+    truncations: Images
+    sweep: list[dict[str, Any]]  # psi with precision, recall, density, coverage of one set
+
+
+def walk(
+    generator: Generator, network: DomainNetwork, real: NDArray[np.float32], sets: Sets, *, shown: list[int], seed: int
+) -> Walks:
+    """Both walks for the classes `shown` (label indices; empty without classes), the first MOST_CLASSES of them."""
+    shown = shown[:MOST_CLASSES]
+    truncations, sweep = _truncated(generator, network, real, sets, shown, seed)
+    return Walks(
+        _interpolated(generator, shown, seed), [generator.classes[label] for label in shown], truncations, sweep
+    )
+
+
+def slerp(start: NDArray[np.floating], end: NDArray[np.floating], t: float) -> NDArray[np.float64]:
+    """The point at share `t` of the great circle from `start` to `end` [D]: it keeps the length that latents have.
+
+    A straight line would pass near the middle, where no latent is ever drawn (Shoemake 1985; White 2016).
+    """
+    a, b = start.astype(np.float64), end.astype(np.float64)
+    lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    cosine = float(a @ b) / max(lengths, 1e-30)
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0))
+    if np.sin(angle) < 1e-6:  # the same direction, or exactly opposite ones, which no circle joins alone
+        return (1 - t) * a + t * b
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def _interpolated(generator: Generator, shown: list[int], seed: int) -> Images:
+    """A row per class, or WALKS rows: from one latent to another under a fixed label."""
+    rows = len(shown) or WALKS
+    ends = latents(seed, _PLACE, 2 * rows, generator.z_dim).reshape(rows, 2, -1)
+    parts = np.linspace(0, 1, STEPS)
+    z = np.stack([slerp(start, end, t) for start, end in ends for t in parts]).astype(np.float32)
+    given = np.repeat(np.array(shown, np.int64), STEPS) if shown else None
+    return generator.render(z, given)
+
+
+def _truncated(
+    generator: Generator, network: DomainNetwork, real: NDArray[np.float32], sets: Sets, shown: list[int], seed: int
+) -> tuple[Images, list[dict[str, Any]]]:
+    """The first set with its latents scaled by each psi: some images, and what happens to fidelity and variety."""
+    z = latents(seed, 0, sets.n, generator.z_dim)
+    labels = None if sets.labels is None else sets.labels[: sets.n]
+    columns = _columns(labels, shown, sets.n)
+    rows, sweep = [], []
+    for psi in PSIS:
+        images = generator.render(z * np.float32(psi), labels)
+        found = features(network, images)[0]
+        precision, recall = precision_recall(real, found, k=K_PRECISION)
+        density, coverage = density_coverage(real, found, k=K_COVERAGE)
+        rows.append(images[columns])
+        sweep.append(
+            {"psi": psi, "precision_k3": precision, "recall_k3": recall, "density_k5": density, "coverage_k5": coverage}
+        )
+    return np.concatenate(rows), sweep
+
+
+def _columns(labels: NDArray[np.int64] | None, shown: list[int], count: int) -> list[int]:
+    """Places of the set that are shown: the first of each class, or simply the first."""
+    if labels is None or not shown:
+        return list(range(min(MOST_CLASSES, count)))
+    firsts = [np.flatnonzero(labels == label) for label in shown]
+    return [int(places[0]) for places in firsts if len(places)] or [0]

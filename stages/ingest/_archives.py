@@ -1,0 +1,242 @@
+"""Zip and tar files read member by member: nothing is ever unpacked to disk, and nothing unpacks to more than it may.
+
+What a member says of itself is not believed: names that lead out, links, devices, names that occur twice and encrypted
+members are refused one by one; an archive that unpacks to a hundred times its size is refused as a whole.
+"""
+
+import gzip
+import io
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO, cast
+
+from stages.ingest._sample import Refused
+
+Member = tuple[bytes, str, str]  # name, place, reason why it cannot be used ("" where it can)
+_STREAMS = (b".tar.gz", b".tgz")
+_ENDINGS = (b".zip", b".tar", *_STREAMS)
+_RATIO, _FREE = 100, 2**24  # an archive may unpack to this many times its size, and this many bytes more
+_MOST_DIRECTORY = 2**25  # bytes of a zip file's own list, some 400,000 members
+_MOST_HEADER = 2**20  # bytes of one tar header with its extensions
+_MOST_MEMBERS = 1_000_000
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error,
+           NotImplementedError, RuntimeError, OverflowError, IndexError)  # fmt: skip
+
+
+def is_one(name: bytes) -> bool:
+    """Whether a file of this name is taken for an archive."""
+    return name[-4:].lower() in (b".zip", b".tar", b".tgz", b"r.gz") and name.lower().endswith(_ENDINGS)
+
+
+def is_stream(name: bytes) -> bool:
+    """Whether its members can only be read one after the other."""
+    return name.lower().endswith(_STREAMS)
+
+
+def members(path: Path) -> list[Member]:
+    """All members that are no folders. Raises Refused where the archive cannot be read or unpacks to too much."""
+    try:
+        found = _zip_members(path) if path.name.lower().endswith(".zip") else _tar_members(path)
+    except _BROKEN as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise Refused("damaged: this archive cannot be read to its end") from None
+    twice = {name for name, count in Counter(name for name, _, _ in found).items() if count > 1}
+    return [(name, place, "twice: the archive holds several files of this name") if name in twice
+            else (name, place, reason) for name, place, reason in found]  # fmt: skip
+
+
+def read(path: Path, places: Sequence[str], most: int) -> Iterator[tuple[str, bytes] | Refused]:
+    """The members at `places`, in that order, each of at most `most` bytes."""
+    try:
+        with path.open("rb") as file:
+            if path.name.lower().endswith(".zip"):
+                yield from (_guarded(_zip_content, file, place, most) for place in places)
+            elif is_stream(os.fsencode(path.name)):
+                yield from _stream_contents(file, places, most)
+            else:
+                yield from (_guarded(_tar_content, file, place, most) for place in places)
+    except OSError as error:
+        yield from (Refused(f"unreadable: {error.strerror}") for _ in places)
+
+
+def _guarded(content, file: BinaryIO, place: str, most: int) -> tuple[str, bytes] | Refused:  # type: ignore[no-untyped-def]
+    try:
+        return content(file, place, most)
+    except Refused as reason:
+        return reason
+    except _BROKEN:
+        return Refused("damaged: this member of the archive cannot be read")
+
+
+def _reason(name: bytes) -> str:
+    """Why a member of this name cannot be used, or "". No member is written anywhere, but a lie is a lie."""
+    if name.startswith(b"/") or b"\\" in name or name[1:2] == b":":
+        return "name: absolute, or written for another system"
+    if b"\0" in name or b".." in name.split(b"/"):
+        return "name: leads out of the archive"
+    return ""
+
+
+def _plain(name: bytes) -> bytes:
+    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
+
+
+def _too_large(size: int, most: int) -> Refused:
+    return Refused(f"too large: {size:,} bytes, more than ingest.max_pixels of honest pixels take ({most:,})")
+
+
+def _zip_members(path: Path) -> list[Member]:
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end is None:
+            raise Refused("wrong type: the content is no zip file")
+        if end[5] > _MOST_DIRECTORY:  # the size of its list, before that is read
+            raise Refused(f"too large: the list of its members takes {end[5]:,} bytes; divide the archive")
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    if sum(info.file_size for info in infos) > _RATIO * path.stat().st_size + _FREE:
+        raise Refused("bomb: unpacks to more than a hundred times its size")
+    found = []
+    for info in infos:
+        name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437", "backslashreplace")
+        kind = (info.external_attr >> 16) & 0o170000
+        reason = _reason(name)
+        if info.is_dir() and not reason:
+            continue
+        if kind not in (0, 0o100000):
+            reason = reason or "link: or another kind of entry that is no file"
+        if info.flag_bits & 0x1:
+            reason = reason or "encrypted: no password is ever tried"
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            reason = reason or "compression: only stored and deflated members are read"
+        place = f"{info.header_offset} {info.compress_type} {info.compress_size} {info.file_size} {info.CRC}"
+        found.append((_plain(name) if not reason else name, place, reason))
+    return found
+
+
+def _zip_content(file: BinaryIO, place: str, most: int) -> tuple[str, bytes]:
+    """One member by its local header, so that no reader parses the whole list anew."""
+    offset, method, packed, size, crc = map(int, place.split())
+    if max(packed, size) > most:
+        raise _too_large(max(packed, size), most)
+    file.seek(offset)
+    header = file.read(30)
+    if header[:4] != b"PK\3\4":
+        raise Refused("damaged: this member of the archive cannot be read")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    name = file.read(name_length).decode("utf-8", "replace")
+    file.seek(extra_length, os.SEEK_CUR)
+    content = file.read(packed)
+    if method == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-15).decompress(content, size + 1)
+    if len(content) != size or zlib.crc32(content) != crc:
+        raise Refused("damaged: this member of the archive cannot be read")
+    return name, content
+
+
+class _Bounded(io.RawIOBase):
+    """A file from which no single read takes more than a header may, and a stream that ends before it is a bomb."""
+
+    def __init__(self, inner: IO[bytes], limit: int) -> None:
+        self.inner, self.limit, self.last = inner, limit, b""
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > _MOST_HEADER:
+            raise Refused("damaged: a header of this archive claims to be larger than any is")
+        self.last = self._counted(self.inner.read(size))
+        return self.last
+
+    def content(self, size: int) -> bytes:
+        return self._counted(self.inner.read(size))
+
+    def _counted(self, content: bytes) -> bytes:
+        if self.inner.tell() > self.limit:
+            raise Refused("bomb: unpacks to more than a hundred times its size")
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset > self.limit:
+            raise Refused("bomb: unpacks to more than a hundred times its size")
+        return self.inner.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.inner.tell()
+
+
+def _bounded(file: BinaryIO, stream: bool) -> _Bounded:
+    limit = _RATIO * os.fstat(file.fileno()).st_size + _FREE
+    inner: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if stream else file
+    return _Bounded(inner, limit)
+
+
+def _infos(bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
+    """The headers one by one; tarfile would keep all of them, and stops without a word at one that is damaged."""
+    with tarfile.open(fileobj=bounded, mode="r:", errorlevel=2) as archive:
+        number = 0
+        while (info := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]
+            number += 1
+            if number > _MOST_MEMBERS:
+                raise Refused(f"too large: holds more than {_MOST_MEMBERS:,} members; divide the archive")
+            yield info
+    if bounded.last.strip(b"\0"):
+        raise Refused("damaged: this archive cannot be read to its end")
+
+
+def _tar_members(path: Path) -> list[Member]:
+    stream, found = is_stream(os.fsencode(path.name)), []
+    with path.open("rb") as file:
+        for number, info in enumerate(_infos(_bounded(file, stream))):
+            if info.isdir():
+                continue
+            name = info.name.encode("utf-8", "surrogateescape")
+            reason = _reason(name)
+            if not info.isreg() or info.sparse:
+                reason = reason or ("link: " if info.issym() or info.islnk() else "not a file: ") + "in an archive"
+            place = (
+                f"{number} {info.size}" if stream else f"{info.offset_data} {info.size} {PurePosixPath(info.name).name}"
+            )
+            found.append((_plain(name) if not reason else name, place.encode("utf-8", "replace").decode(), reason))
+    return found
+
+
+def _tar_content(file: BinaryIO, place: str, most: int) -> tuple[str, bytes]:
+    offset, size, name = place.split(" ", 2)
+    if int(size) > most:
+        raise _too_large(int(size), most)
+    file.seek(int(offset))
+    content = file.read(int(size))
+    if len(content) < int(size):
+        raise Refused("truncated: the archive ends inside this member")
+    return name, content
+
+
+def _stream_contents(file: BinaryIO, places: Sequence[str], most: int) -> Iterator[tuple[str, bytes] | Refused]:
+    """Members by number, read in one pass; what follows damage in the stream is refused as damaged."""
+    wanted = {int(place.split()[0]): at for at, place in enumerate(places)}
+    found: dict[int, tuple[str, bytes] | Refused] = {}
+    next_out, bounded = 0, _bounded(file, stream=True)
+    try:
+        for number, info in enumerate(_infos(bounded)):
+            if number in wanted:
+                if info.size > most:
+                    found[wanted[number]] = _too_large(info.size, most)
+                else:
+                    bounded.seek(info.offset_data)
+                    found[wanted[number]] = (PurePosixPath(info.name).name, bounded.content(info.size))
+            while next_out in found:  # places come in stream order, so that nothing piles up
+                yield found.pop(next_out)
+                next_out += 1
+            if next_out == len(places):
+                return
+    except (Refused, *_BROKEN):
+        pass
+    for _ in range(next_out, len(places)):
+        yield Refused("damaged: the archive cannot be read up to this member")

@@ -1,0 +1,133 @@
+"""Every way of writing colour to 8-bit grey or sRGB: depth, palette, alpha, CMYK, embedded profiles, raw arrays."""
+
+import functools
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile
+
+from stages.ingest._sample import Refused
+
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_DEEP_COLOUR = ("RGB;16B", "RGBA;16B")  # Pillow's names of 16-bit PNG pixels, of which it keeps the high byte alone
+
+
+def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Image:
+    """The decoded image with 8 bits a channel. 16-bit levels v become round(v / 257), exactly. Raises Refused."""
+    if kind == "PNG" and content[24] == 16 and "transparency" in image.info:
+        raise Refused("16-bit: with a transparent colour; convert it to 8 bits a channel")
+    if kind == "PNG" and content[24] == 16 and image.mode in ("RGB", "RGBA"):  # IHDR is always the first chunk
+        return _deep_colour(image, content)
+    image.load()
+    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N"):
+        return _with_exif(_from_16_bit(np.asarray(image).astype(np.uint16)), image)
+    if image.mode in ("I", "F"):
+        raise Refused("32-bit: which level is white is not known; convert it to 8 or 16 bits a channel")
+    return image
+
+
+def _deep_colour(image: ImageFile.ImageFile, content: bytes) -> Image.Image:
+    """A 16-bit colour PNG, decoded twice: once for the high bytes, once for the low ones."""
+    tile = image.tile[0]
+    if tile.args not in _DEEP_COLOUR:
+        raise Refused("16-bit: grey with transparency; convert it to 8 bits a channel")
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as low:
+        low.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
+        values = np.asarray(image).astype(np.uint32) * 256 + np.asarray(low)
+    return _with_exif(_from_16_bit(values), image)
+
+
+def _with_exif(converted: Image.Image, image: Image.Image) -> Image.Image:
+    if "exif" in image.info:
+        converted.info["exif"] = image.info["exif"]
+    return converted
+
+
+def _from_16_bit(values: NDArray[Any]) -> Image.Image:
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def to_srgb(image: Image.Image, profile: bytes | None, background: tuple[int, ...]) -> Image.Image:
+    """8-bit L or RGB, in sRGB, from any 8-bit mode; transparent pixels lie over `background`. Raises Refused."""
+    alpha = None
+    if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("LA").convert("RGBA") if image.mode in ("LA", "La") else image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        grey = image.mode in ("1", "L", "LA", "La")
+        image = rgba.getchannel("R") if grey else rgba.convert("RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode in ("P", "YCbCr", "RGBX"):
+        image = image.convert("RGB")
+    if profile:
+        image = _apply(image, profile)
+    if image.mode == "CMYK":
+        image = image.convert("RGB")
+    if image.mode not in ("L", "RGB"):
+        raise Refused(f"{image.mode}: convert it to grey or RGB")
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        if image.mode == "L" and len(set(background)) > 1:
+            image = image.convert("RGB")
+        image = Image.composite(image, Image.new(image.mode, image.size, level(background, image.mode)), alpha)
+    return image
+
+
+def level(background: tuple[int, ...], mode: str) -> tuple[int, ...] | int:
+    """The background in `mode`; for grey images its luma (ITU-R BT.601)."""
+    if mode == "RGB":
+        return background
+    red, green, blue = background
+    return (299 * red + 587 * green + 114 * blue + 500) // 1000
+
+
+def _apply(image: Image.Image, profile: bytes) -> Image.Image:
+    transform = _transform(profile, image.mode)
+    if transform is None:
+        return image
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None
+    return converted.getchannel("R") if image.mode == "L" else converted
+
+
+@functools.lru_cache(maxsize=32)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From the profile to sRGB; None where it is sRGB already. Raises Refused."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in (source.profile.profile_description or "").lower():
+            return None
+        return ImageCms.buildTransform(source, _SRGB, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        raise Refused(
+            f"profile: the embedded colour profile is damaged or not meant for {mode}; convert the image to sRGB"
+        ) from None
+
+
+def from_array(values: NDArray[Any], max_pixels: int) -> Image.Image:
+    """8-bit L or RGB from an array [H, W] or [H, W, 1 or 3]. Raises Refused.
+
+    uint8 as it is, uint16 scaled by 1 / 257, bool as black and white, floats in [0, 1] times 255.
+    """
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or 0 in values.shape:
+        raise Refused(f"shape: {list(values.shape)} is no image [H, W], [H, W, 1] or [H, W, 3]")
+    if values.shape[0] * values.shape[1] > max_pixels:
+        raise Refused(
+            f"too large: {values.shape[1]} x {values.shape[0]} px, more than ingest.max_pixels {max_pixels:,}"
+        )
+    if values.dtype == np.uint16:
+        return _from_16_bit(values)
+    if values.dtype == np.bool_:
+        values = values * np.uint8(255)
+    elif values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise Refused("not finite: the array holds NaN or infinity")
+        if values.min() < 0 or values.max() > 1:
+            raise Refused(f"range: levels {values.min():.3g} to {values.max():.3g}; floats must lie in 0 to 1")
+        values = np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise Refused(f"dtype: {values.dtype}; images are uint8, uint16, bool or floats in 0 to 1")
+    return Image.fromarray(np.ascontiguousarray(values))

@@ -1,0 +1,143 @@
+"""Which samples are one picture: exact copies, contradictions, and near duplicates on two sides of a split."""
+
+import hashlib
+import io
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.common.files import write_atomically
+from stages.config.ingest import NearDuplicates, Splits
+from stages.ingest._near import Confirm, Near, near_duplicates
+from stages.ingest._read import Refusals, Samples, hex_digests
+from stages.ingest._sample import Listing
+from stages.store import SPLITS
+
+_CHUNK = 2**24  # bytes of images compared at once
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Samples with distinct pixels and their sides; (copy, kept) of exact copies; (source, near) of kept near ones."""
+
+    samples: Samples
+    splits: NDArray[np.uint8]
+    copies: list[tuple[str, str]]
+    refused: Refusals
+    near: list[tuple[str, str]]
+    crowded: int
+
+
+def split_of(sha256: NDArray[np.void], splits: Splits) -> NDArray[np.uint8]:
+    """Places in SPLITS that the first 64 bits of the hashes [n], as fractions of 2**64, fall into.
+
+    It depends on nothing else, so an image never changes sides when others come or go.
+    """
+    head = np.ascontiguousarray(sha256).view(">u8").reshape(len(sha256), 4)[:, 0].astype(np.uint64)
+    fraction = head.astype(np.float64) / 2**64
+    return (fraction >= splits.train).astype(np.uint8) + (fraction >= splits.train + splits.fit).astype(np.uint8)
+
+
+def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDuplicates | None, memory: Path) -> Distinct:
+    """Remove copies. Of equal pictures that fall on different sides the one furthest from training is kept; the same
+    picture in two classes has no label that could be believed, so that all of its copies are refused; of near ones on
+    two sides the one nearer to training is refused. What was found is kept in the folder `memory`."""
+    sides = _sides(samples, listing, splits)
+    keep, copies, refused = _exact(samples, listing, sides)
+    samples, sides = samples.where(keep), sides[keep]
+    if near is None or not len(samples):
+        return Distinct(samples, sides, copies, refused, [], 0)
+
+    def confirm(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return _near_as_pixels(samples, first, second, near.levels)
+
+    found = _remembered(memory, samples, sides, near, confirm)
+    lost, stay = found.across >= 0, found.across < 0
+    for at in np.flatnonzero(lost):
+        partner = found.across[at]
+        where = f"{_source(listing, samples, partner)} ({SPLITS[sides[partner]]})"
+        refused.append((_source(listing, samples, at), f"near duplicate: of {where}", _digest(samples, at)))
+    both = np.flatnonzero(stay & (found.same >= 0))
+    listed = [(_source(listing, samples, at), _source(listing, samples, found.same[at])) for at in both]
+    return Distinct(samples.where(stay), sides[stay], copies, refused, listed, found.crowded)
+
+
+def _sides(samples: Samples, listing: Listing, splits: Splits) -> NDArray[np.uint8]:
+    """By the hash of the content, or of the group where there are groups."""
+    if listing.groups is None:
+        return split_of(samples.records["sha256"], splits)
+    digests = b"".join(hashlib.sha256(name).digest() for name in listing.groups.raw(samples.rows))
+    return split_of(np.frombuffer(digests, "V32"), splits)
+
+
+def _exact(
+    samples: Samples, listing: Listing, sides: NDArray[np.uint8]
+) -> tuple[NDArray[np.bool_], list[tuple[str, str]], Refusals]:
+    pixels = np.ascontiguousarray(samples.records["pixels"]).view("S32")
+    order = np.argsort(pixels, kind="stable")
+    ordered = pixels[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(order) else np.empty(0, np.int64)
+    lengths = np.diff(np.append(starts, len(order)))
+    keep, copies, refused = np.ones(len(samples), np.bool_), [], []
+    for start, length in zip(starts[lengths > 1], lengths[lengths > 1], strict=True):
+        group = order[start : start + length]  # in store order
+        names = {int(at): _source(listing, samples, at) for at in group}
+        labels = listing.labels[samples.rows[group]]
+        keep[group] = False
+        if (labels != labels[0]).any():
+            last = group[labels != labels[0]][0]
+            for at, label in zip(group, labels, strict=True):
+                other = names[int(last if label == labels[0] else group[0])]
+                reason = f"contradiction: the same picture lies in another class, {other}"
+                refused.append((names[int(at)], reason, _digest(samples, at)))
+            continue
+        chosen = group[np.argmax(sides[group])]  # the first of those furthest from training
+        keep[chosen] = True
+        copies += [(names[int(at)], names[int(chosen)]) for at in group if at != chosen]
+    return keep, copies, refused
+
+
+def _remembered(
+    memory: Path, samples: Samples, sides: NDArray[np.uint8], near: NearDuplicates, confirm: Confirm
+) -> Near:
+    """The near duplicates, searched for only where the images, their sides or the limits are others than last time."""
+    hashed, mean, digest = samples.records["near"], samples.records["mean"], hashlib.sha256()
+    for part in (samples.records["pixels"], sides, np.array([near.distance, near.levels])):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    path, key = memory / "near.npz", np.frombuffer(digest.digest(), np.uint8)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as last:
+            if np.array_equal(last["key"], key):
+                return Near(last["across"], last["same"], int(last["crowded"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass  # it is only a memory
+    found = near_duplicates(hashed, mean, sides, near.distance, near.levels, confirm)
+    body = io.BytesIO()
+    np.savez(body, key=key, across=found.across, same=found.same, crowded=found.crowded)
+    write_atomically(path, body.getvalue())
+    return found
+
+
+def _near_as_pixels(
+    samples: Samples, first: NDArray[np.int64], second: NDArray[np.int64], levels: float
+) -> NDArray[np.bool_]:
+    near, pairs = np.empty(len(first), np.bool_), max(1, _CHUNK // math.prod(samples.shape))
+    for start in range(0, len(first), pairs):
+        part = slice(start, start + pairs)
+        a, b = samples.pixels(first[part]), samples.pixels(second[part])
+        difference = np.maximum(a, b) - np.minimum(a, b)
+        near[part] = difference.reshape(len(a), -1).mean(axis=1) <= levels
+    return near
+
+
+def _source(listing: Listing, samples: Samples, at: int | np.integer) -> str:
+    return listing.sources[int(samples.rows[at])]
+
+
+def _digest(samples: Samples, at: int | np.integer) -> str:
+    return hex_digests(samples.records["sha256"][at : at + 1])[0]

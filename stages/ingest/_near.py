@@ -1,0 +1,152 @@
+"""Perceptual hashes, and all pairs of near ones without comparing every image with every other.
+
+The hash: signs of the 8 x 8 lowest coefficients of a two-dimensional cosine transform against their median (Zauner,
+"Implementation and benchmarking of perceptual image hash functions", 2010), in whole numbers, so that every machine
+finds the same bits. The search: multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012). Two hashes that differ in at
+most d of 64 bits differ in at most d // 4 of some quarter, so that only images which nearly share a quarter are
+compared: about N * 4 * N / 65,536 of the N^2 / 2 pairs.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CROWD = 512  # members of one bucket that are all compared; in larger ones each meets this many, nearest in brightness
+_CHUNK = 1 << 18  # pairs compared at once
+Confirm = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]  # first and second of pairs
+
+
+def hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """uint64 [N] from uint8 [N, side, side, C]."""
+    count, side = images.shape[:2]
+    luma = (images @ np.array([299, 587, 114], np.int64) if images.shape[3] == 3 else images[..., 0]).astype(np.float64)
+    angles = np.pi / side * np.outer(np.arange(8), np.arange(side) + 0.5)
+    basis = np.rint(256 * np.cos(angles))  # whole numbers below 2**53 in every sum: exact in float64
+    low = (basis @ luma @ basis.T).reshape(count, 64)
+    low[:, 0] = 0  # brightness says nothing of what is seen
+    # The median of 64 whole numbers is the mean of two, so that the doubled one is whole.
+    middle = np.sort(low, axis=1)[:, 31:33].sum(axis=1, keepdims=True)
+    return np.packbits(2 * low > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
+
+
+@dataclass(frozen=True)
+class Near:
+    """For each image one near duplicate, or -1.
+
+    `across` lies on a side further from training, `same` on the same side and earlier. `crowded` images were compared
+    with a part of their bucket only.
+    """
+
+    across: NDArray[np.int64]
+    same: NDArray[np.int64]
+    crowded: int
+
+
+def near_duplicates(
+    hashed: NDArray[np.uint64],
+    mean: NDArray[np.float64],
+    side: NDArray[np.integer],
+    distance: int,
+    levels: float,
+    confirm: Confirm,
+) -> Near:
+    """Pairs whose hashes differ in at most `distance` bits and that `confirm(first, second)` finds near as pixels.
+
+    `mean` is the mean level of each image: a pair whose means differ by more than `levels` cannot be confirmed. A
+    larger `side` is further from training.
+    """
+    across, same = np.full(len(hashed), -1), np.full(len(hashed), -1)
+    crowded = np.zeros(len(hashed), np.bool_)
+    for band, mask in itertools.product(range(4), _masks(distance // 4)):
+        keys = (hashed >> np.uint64(16 * band)).astype(np.uint16)
+        order = np.lexsort((mean, keys))
+        for first, second in _joined(keys, mean, order, mask, crowded):
+            difference = hashed[first] ^ hashed[second]
+            close = np.bitwise_count(difference) <= distance
+            close &= np.abs(mean[first] - mean[second]) <= levels
+            seen = _seen_before(difference, band, distance // 4)
+            close &= ~seen | crowded[first] | crowded[second]  # an earlier band may have left these out
+            _note(first[close], second[close], side, across, same, confirm)
+    return Near(across, same, int(crowded.sum()))
+
+
+def _note(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    side: NDArray[np.integer],
+    across: NDArray[np.int64],
+    same: NDArray[np.int64],
+    confirm: Confirm,
+) -> None:
+    """Write down confirmed pairs at the image that loses: the one nearer to training, on one side the later one."""
+    first, second = np.minimum(first, second), np.maximum(first, second)
+    swap = side[first] < side[second]
+    loser, winner = np.where(swap, first, second), np.where(swap, second, first)
+    straddles = side[first] != side[second]
+    new = np.where(straddles, across[loser] < 0, same[loser] < 0)
+    loser, winner, straddles = loser[new], winner[new], straddles[new]
+    right = confirm(loser, winner)
+    loser, winner, straddles = loser[right], winner[right], straddles[right]
+    for partner, chosen in ((across, straddles), (same, ~straddles)):
+        partner[loser[chosen][::-1]] = winner[chosen][::-1]  # of several the first
+
+
+def _masks(radius: int) -> list[int]:
+    """All 16-bit numbers with at most `radius` bits set."""
+    return [sum(1 << bit for bit in bits) for r in range(radius + 1) for bits in itertools.combinations(range(16), r)]
+
+
+def _seen_before(difference: NDArray[np.uint64], band: int, radius: int) -> NDArray[np.bool_]:
+    """Whether an earlier band has brought the pair together already."""
+    seen = np.zeros(len(difference), np.bool_)
+    for earlier in range(band):
+        seen |= np.bitwise_count((difference >> np.uint64(16 * earlier)).astype(np.uint16)) <= radius
+    return seen
+
+
+def _joined(
+    keys: NDArray[np.uint16],
+    mean: NDArray[np.float64],
+    order: NDArray[np.int64],
+    mask: int,
+    crowded: NDArray[np.bool_],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs whose keys differ by exactly `mask`, in chunks, each pair once; `order` sorts by key, then by mean."""
+    ordered = keys[order]
+    partner = ordered ^ np.uint16(mask)
+    start, end = np.searchsorted(ordered, partner, "left"), np.searchsorted(ordered, partner, "right")
+    large = end - start > CROWD
+    if large.any():
+        crowded[order[large]] = True
+        start[large], end[large] = _window(mean[order], start, end, large)
+    at = np.arange(len(order))
+    if mask == 0:
+        start = np.maximum(start, at + 1)
+    else:
+        end = np.where(partner > ordered, end, start)
+    counts = np.maximum(end - start, 0)
+    ends = np.cumsum(counts)
+    first_row = 0
+    while first_row < len(order):
+        done = ends[first_row - 1] if first_row else 0
+        last_row = max(first_row + 1, int(np.searchsorted(ends, done + _CHUNK, "right")))
+        rows = np.arange(first_row, last_row)
+        repeated = np.repeat(rows, counts[rows])
+        offsets = np.arange(len(repeated)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
+        yield order[repeated], order[start[repeated] + offsets]
+        first_row = last_row
+
+
+def _window(
+    mean: NDArray[np.float64], start: NDArray[np.int64], end: NDArray[np.int64], large: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The CROWD members nearest in brightness within each large bucket, by place in the order."""
+    low, high = np.empty(large.sum(), np.int64), np.empty(large.sum(), np.int64)
+    for place, row in enumerate(np.flatnonzero(large)):
+        middle = start[row] + np.searchsorted(mean[start[row] : end[row]], mean[row])
+        low[place] = min(max(start[row], middle - CROWD // 2), end[row] - CROWD)
+        high[place] = low[place] + CROWD
+    return low, high

@@ -1,0 +1,171 @@
+"""Decoded samples in the state folder, found again by the stamp of their file or by their content.
+
+A pack is two files that never change: `<name>.npy`, the pixels, and `<name>.npz`, a record per sample; the second is
+renamed into place last, so that a pack that is seen is whole. Nothing here has a say in what the store holds.
+"""
+
+import functools
+import io
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gan.attributes import bins, measure
+from stages.common.files import write_array
+from stages.ingest._near import hashes
+from stages.ingest._sample import STAMP
+
+
+def record_type(channels: int) -> np.dtype[Any]:
+    """One sample: hashes as bytes, sizes in pixels, attributes as places of their bins, `place` of its pixels or -1."""
+    return np.dtype(
+        [
+            ("stamp", f"V{STAMP}"),  # zeros where it must not be found by it
+            ("sha256", "V32"),  # of the content; zeros where it was not read
+            ("pixels", "V32"),  # SHA-256 of the stored pixels
+            ("near", "u8"),  # perceptual hash
+            ("mean", "f8"),  # level of the stored pixels
+            ("width", "u4"),
+            ("height", "u4"),
+            ("claim", "u1"),  # what the name says that it is, a place in CLAIMS
+            ("place", "i4"),
+            ("attributes", "u1", (len(bins(channels)),)),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Pack:
+    """`length` samples, for those that cannot be used the reason by row; the others' pixels stay on the disk."""
+
+    path: Path
+    length: int
+    reasons: dict[int, str]
+
+    def pixels(self, places: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """uint8 [len(places), H, W, C]. Nothing stays open or mapped: there may be more packs than a process may open,
+        and more pixels than it may map."""
+        return np.asarray(np.take(npy.open_memmap(self.path, mode="r"), places, axis=0))
+
+
+def write_pack(
+    folder: Path, name: str, records: NDArray[np.void], pixels: NDArray[np.uint8], reasons: dict[int, str]
+) -> None:
+    """Measure the pixels and write a pack; raises OSError where the disk is full."""
+    kept = np.flatnonzero(records["place"] >= 0)
+    if len(kept):
+        records["near"][kept] = hashes(pixels)
+        records["mean"][kept] = pixels.reshape(len(pixels), -1).mean(axis=1)
+        records["attributes"][kept] = np.stack(list(measure(pixels).values()), axis=1)
+    rows, texts = np.array(list(reasons), np.int64), np.array(list(reasons.values()), np.str_)
+    body = io.BytesIO()
+    np.savez(body, records=records, rows=rows, reasons=texts)
+    _write(folder, f"{name}.npy", lambda path: write_array(path, pixels))
+    _write(folder, f"{name}.npz", lambda path: path.write_bytes(body.getbuffer()))
+
+
+def _write(folder: Path, name: str, write: Callable[[Path], object]) -> None:
+    temporary = folder / f".{name}.partial"
+    try:
+        write(temporary)
+        temporary.replace(folder / name)
+    except OSError as error:
+        error.filename = error.filename or str(folder / name)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_pack(folder: Path, name: str, kind: np.dtype[Any]) -> tuple[Pack, NDArray[np.void]] | None:
+    """A pack and its records, which are of this `kind`; None where it is not whole."""
+    try:
+        with (folder / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as content:
+            records, rows, reasons = content["records"], content["rows"], content["reasons"]
+        kept = len(npy.open_memmap(folder / f"{name}.npy", mode="r"))
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+    if records.dtype != kind or kept != int((records["place"] >= 0).sum()):
+        return None
+    return Pack(folder / f"{name}.npy", len(records), dict(zip(rows.tolist(), reasons.tolist(), strict=True))), records
+
+
+def pack_names(folder: Path) -> list[str]:
+    """Names of the packs in a folder, in order."""
+    return sorted(path.stem for path in folder.glob("*-*-*.npz"))
+
+
+def remove_pack(pack: Pack) -> None:
+    """Remove a pack, its records first, so that a half is never taken for a whole."""
+    for suffix in (".npz", ".npy"):
+        pack.path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a process that was killed left behind."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+    whole = set(pack_names(folder))
+    for path in folder.glob("*.npy"):
+        if path.stem not in whole:
+            path.unlink()
+
+
+class Index:
+    """All packs of a folder, to find decoded samples in; `records` are those of all packs, one after the other."""
+
+    def __init__(self, folder: Path, kind: np.dtype[Any]) -> None:
+        found = [pack for name in pack_names(folder) if (pack := read_pack(folder, name, kind)) is not None]
+        self.packs = [pack for pack, _ in found]
+        self.records = np.concatenate([records for _, records in found]) if found else np.empty(0, kind)
+        self._starts = np.cumsum([0, *(pack.length for pack in self.packs)])
+
+    @functools.cached_property
+    def _contents(self) -> "_Sorted":
+        return _Sorted(_content_keys(self.records["sha256"], self.records["claim"]))
+
+    def by_stamp(self, stamps: NDArray[np.void]) -> NDArray[np.int64]:
+        """Places in `records` [n] of samples with these stamps; -1 where there is none."""
+        return _Sorted(_texts(self.records["stamp"])).find(_texts(stamps))
+
+    def by_content(self, sha256: bytes, claim: int) -> tuple[Pack, int, np.void] | None:
+        """Pack, row and record of a sample of this content under a name that claims the same."""
+        keys = _content_keys(np.frombuffer(sha256, "V32"), np.array([claim], np.uint8))
+        at = int(self._contents.find(keys)[0])
+        if at < 0:
+            return None
+        owner = int(np.searchsorted(self._starts, at, "right")) - 1
+        return self.packs[owner], at - int(self._starts[owner]), self.records[at]
+
+
+class _Sorted:
+    """Where a key lies in an array of keys; all-zero keys are never found."""
+
+    def __init__(self, keys: NDArray[np.bytes_]) -> None:
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def find(self, wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        if not len(self._keys):
+            return np.full(len(wanted), -1)
+        at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        return np.where((self._keys[at] == wanted) & (wanted != b""), self._order[at], -1)
+
+
+def _texts(values: NDArray[np.void]) -> NDArray[np.bytes_]:
+    """Raw bytes as fixed-length byte strings, which numpy sorts and compares fast (zeros at the end never differ)."""
+    return np.ascontiguousarray(values).view(f"S{values.dtype.itemsize}")
+
+
+def _content_keys(sha256: NDArray[np.void], claim: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    unread = _texts(sha256) == b""
+    keys = np.zeros((len(sha256), 33), np.uint8)
+    keys[:, :32] = np.ascontiguousarray(sha256).view(np.uint8).reshape(-1, 32)
+    keys[:, 32] = np.where(unread, 0, claim + 1)
+    return keys.view("S33")[:, 0]

@@ -1,0 +1,127 @@
+"""What a source says of its samples before any is read: a table, column by column, so that a million rows stay small.
+
+A sample is whatever one row of the table stands for: today one image with at most one label.
+"""
+
+import array
+import hashlib
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.ingest._texts import Texts
+
+STAMP = 48  # bytes
+UNLABELLED = -1
+_FIELDS, _WHOLE = struct.Struct("<QQqqq"), bytes(8)
+
+
+class Refused(Exception):
+    """A sample that cannot be used; the text is the reason, `category: detail`."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All samples in store order, and what is refused by its place or kind alone.
+
+    Row i is read from `places[i]` of the file `units[i]` below the raw folder; `stamps[i]` changes when that file does.
+    Rows with one `chains[i]` >= 0 must be read together (a compressed stream); -1 stands alone.
+    """
+
+    sources: Texts  # text that names the sample to people
+    units: Texts  # path as bytes
+    places: Texts  # text that only the source understands; "" is the whole file
+    stamps: NDArray[np.void]  # V48
+    chains: NDArray[np.int64]
+    labels: NDArray[np.int64]  # place in `classes`; -1 without
+    classes: list[str]
+    groups: Texts | None  # what must never be divided between splits
+    attributes: dict[str, Texts]  # declared ones, as text
+    refused: list[tuple[str, str]]  # (source, reason)
+    papers: list[tuple[str, str]]  # (sha256, name) of files that say something of the samples, such as a manifest
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass
+class ListingBuilder:
+    """Collects samples in store order; `names` are the declared attributes that every sample has."""
+
+    names: Sequence[str] = ()
+    grouped: bool = False
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    papers: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._sources, self._units, self._places = Texts(), Texts(), Texts()
+        self._groups, self._attributes = Texts(), {name: Texts() for name in self.names}
+        self._stamps, self._chains, self._classes = bytearray(), array.array("q"), array.array("q")
+        self._codes: dict[str, int] = {}
+
+    def add(
+        self,
+        source: str,
+        unit: bytes,
+        stamp: bytes,
+        *,
+        place: str = "",
+        chain: int = -1,
+        class_name: str | None = None,
+        group: str = "",
+        attributes: Sequence[str] = (),
+    ) -> None:
+        """One more sample; `class_name` None is unlabelled."""
+        self._sources.append(source)
+        self._units.append(unit)
+        self._places.append(place)
+        self._stamps += stamp
+        self._chains.append(chain)
+        code = UNLABELLED if class_name is None else self._codes.setdefault(class_name, len(self._codes))
+        self._classes.append(code)
+        if self.grouped:
+            self._groups.append(group)
+        if self._attributes:
+            for column, value in zip(self._attributes.values(), attributes, strict=True):
+                column.append(value)
+
+    def refuse(self, source: str, reason: object) -> None:
+        """One sample that cannot be used, by its place or kind alone."""
+        self.refused.append((source, str(reason)))
+
+    def finish(self, classes: Sequence[str] | None = None) -> Listing:
+        """The listing; labels are places in `classes`, by default the names that occur, in order (numbers as such)."""
+        names = in_order(self._codes) if classes is None else list(classes)
+        places = {name: place for place, name in enumerate(names)}
+        table = np.array([places[name] for name in self._codes] + [UNLABELLED], np.int64)  # code -1 is the last
+        return Listing(
+            self._sources, self._units, self._places,
+            np.frombuffer(self._stamps, f"V{STAMP}"), np.array(self._chains, np.int64),
+            table[np.array(self._classes, np.int64)], names,
+            self._groups if self.grouped else None,
+            self._attributes,
+            self.refused, self.papers,
+        )  # fmt: skip
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names in label order: whole numbers by value, where all are, and else by their UTF-8 bytes."""
+    found = list(names)
+    if all(name.removeprefix("-").isdecimal() and name.isascii() for name in found):
+        return sorted(found, key=lambda name: (int(name), name))
+    return sorted(found, key=lambda name: name.encode())
+
+
+def stamp_of(status: os.stat_result, place: str = "") -> bytes:
+    """48 bytes that change whenever the file does (as git's index has it) and that differ for each place in it."""
+    fields = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _FIELDS.pack(*fields) + (hashlib.blake2b(place.encode(), digest_size=8).digest() if place else _WHOLE)
+
+
+def as_text(name: bytes) -> str:
+    r"""A file name as UTF-8 text; bytes that are not UTF-8 are written \xNN."""
+    return name.decode("utf-8", "backslashreplace")

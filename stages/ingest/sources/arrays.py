@@ -1,0 +1,167 @@
+"""numpy arrays: `.npz` files with an array of images and one of labels, or `.npy` files of the same names."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from stages.ingest import _tree
+from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
+
+_ADVICE = "arrays of Python objects (pickles) are never loaded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Arrays below the raw folder."""
+
+    name: Literal["arrays"]
+    images: str
+    """Array of images [n, H, W] or [n, H, W, C]: its key in .npz files, its file name without .npy."""
+    labels: str | None
+    """Array of labels [n], whole numbers or text, likewise; null for none."""
+    classes: tuple[str, ...]
+    """Names of the labels from 0 on; [] takes what stands there."""
+
+
+def listing(config: Config, root: Path) -> Listing:
+    """All images of all files. Raises ValueError for arrays that cannot be read or do not fit each other."""
+    builder = ListingBuilder()
+    for found in _tree.walk(root):
+        if not isinstance(found, _tree.Entry):
+            builder.refuse(*found)
+            continue
+        path = root / os.fsdecode(found.unit)
+        if not found.place and (path.suffix == ".npz" or path.name == f"{config.images}.npy"):
+            _add(config, path, found, builder)
+        elif path.suffix != ".npy" or path.stem != config.labels:
+            builder.refuse(found.source, "wrong type: neither an .npz file nor one of the named .npy files")
+    return builder.finish(config.classes or None)
+
+
+def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder) -> None:
+    shape = _shape(path, config.images)
+    labels = _labels(config, path, shape[0]) if config.labels else None
+    status, chain = path.stat(), path.stat().st_ino if path.suffix == ".npz" else -1
+    for number in range(shape[0]):
+        place, source = f"{number} {config.images}", f"{found.source}/{number:06d}"
+        label = None if labels is None else str(labels[number])
+        if label is not None and config.classes:
+            if not label.isdecimal() or int(label) >= len(config.classes):
+                builder.refuse(source, f"label: {label!r} is none of the {len(config.classes)} classes")
+                continue
+            label = config.classes[int(label)]
+        builder.add(source, found.unit, stamp_of(status, place), place=place, chain=chain, class_name=label)
+
+
+def contents(
+    config: Config, root: Path, unit: bytes, places: Sequence[str], most: int
+) -> Iterator[tuple[str, NDArray[Any]] | Refused]:
+    """See `stages.ingest.sources`; arrays [H, W] or [H, W, C]."""
+    path, given = root / os.fsdecode(unit), 0
+    try:
+        with _opened(path, config.images) as file:
+            shape, kind = _header(file, path)
+            size, at = int(np.prod(shape[1:])) * kind.itemsize, 0
+            for place in (int(place.split()[0]) for place in places):
+                file.seek((place - at) * size, os.SEEK_CUR)
+                values, at = file.read(size), place + 1
+                if len(values) < size:
+                    break
+                yield "", np.frombuffer(values, kind).reshape(shape[1:])
+                given += 1
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
+        pass
+    for _ in range(given, len(places)):
+        yield Refused("truncated: the file ends inside this image, or is damaged before it")
+
+
+class _Opened:
+    """The bytes of one array, in a .npy file or a member of a .npz file."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._archive = zipfile.ZipFile(path) if path.suffix == ".npz" else None
+        self._file: IO[bytes] = self._archive.open(f"{key}.npy") if self._archive else path.open("rb")
+
+    def __enter__(self) -> IO[bytes]:
+        return self._file
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._archive:
+            self._archive.close()
+
+
+def _opened(path: Path, key: str) -> _Opened:
+    try:
+        return _Opened(path, key)
+    except KeyError:
+        raise ValueError(f"{path} holds no array {key!r}; ingest.source names the arrays") from None
+
+
+def _header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, kind = read(file)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
+        raise
+    except Exception:  # noqa: BLE001 - numpy parses the header as Python, and raises what the parser raises
+        raise ValueError(f"{path} is no whole numpy file") from None
+    if kind.hasobject:
+        raise ValueError(f"{path}: {_ADVICE}")
+    if fortran and len(shape) > 1:
+        raise ValueError(f"{path} is in Fortran order; write it with numpy.ascontiguousarray")
+    return shape, kind
+
+
+def _shape(path: Path, key: str) -> tuple[int, ...]:
+    try:
+        with _opened(path, key) as file:
+            shape, kind = _header(file, path)
+            there = _size(path, key, file)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, NotImplementedError, RuntimeError):
+        raise ValueError(f"{path} is no whole numpy file") from None
+    size = float(np.prod([float(edge) for edge in shape])) * kind.itemsize
+    if len(shape) not in (3, 4) or 0 in shape or size > there:
+        raise ValueError(
+            f"{path} promises an array {list(shape)} of {kind}, which is no [n, H, W] or [n, H, W, C] it holds"
+        )
+    return shape
+
+
+def _size(path: Path, key: str, file: IO[bytes]) -> int:
+    """Bytes that follow the header."""
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo(f"{key}.npy").file_size
+        if size > 1100 * path.stat().st_size:  # more than deflate can ever pack
+            raise ValueError(f"{path} claims to unpack to {size:,} bytes")
+        return size - file.tell()
+    return path.stat().st_size - file.tell()
+
+
+def _labels(config: Config, path: Path, count: int) -> NDArray[Any]:
+    assert config.labels is not None
+    beside = path if path.suffix == ".npz" else path.with_name(f"{config.labels}.npy")
+    try:
+        with _opened(beside, config.labels) as file:
+            shape, kind = _header(file, beside)
+            most = int(np.prod(shape)) * kind.itemsize if len(shape) <= 2 else 0
+            if not 0 < most <= _size(beside, config.labels, file):
+                raise ValueError(f"{beside} does not hold the labels that its header promises")
+            values = np.frombuffer(file.read(most), kind).reshape(-1)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError) as error:
+        raise ValueError(f"{beside} cannot be read: {' '.join(str(error).split())}") from None
+    if len(values) != count or kind.kind not in "uiU":
+        raise ValueError(
+            f"{beside} holds {len(values)} labels of {kind} for {count} images; whole numbers or text wanted"
+        )
+    return values

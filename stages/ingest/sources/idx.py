@@ -1,0 +1,135 @@
+"""The MNIST family's IDX files, plain or gzip: `<name>-images-idx3-ubyte` with `<name>-labels-idx1-ubyte` beside it.
+
+The format (Y. LeCun): two zero bytes, 8 for unsigned bytes, the number of dimensions, each dimension as a big-endian
+32-bit number, then the values.
+"""
+
+import gzip
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.ingest import _tree
+from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
+
+_MARK = "-images-idx3-ubyte"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """IDX files below the raw folder."""
+
+    name: Literal["idx"]
+    labels: bool
+    """Whether the labels beside the images are read."""
+    classes: tuple[str, ...]
+    """Names of the labels from 0 on; [] takes the numbers themselves."""
+    transposed: bool
+    """Whether rows and columns are exchanged, as in EMNIST."""
+
+
+def listing(config: Config, root: Path) -> Listing:
+    """All images of all pairs of files. Raises ValueError for a file that is no whole IDX file."""
+    builder = ListingBuilder()
+    for found in _tree.walk(root):
+        if not isinstance(found, _tree.Entry):
+            builder.refuse(*found)
+        elif _MARK in found.source and not found.place:
+            _add(config, root, found, builder)
+        elif "-labels-idx1-ubyte" not in found.source:
+            builder.refuse(found.source, "wrong type: no IDX file by its name")
+    return builder.finish(config.classes or None)
+
+
+def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder) -> None:
+    path = root / os.fsdecode(found.unit)
+    with _open(path) as file:
+        shape = _shape(file, path, 3)
+    labels: NDArray[np.uint8] | None = None
+    if config.labels:
+        beside = path.with_name(path.name.replace(_MARK, "-labels-idx1-ubyte"))
+        pair = [beside, beside.with_suffix("") if beside.suffix == ".gz" else beside.with_name(f"{beside.name}.gz")]
+        there = next((one for one in pair if one.is_file()), None)
+        if there is None:
+            raise ValueError(f"{beside} does not exist; put it beside the images, or set ingest.source.labels: false")
+        labels = _labels(there, shape[0])
+        _check_classes(config, there, labels)
+    status, chain = path.stat(), path.stat().st_ino if path.suffix == ".gz" else -1
+    for number in range(shape[0]):
+        name = None if labels is None else str(labels[number])
+        if config.classes and labels is not None:
+            name = config.classes[labels[number]]
+        place = f"{number} {config.transposed}"
+        builder.add(
+            f"{found.source}/{number:06d}", found.unit, stamp_of(status, place), place=place, chain=chain,
+            class_name=name,
+        )  # fmt: skip
+
+
+def contents(
+    config: Config, root: Path, unit: bytes, places: Sequence[str], most: int
+) -> Iterator[tuple[str, NDArray[np.uint8]] | Refused]:
+    """See `stages.ingest.sources`; arrays [H, W]."""
+    path = root / os.fsdecode(unit)
+    with _open(path) as file:
+        _, height, width = _shape(file, path, 3)
+        size, at = height * width, 0
+        for place in (int(place.split()[0]) for place in places):
+            try:
+                file.seek((place - at) * size, os.SEEK_CUR)
+                values, at = file.read(size), place + 1
+            except (OSError, EOFError, zlib.error):
+                values = b""
+            if len(values) < size:
+                yield Refused("truncated: the file ends inside this image, or is damaged before it")
+                continue
+            image = np.frombuffer(values, np.uint8).reshape(height, width)
+            yield "", image.T if config.transposed else image
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
+    """The dimensions that the header gives; for plain files checked against their size."""
+    size = 4 + 4 * dimensions
+    try:
+        head = file.read(size)
+    except (OSError, EOFError, zlib.error):
+        head = b""
+    if len(head) < size or head[:4] != bytes([0, 0, 8, dimensions]):
+        raise ValueError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", head[4:])
+    values, there = int(np.prod([float(edge) for edge in shape])), path.stat().st_size
+    if 0 in shape or max(shape[1:], default=1) > 2**15 or (path.suffix != ".gz" and there != size + values):
+        raise ValueError(f"{path} promises {' x '.join(map(str, shape))} values, and does not hold them")
+    if path.suffix == ".gz" and values > 1100 * there:  # more than gzip can ever pack
+        raise ValueError(f"{path} promises {' x '.join(map(str, shape))} values, and cannot hold them")
+    return shape
+
+
+def _labels(path: Path, count: int) -> NDArray[np.uint8]:
+    with _open(path) as file:
+        (labels,) = _shape(file, path, 1)
+        try:
+            values = np.frombuffer(file.read(labels), np.uint8)
+        except (OSError, EOFError, zlib.error):
+            values = np.empty(0, np.uint8)
+    if labels != count or len(values) != count:
+        raise ValueError(f"{path} holds {len(values)} labels for {count} images")
+    return values
+
+
+def _check_classes(config: Config, path: Path, labels: NDArray[np.uint8]) -> None:
+    if config.classes and labels.max(initial=0) >= len(config.classes):
+        raise ValueError(
+            f"{path} holds label {labels.max()}, and ingest.source.classes names {len(config.classes)} classes"
+        )

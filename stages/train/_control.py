@@ -1,0 +1,144 @@
+"""What is decided while a run goes on: which moment was best, what is wrong, when to go back, when to stop.
+
+All of it is a function of the losses and measures so far, which checkpoints carry: a resumed run decides the same.
+"""
+
+import dataclasses
+from typing import Any
+
+from stages.config.train import TrainConfig
+
+LOWER_IS_BETTER = ("fid_train",)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Moment:
+    """A checkpoint by what names it: how often the run went back before it, and its step."""
+
+    attempt: int
+    step: int
+
+
+@dataclasses.dataclass
+class Control:
+    """The state of these decisions. `measures` has a row an evaluation, as `rows` of the curves has one a look."""
+
+    measures: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    alarms: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    rollbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best: dict[str, float] | None = None
+    """Attempt, step, kimg and value of the best evaluation so far."""
+    good: dict[str, int] | None = None
+    """The checkpoint to go back to; None for the start of the run."""
+    pending: dict[str, int] | None = None
+    """The newest sound checkpoint, which becomes `good` with the next."""
+    ancestry: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """What the run began with besides random weights, the oldest first."""
+    stopped: str | None = None
+    """Why the run ended before its budget."""
+
+    @property
+    def attempt(self) -> int:
+        return len(self.rollbacks)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return dataclasses.asdict(self)
+
+    def needs(self) -> set[Moment]:
+        """The checkpoints that later decisions may ask for."""
+        return {Moment(int(m["attempt"]), int(m["step"])) for m in (self.best, self.good, self.pending) if m}
+
+    def belongs(self, steps: int) -> bool:
+        """False where a run of `steps` steps would not have gone back as this one did: the moment lies beyond its end,
+        or was another budget's last step, where all is looked at that no larger budget looks at."""
+        return all(back["at"] <= steps and (not back["final"] or back["at"] == steps) for back in self.rollbacks)
+
+    # What is seen.
+
+    def evaluated(self, config: TrainConfig, row: dict[str, float], *, regular: bool) -> list[tuple[str, str]]:
+        """Enter the measures of an evaluation; returns what they raise an alarm about, as (kind, sentence).
+
+        The evaluation at the end of a budget is no `regular` one where it falls between two others: a larger budget
+        would not have it, so it decides nothing but which generator is published.
+        """
+        selection = config.selection
+        assert selection.name == "domain"
+        self.measures.append(row)
+        if not regular:
+            return []
+        place = {"attempt": self.attempt, "step": int(row["step"])}
+        value = row[selection.metric]
+        if self.best is None or better(selection.metric, value, self.best["value"]):
+            self.best = {**place, "kimg": row["kimg"], "value": value}
+        wrong = self._wrong(config)
+        if not any(self._suspicious(config, row).values()):
+            self._sound(config, place)
+        since = row["kimg"] - self.best["kimg"]
+        if selection.patience_kimg is not None and since >= selection.patience_kimg:
+            self.stopped = f"{selection.metric} has not improved for {since:g} kimg"
+        return wrong
+
+    def checkpointed(self, config: TrainConfig, step: int) -> None:
+        """Note a regular checkpoint with finite weights, where no evaluations say which one is good."""
+        if config.selection.name == "none":
+            self._sound(config, {"attempt": self.attempt, "step": step})
+
+    def _sound(self, config: TrainConfig, place: dict[str, int]) -> None:
+        """Nothing is wrong at this checkpoint. The one before it becomes the one to go back to: trouble shows late."""
+        if config.rollbacks.most:
+            self.good, self.pending = self.pending, place
+
+    def _wrong(self, config: TrainConfig) -> list[tuple[str, str]]:
+        """What has just been suspicious in so many regular evaluations in a row."""
+        needed = config.alarms.in_a_row
+        latest = [self._suspicious(config, row) for row in self.measures[-needed - 1 :]]
+        found = []
+        for kind, said in self._suspicious(config, self.measures[-1]).items():
+            run = [bool(row[kind]) for row in latest]
+            if said and all(run[-needed:]) and len(run) >= needed and (len(run) == needed or not run[0]):
+                found.append((kind, said))
+        return found
+
+    def _suspicious(self, config: TrainConfig, row: dict[str, float]) -> dict[str, str]:
+        """A sentence for each kind of trouble that an evaluation shows, empty where it shows none."""
+        before = [other for other in self.measures if other["step"] <= row["step"]]
+        said = {"collapse": "", "overfitting": ""}
+        for name in ("coverage_train", "diversity_train"):
+            most = max(other[name] for other in before)
+            if row[name] < config.alarms.collapse * most:
+                said["collapse"] = f"{name} fell from {most:.3f} to {row[name]:.3f}"
+        if row["separation"] > config.alarms.separation:
+            said["overfitting"] = f"the discriminator tells {100 * row['separation']:.1f} % of pairs apart"
+        return said
+
+    def alarmed(self, step: int, kind: str, said: str) -> None:
+        """Enter an alarm in the record."""
+        self.alarms.append({"attempt": self.attempt, "step": step, "kind": kind, "said": said})
+
+    # What is done.
+
+    def went_back(self, earlier: "Control", *, step: int, to: int, kind: str, final: bool) -> "Control":
+        """The state after going back to the checkpoint that carries `earlier`: what was seen since is forgotten but
+        for the alarms and the best moment."""
+        back = {"at": step, "to": to, "kind": kind, "final": final}
+        here = {"attempt": self.attempt + 1, "step": to}
+        rollbacks = [*self.rollbacks, back]
+        return Control(
+            earlier.measures, self.alarms, rollbacks, best=self.best, good=here, pending=here, ancestry=self.ancestry
+        )
+
+
+def better(metric: str, value: float, than: float) -> bool:
+    """Whether one value of a metric is better than another; equal ones are not, so the earlier stays."""
+    return value < than if metric in LOWER_IS_BETTER else value > than
+
+
+def seed(config: TrainConfig, attempt: int) -> int:
+    """Seed of batches and latents after going back so often; the run's own at first."""
+    return (config.seed + attempt * 0x9E3779B97F4A7C15) % 2**63 if config.rollbacks.reseed else config.seed
+
+
+def slowed(config: TrainConfig, attempt: int) -> float:
+    """What learning rates are multiplied by after going back so often."""
+    return config.rollbacks.lr_factor**attempt

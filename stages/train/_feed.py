@@ -1,0 +1,81 @@
+"""Batches, prepared on a thread while the devices compute: read from the mapped shards, made float, pinned."""
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan import augmentation, batches, pixels
+from gan.batches import Batch
+from stages.config.train import TrainConfig
+from stages.store import Split
+from stages.train._objective import variation
+from stages.train._processes import Processes
+
+Pair = tuple[list[Batch], list[Batch]]  # the discriminator's and the generator's batch of a step, in parts
+
+
+class Feed:
+    """This process's share of each step's batches; one step is always prepared ahead. Close it when done.
+
+    A batch is a pure function of (seed, step), so what was prepared and not used is not missed. `waited` counts the
+    seconds that `take` had to wait.
+    """
+
+    def __init__(self, config: TrainConfig, split: Split, processes: Processes, *, labelled: bool) -> None:
+        self.config, self.split, self.processes, self.labelled = config, split, processes, labelled
+        if config.balance == "classes" and not labelled:
+            raise ValueError("train.balance classes needs images with classes, and these have none; set it to none")
+        self.classes = batches.Classes(split.labels) if config.balance == "classes" else None
+        self.variation = variation(config)
+        self.waited = 0.0
+        self.seed = config.seed
+        self._pinned = torch.device(processes.device).type == "cuda"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._next: tuple[int, Future[tuple[Tensor, Tensor | None, Tensor, Tensor]]] | None = None
+
+    def reseed(self, seed: int) -> None:
+        """Draw batches and latents from this seed; what was prepared from another is thrown away."""
+        if seed != self.seed:
+            self.seed, self._next = seed, None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def take(self, step: int) -> Pair:
+        """Both batches of a step on this process's device; the next step's are begun."""
+        start = time.perf_counter()
+        if self._next is None or self._next[0] != step:
+            self._next = (step, self._thread.submit(self._prepare, step))
+        images, labels, z, keys = self._next[1].result()
+        self._next = (step + 1, self._thread.submit(self._prepare, step + 1))
+        self.waited += time.perf_counter() - start
+        device = self.processes.device
+        images, keys = images.to(device, non_blocking=True), keys.to(device, non_blocking=True)
+        if self.variation:
+            images = augmentation.vary(images, keys, self.variation)
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = None if labels is None else labels.to(device, non_blocking=True)
+        z = z.to(device, non_blocking=True)
+        size = len(z) // 2 // self.config.parts
+        pieces = [slice(begin, begin + size) for begin in range(0, len(z), size)]
+        parts = [Batch(images[p], None if labels is None else labels[p], z[p], keys[p]) for p in pieces]
+        return parts[: self.config.parts], parts[self.config.parts :]
+
+    def _prepare(self, step: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Images, labels, latents and keys of both batches, the discriminator's first, on the CPU."""
+        config = self.config
+        indices, z = batches.draw(self.seed, step, config.batch, len(self.split), config.z_dim, self.classes)
+        share = np.arange(config.batch)[self.processes.share(config.batch)]
+        own = np.concatenate([share, config.batch + share])
+        images = torch.from_numpy(pixels.to_float(self.split.take(indices[own])))
+        labels = torch.from_numpy(self.split.labels[indices[own]]) if self.labelled else None
+        latents = torch.from_numpy(z[own])
+        keys = torch.from_numpy(batches.draw_keys(self.seed, step, config.batch)[own])
+        if self._pinned:  # copies from pinned memory do not hold the device up
+            images, latents, keys = images.pin_memory(), latents.pin_memory(), keys.pin_memory()
+            labels = None if labels is None else labels.pin_memory()
+        return images, labels, latents, keys

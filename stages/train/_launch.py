@@ -1,0 +1,68 @@
+"""Several processes on this machine, by torch's own elastic launcher."""
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from stages.common.command import RESUME_ME, ResumeLater
+from stages.common.summary import Summary, read_summary
+from stages.config.train import TrainConfig
+from stages.train._processes import check_gpus
+
+
+def launched(config: TrainConfig, inputs: Mapping[str, Path | str | None], *, out: Path) -> Summary | None:
+    """Run the room in as many processes as `train.processes` asks for; None where this process shall do it itself.
+
+    That is where one process is enough, or where this is a launched process already (WORLD_SIZE is set).
+    Raises ResumeLater, KeyboardInterrupt or ValueError as the processes ended, ValueError where GPUs are missing.
+    """
+    check_gpus(0 if "WORLD_SIZE" in os.environ else config.processes)
+    count = config.processes or torch.cuda.device_count() or 1
+    if count == 1 or "WORLD_SIZE" in os.environ:
+        return None
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # tables and traces about our own exits
+    with tempfile.TemporaryDirectory() as folder:
+        params = Path(folder) / "params.json"
+        params.write_text(json.dumps({"train": dataclasses.asdict(config)}), encoding="utf-8")
+        paths = {**inputs, "out": out, "params": params}
+        options = [part for name, path in paths.items() if path for part in (f"--{name}", str(path))]
+        launch = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.OUT),  # this process has the last word on stdout
+        )  # fmt: skip
+        try:
+            elastic_launch(launch, sys.executable)("-m", "stages.train", *options)
+        except ChildFailedError as error:
+            _explain({failure.exitcode for failure in error.failures.values()})
+        except SignalException as stopped:
+            _explain({130 if stopped.sigval == signal.SIGINT else RESUME_ME})
+    return read_summary(out)
+
+
+def _explain(codes: set[int]) -> None:
+    """Raise what the exit codes of the processes mean; one that was killed leaves work that can be resumed.
+
+    When one has ended, the launcher stops the others with SIGTERM and those that miss it ask to be resumed: what they
+    say counts only where no other code explains the end.
+    """
+    if 130 in codes:
+        raise KeyboardInterrupt
+    if killed := sorted(-code for code in codes if code < 0 and code != -signal.SIGTERM):
+        names = ", ".join(signal.Signals(number).name for number in killed)
+        raise ResumeLater(f"a process of the run was killed ({names}); run it again to go on from the last checkpoint")
+    if codes <= {RESUME_ME, -signal.SIGTERM}:
+        raise ResumeLater("stopped by SIGTERM; run it again to go on from the last checkpoint")
+    raise ValueError("a process of the run failed and the others were stopped; its own message stands above")

@@ -1,0 +1,161 @@
+"""Measures of the generator while it trains: on the domain features, against the train split, never held-out images.
+
+They choose between moments of one run and notice when it goes wrong; what the model is worth is measured by evaluate.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from gan import latents, pixels
+from stages.common.files import digest, read_array, read_json, sha256_file
+from stages.config.train import TrainConfig
+from stages.store import Store
+
+if TYPE_CHECKING:
+    from gan.features.domain import DomainNetwork
+
+MEASURES = (
+    "fid_train", "precision_train", "recall_train", "density_train", "coverage_train", "diversity_train", "separation"
+)  # fmt: skip
+_BATCH = 256  # images a pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Yardstick:
+    """The opened `data/reference/selection`: the extractor and the real features [n, D]."""
+
+    network: "DomainNetwork"
+    real: NDArray[np.float32]
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+
+def identity(config: TrainConfig, folder: Path | None) -> str | None:
+    """Digest of all that the measures depend on; None where the run measures nothing."""
+    return digest(_checked(folder)) if config.selection.name == "domain" else None
+
+
+def open_yardstick(config: TrainConfig, folder: Path | None, store: Store) -> Yardstick | None:
+    """What the run is measured against; None where it is not. Raises ValueError where `folder` is not that."""
+    if config.selection.name == "none":
+        return None
+    from gan.features.domain import load  # only runs that are measured depend on it
+
+    folder = _checked(folder)
+    info = read_json(folder / "selection.json", needs=("data_hash", "extractor_sha256"))
+    if info["data_hash"] != store.info["data_hash"]:
+        raise ValueError(f"{folder} belongs to other images; run `python -m stages.reference` on these first")
+    if sha256_file(folder / "extractor.safetensors") != info["extractor_sha256"]:
+        raise ValueError(f"{folder} was changed after it was written; run `python -m stages.reference` again")
+    real = read_array(folder / "features.npy")
+    with np.load(folder / "moments.npz", allow_pickle=False) as stored:
+        return Yardstick(load(folder / "extractor.safetensors"), real, stored["mean"], stored["cov"])
+
+
+def _checked(folder: Path | None) -> Path:
+    if folder is None or not (folder / "selection.json").is_file():
+        raise ValueError(
+            "train.selection measures on domain features, so train.selection_inputs must be the folder `selection` of "
+            f"what reference wrote, data/reference/selection; received {folder}"
+        )
+    return folder
+
+
+@torch.no_grad()
+def measured(
+    config: TrainConfig, yardstick: Yardstick, average: nn.Module, discriminator: nn.Module, store: Store, device: str
+) -> dict[str, float]:
+    """Measures of the present moving average, on latents of the selection's own seed; empty where it is not finite."""
+    from gan.features.domain import features
+    from gan.metrics import frechet_distance_of_moments, moments, neighbourhoods
+
+    selection = config.selection
+    assert selection.name == "domain"
+    labels = store.splits["train"].labels
+    z = latents.latents(selection.seed, 0, selection.images, config.z_dim)
+    label = None
+    if store.classes:
+        shares = [float(np.mean(labels == index)) for index in range(len(store.classes))]
+        label = latents.labels(selection.seed, 0, selection.images, shares)
+    if not all(bool(torch.isfinite(weight).all()) for weight in average.parameters()):
+        return {}
+    images = _drawn(average, z, label, device)
+    fake, _ = features(yardstick.network, images)
+    mean, covariance = moments(fake)
+    near = neighbourhoods(_spread(yardstick.real, selection.images), fake, k_precision=3, k_density=5)
+    found = {
+        "fid_train": frechet_distance_of_moments((yardstick.mean, yardstick.covariance), (mean, covariance)),
+        "precision_train": near.precision,
+        "recall_train": near.recall,
+        "density_train": near.density,
+        "coverage_train": near.coverage,
+        "diversity_train": float(np.trace(covariance) / np.trace(yardstick.covariance)),
+        "separation": _separation(discriminator, images, label, store, device),
+    }
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def _spread(rows: NDArray[Any], count: int) -> NDArray[Any]:
+    """At most `count` rows, evenly: stores lie in order of classes."""
+    count = min(count, len(rows))
+    return rows[np.arange(count) * len(rows) // count]
+
+
+def _drawn(
+    average: nn.Module, z: NDArray[np.float32], label: NDArray[np.int64] | None, device: str
+) -> NDArray[np.uint8]:
+    return np.concatenate(
+        [
+            pixels.to_uint8(
+                average(_to(z[part], device), None if label is None else _to(label[part], device)).cpu().numpy()
+            )
+            for part in _parts(len(z))
+        ]
+    )
+
+
+def _separation(
+    discriminator: nn.Module, fake: NDArray[np.uint8], label: NDArray[np.int64] | None, store: Store, device: str
+) -> float:
+    """Share of pairs of a training image and a generated one that the discriminator puts in the right order.
+
+    0.5 is chance. It does not move when a constant is added to all logits, to which relativistic losses are blind.
+    """
+    split, training = store.splits["train"], discriminator.training
+    discriminator.eval()
+    places = _spread(np.arange(len(split)), len(fake))
+    own = split.labels[places] if label is not None else None
+    real_logits = _logits(discriminator, lambda part: split.take(places[part]), len(places), own, device)
+    fake_logits = np.sort(_logits(discriminator, lambda part: fake[part], len(fake), label, device))
+    discriminator.train(training)
+    below = np.searchsorted(fake_logits, real_logits, "left") + np.searchsorted(fake_logits, real_logits, "right")
+    return float(below.mean() / 2 / len(fake_logits))
+
+
+def _logits(
+    discriminator: nn.Module,
+    images: Callable[[slice], NDArray[np.uint8]],
+    count: int,
+    label: NDArray[np.int64] | None,
+    device: str,
+) -> NDArray[np.float32]:
+    found = []
+    for part in _parts(count):
+        shown = _to(pixels.to_float(images(part)), device)
+        found.append(discriminator(shown, None if label is None else _to(label[part], device)).float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
+
+
+def _to(values: NDArray[Any], device: str) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)

@@ -1,0 +1,61 @@
+"""What a step minimises at a moment of the run: the schedules of the section, and its settings as `gan` takes them.
+
+Everything counts images since the start, so a resumed run and a longer one have the same schedules.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from gan import training
+from gan.augmentation import Variation
+from gan.objective import Adaptive, Objective, cosine
+from gan.penalties import SIDES
+from gan.training import Players
+from stages.config.train import TrainConfig
+
+
+def objective(config: TrainConfig, done: int) -> Objective:
+    """The objective after `done` images."""
+    burn_in = done / (config.burn_in_kimg * 1000)
+    augmentation: Any = config.augmentation
+    strength: float | Adaptive = 0.0
+    if augmentation.name == "scheduled":
+        strength = cosine(augmentation.strength, augmentation.strength_final, burn_in)
+    elif augmentation.name == "adaptive":
+        change = config.batch / (augmentation.ramp_kimg * 1000)
+        strength = Adaptive(target=augmentation.target, change=change, limit=augmentation.limit)
+    return Objective(
+        loss=config.loss,
+        gammas={SIDES[p.name]: cosine(p.gamma, p.gamma_final, burn_in) for p in config.penalties},
+        transforms=() if augmentation.name == "none" or strength == 0 else augmentation.transforms,
+        strength=strength,
+        noise=cosine(config.instance_noise, 0.0, burn_in),
+        swapped=config.label_noise,
+        clip=config.gradient_clip,
+        precision=None if config.precision == "float32" else torch.bfloat16,
+    )
+
+
+def set_rates(config: TrainConfig, players: Players, done: int) -> None:
+    """Learning rate and second decay of both optimisers after `done` images."""
+    lr = cosine(config.lr, config.lr_final, done / (config.lr_kimg * 1000))
+    beta2 = cosine(config.beta2, config.beta2_final, done / (config.burn_in_kimg * 1000))
+    training.set_learning_rate(players, lr, beta2)
+
+
+def halflife(config: TrainConfig, done: int) -> float:
+    """Of the moving average, in images."""
+    start, end = config.ema_halflife_start_kimg * 1000, config.ema_halflife_kimg * 1000
+    return cosine(start, end, done / (config.burn_in_kimg * 1000))
+
+
+def kinds(config: TrainConfig) -> list[dict[str, Any]]:
+    """Settings of the generator's and the discriminator's optimiser for `gan.training.assemble`."""
+    return [dataclasses.asdict(each) for each in (config.optimizers.generator, config.optimizers.discriminator)]
+
+
+def variation(config: TrainConfig) -> Variation:
+    """Of the real images."""
+    return Variation(**dataclasses.asdict(config.variations))

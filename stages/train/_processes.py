@@ -1,0 +1,85 @@
+"""The processes of one training run: which device each has, and how they agree."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gan import ranks
+from gan.ranks import Ranks
+
+_PATIENCE = timedelta(minutes=10)  # longer than a checkpoint takes to write; a process that is silent so long is dead
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes(Ranks):
+    """This process among its equals; gradients travel over `gradients`, the default group where None."""
+
+    gradients: "dist.ProcessGroup | None" = None
+
+    @property
+    def first(self) -> bool:
+        """True in the one process that writes files and talks."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> slice:
+        """The rows of a global batch that are this process's."""
+        own = batch // self.world
+        return slice(self.rank * own, (self.rank + 1) * own)
+
+    def check_equal(self, tensors: list[Tensor]) -> None:
+        """Raises ValueError where the tensors of the processes differ: some device or library computes wrongly."""
+        if self.world == 1:
+            return
+        sha256 = hashlib.sha256()
+        for tensor in tensors:
+            sha256.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        number = int.from_bytes(sha256.digest()[:7])  # fits int64, with either sign
+        if self.largest(number) != -self.largest(-number):
+            raise ValueError(
+                "the processes of this run hold different weights, so one of them computes wrongly; nothing was saved "
+                "since the last checkpoint: exchange the machine or GPU, then start again to go on from there"
+            )
+
+
+def check_gpus(processes: int) -> None:
+    """Raises ValueError where a GPU is asked for that is not there: by CUDA_VISIBLE_DEVICES, which torch would answer
+    with the CPU, or by more processes on this machine than it has GPUs."""
+    asked, gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.cuda.device_count()
+    named = re.findall(r"(?:^|,)\s*(\d+|GPU-[^,]+|MIG-[^,]+)", asked)
+    if len(named) > gpus:
+        raise ValueError(
+            f"CUDA_VISIBLE_DEVICES asks for {asked}, of which torch finds {gpus} on this machine; name GPUs that "
+            "nvidia-smi -L lists, or set it to nothing to train on the CPU"
+        )
+    if gpus and processes > gpus:
+        raise ValueError(
+            f"train.processes must be at most the number of GPUs of this machine, {gpus}, or 0 for as many; received "
+            f"{processes}"
+        )
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Processes]:
+    """All processes of this run; see `gan.ranks.joined`. Gradients between GPUs travel over NCCL, the rest over gloo.
+
+    Raises ValueError where this machine has GPUs, but fewer than processes.
+    """
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if gpus and local >= gpus:
+        raise ValueError(
+            f"process {local} of this machine has no GPU of its own, there are {gpus}; lower train.processes, or "
+            "torchrun's --nproc-per-node, to at most that many"
+        )
+    if gpus:
+        torch.cuda.set_device(local)
+    with ranks.joined(_PATIENCE) as found:
+        group = dist.new_group(backend="nccl", timeout=_PATIENCE) if gpus and found.world > 1 else None
+        yield Processes(found.rank, found.world, group)

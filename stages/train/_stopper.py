@@ -1,0 +1,42 @@
+"""Signals, answered between two steps by all processes of a run."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from stages.common.command import ResumeLater
+from stages.train._processes import Processes
+
+
+class Stopper:
+    """Turns SIGINT and SIGTERM into a request that the loop answers between two steps."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen while the block runs; further signals change nothing, since the answer is at most one step away."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def check(self, processes: Processes, save: Callable[[], None]) -> None:
+        """Save and leave the loop, all processes at the same step, where one of them has received a signal."""
+        received = processes.largest(self.received or 0)
+        if received:
+            save()
+            if received == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise ResumeLater("stopped by SIGTERM; the work is saved, run it again to go on")

@@ -1,0 +1,79 @@
+"""Drift as expectations: one a column, on a table of one row, with the pictures that became more frequent."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages.common.files import read_json
+from stages.config.validate import Drift
+from stages.validate._drift import Moved
+from stages.validate._expectations import ExpectNoDrift
+from stages.validate._frames import MEASURED, Frames
+from stages.validate._profile import bins_of, numbers
+from stages.validate._suite import Check, Rows
+
+PREFIX = "drift_"
+COLUMNS = "drift_columns"  # the check that both data sets have the same ones
+
+
+def read_baseline(path: Path | None) -> dict[str, Any] | None:
+    """The profile of the last promoted data; None before the first promotion. Raises ValueError for another file."""
+    if path is None:
+        return None
+    found = read_json(path, needs=("data_hash",))
+    if found["data_hash"] is None:
+        return None
+    return read_json(path, needs=("images", "resolution", "channels", "columns"))
+
+
+def drift_checks(
+    moved: list[Moved], other: list[str], present: dict[str, Any], config: Drift
+) -> tuple[list[Check], pd.DataFrame]:
+    """A check for every column, and the table that they look at: 1 where it alarms."""
+    least = f"{100 * config.min_moved:g} %"
+    checks = [
+        Check("drift", f"{PREFIX}{one.name}", "drift",
+              f"{title(one.name)} is as in the baseline: fewer than {least} of the images moved, or no more than "
+              "chance moves (validate.drift)",
+              ExpectNoDrift(column=f"{PREFIX}{one.name}"), pick=_picker(one, present["columns"][one.name]),
+              found=told(one))
+        for one in moved
+    ]  # fmt: skip
+    found = f"differ: {', '.join(map(title, other))}" if other else "all agree"
+    rule = "the data have the same columns, resolution and channels as the baseline"
+    checks.append(Check("drift", COLUMNS, "drift", rule, ExpectNoDrift(column=COLUMNS), found=found))
+    table = {f"{PREFIX}{one.name}": [int(one.alarm)] for one in moved} | {COLUMNS: [len(other)]}
+    return checks, pd.DataFrame(table)
+
+
+def title(name: str) -> str:
+    """The name of a column for people."""
+    return name.removeprefix(MEASURED).replace("_", " ") + (" of the pixels" if name.startswith(MEASURED) else "")
+
+
+def told(one: Moved) -> str:
+    """What moved, in words."""
+    before, now = one.before[one.grown], one.now[one.grown]
+    words = f"{100 * one.moved:.1f} % of the images moved (p {probability(one.p)})"
+    return f"{words}; {one.labels[one.grown]} went from {100 * before:.1f} to {100 * now:.1f} %" if one.alarm else words
+
+
+def probability(p: float) -> str:
+    """A p-value after its sign; below what a number can hold it is no zero."""
+    return f"= {p:.2g}" if p > 1e-300 else "< 1e-300"
+
+
+def _picker(one: Moved, column: dict[str, Any]) -> Callable[[Frames], Rows]:
+    """The images that lie in the bin or category that grew most."""
+    members = one.groups[one.grown]
+
+    def pick(frames: Frames) -> Rows:
+        values = frames.images[one.name]
+        if "grid" not in column:
+            return np.flatnonzero(values.isin(members))
+        return np.flatnonzero(np.isin(bins_of(tuple(column["grid"]), numbers(values)), members))
+
+    return pick

@@ -1,0 +1,58 @@
+"""`python -m stages.warm_start`: copy published networks to data/init and print the digest that pins them.
+
+A training that begins with them names that digest as `train.init.sha256` and the folder as `train.init_from`, so that
+it depends on these bytes and on nothing that may move. With `--onnx` the copy is refused unless that file was exported
+from these very networks: a champion's ONNX file from the registry says which training output is the champion's.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from consumer._wire import read_metadata
+from stages.common.files import digest, output_folder, read_json, sha256_file
+
+FILES = ("generator.json", "generator.safetensors", "discriminator.safetensors")
+
+
+def copy(source: Path, out: Path, onnx: Path | None = None) -> str:
+    """Copy the networks in `source` to `out`; returns the digest of `out`. Raises ValueError where they are not whole,
+    or are not those that `onnx` was exported from."""
+    missing = [name for name in FILES if not (source / name).is_file()]
+    if missing:
+        raise ValueError(f"{source} lacks {', '.join(missing)}; name the folder `generator` of a training's output")
+    read_json(source / "generator.json", needs=("architecture", "ancestry"))
+    if onnx is not None:
+        files = {name: sha256_file(source / name) for name in ("generator.json", "generator.safetensors")}
+        found = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        stated = read_metadata(onnx.read_bytes()).get("input_digest")
+        if stated != found:
+            raise ValueError(f"{onnx} was exported from networks of digest {stated}; those in {source} have {found}")
+    with output_folder(out) as work:
+        for name in FILES:
+            shutil.copyfile(source / name, work / name)
+    return digest(out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 1 with a sentence."""
+    parser = argparse.ArgumentParser(prog="python -m stages.warm_start", description=__doc__)
+    parser.add_argument("--from", dest="source", type=Path, required=True, help="folder, such as data/train/generator")
+    parser.add_argument("--onnx", type=Path, help="file that must have been exported from it, such as the champion's")
+    parser.add_argument("--out", type=Path, default=Path("data/init"), help="folder to write")
+    options = parser.parse_args(argv)
+    try:
+        sha256 = copy(options.source, options.out, options.onnx)
+    except (ValueError, OSError) as error:
+        print(f"warm_start: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    print(json.dumps({"init": {"name": "weights", "sha256": sha256}, "init_from": str(options.out)}))  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""Raw data in files of many images each, in their real formats: MNIST, CIFAR, Parquet, WebDataset, numpy."""
+
+import gzip
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from stages.config import load_section
+from stages.config.ingest import IngestConfig
+from stages.ingest.sources import arrays, cifar, idx, parquet, webdataset
+from tests.stages.ingesting import ingest, labels, noise, png, same, tarred
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "raw").mkdir()
+    return tmp_path / "raw"
+
+
+# ---- the MNIST family
+
+
+def idx_file(values: NDArray[np.uint8]) -> bytes:
+    return bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_idx(raw: Path, packed: bool) -> None:
+    images, digits = noise(30, 28, 28), np.arange(30, dtype=np.uint8) % 10
+    for name, part in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
+        for kind, values in (("images-idx3", images[part]), ("labels-idx1", digits[part])):
+            content = idx_file(values)
+            path = raw / f"{name}-{kind}-ubyte{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(content) if packed else content)
+    names = tuple(f"digit {digit}" for digit in range(10))
+    settings = {"name": "idx", "labels": True, "classes": names, "transposed": False}
+    result = ingest(raw, source=idx.Config(**settings), fit="stretch", resolution=16)
+    assert (result.counts["kept"], result.info["classes"]) == (30, list(names))
+    by_source = labels(result)
+    end = "-images-idx3-ubyte.gz" if packed else "-images-idx3-ubyte"
+    assert all(by_source[f"train{end}/{at:06d}"] == f"digit {at % 10}" for at in range(20))
+    head = f"|u1 {[28, 28]}\n".encode()
+    sha = {row["source"]: row["sha256"] for row in result.rows}
+    assert sha[f"t10k{end}/000003"] == hashlib.sha256(head + images[23].tobytes()).hexdigest()
+    turned = ingest(raw, "turned", source=idx.Config(**(settings | {"transposed": True})), fit="stretch", resolution=16)
+    source = f"train{end}/000000"
+    difference = turned.images[source][..., 0].astype(int) - result.images[source][..., 0].T
+    assert abs(difference).max() <= 1, "scaling rounds rows before columns"
+
+
+@pytest.mark.parametrize(
+    ("images", "numbers", "sentence"),
+    [
+        (idx_file(noise(4, 8, 8))[:-1], idx_file(np.zeros(4, np.uint8)), "does not hold them"),
+        (idx_file(noise(4, 8, 8)), idx_file(np.zeros(3, np.uint8)), "holds 3 labels for 4 images"),
+        (idx_file(noise(4, 8, 8)), None, "does not exist"),
+        (b"\0\0\x0d\3" + bytes(12), idx_file(np.zeros(4, np.uint8)), "is no IDX file of unsigned bytes"),
+        (b"\0\0", idx_file(np.zeros(4, np.uint8)), "is no IDX file of unsigned bytes"),
+        (idx_file(noise(4, 8, 8)), idx_file(np.full(4, 9, np.uint8)), "holds label 9, and .* names 2 classes"),
+    ],
+)
+def test_idx_files_that_are_none(raw: Path, images: bytes, numbers: bytes | None, sentence: str) -> None:
+    (raw / "a-images-idx3-ubyte").write_bytes(images)
+    if numbers is not None:
+        (raw / "a-labels-idx1-ubyte").write_bytes(numbers)
+    with pytest.raises(ValueError, match=sentence):
+        ingest(raw, source=idx.Config(name="idx", labels=True, classes=("a", "b"), transposed=False))
+
+
+# ---- CIFAR
+
+
+def test_cifar_10(raw: Path) -> None:
+    folder_ = raw / "cifar-10-batches-bin"
+    folder_.mkdir()
+    (folder_ / "batches.meta.txt").write_text("airplane\nautomobile\nbird\n\n")
+    images = noise(12, 32, 32, 3)
+    for number in range(2):
+        records = b"".join(
+            bytes([at % 3]) + images[at].transpose(2, 0, 1).tobytes() for at in range(6 * number, 6 * number + 6)
+        )
+        (folder_ / f"data_batch_{number + 1}.bin").write_bytes(records)
+    result = ingest(raw, source=cifar.Config(name="cifar", labels="fine"), resolution=32, channels=3)
+    assert result.info["classes"] == ["airplane", "automobile", "bird"]
+    assert same(result, "cifar-10-batches-bin/data_batch_2.bin/000001", images[7])
+    assert labels(result)["cifar-10-batches-bin/data_batch_2.bin/000001"] == "automobile"
+    with pytest.raises(ValueError, match="is CIFAR-10, which has no coarse labels"):
+        ingest(raw, source=cifar.Config(name="cifar", labels="coarse"))
+    (folder_ / "data_batch_2.bin").write_bytes(records[:-1])
+    with pytest.raises(ValueError, match="no whole number of records"):
+        ingest(raw, source=cifar.Config(name="cifar", labels="fine"))
+
+
+@pytest.mark.parametrize("kind", ["fine", "coarse", "none"])
+def test_cifar_100(raw: Path, kind: Any) -> None:
+    (raw / "fine_label_names.txt").write_text("apple\nbeaver\nclock\n")
+    (raw / "coarse_label_names.txt").write_text("fruit\nother\n")
+    images = noise(6, 32, 32, 3)
+    records = b"".join(bytes([at % 2, at % 3]) + image.transpose(2, 0, 1).tobytes() for at, image in enumerate(images))
+    (raw / "train.bin").write_bytes(records)
+    result = ingest(raw, source=cifar.Config(name="cifar", labels=kind), resolution=32, channels=3)
+    names = {"fine": ["apple", "beaver", "clock"], "coarse": ["fruit", "other"], "none": [""]}[kind]
+    assert [row["class"] for row in result.rows] == [names[at % len(names)] for at in range(6)]
+    assert same(result, "train.bin/000004", images[4])
+
+
+# ---- Parquet in the layout of Hugging Face
+
+
+def hugging_face(path: Path, seeds: range, names: list[str] | None, **more: list[Any]) -> None:
+    cells = [{"bytes": png(seed), "path": f"{seed}.png"} for seed in seeds]
+    image = pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    table = pa.table({"image": image, "label": [seed % 3 for seed in seeds], **more})
+    if names:
+        label = {"names": names, "_type": "ClassLabel"}
+        about = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    pq.write_table(table, path, row_group_size=7)
+
+
+def a_parquet(**changes: Any) -> parquet.Config:
+    return parquet.Config(
+        **({"name": "parquet", "image": "image", "label": "label", "group": None, "attributes": ()} | changes)
+    )
+
+
+@pytest.mark.parametrize("names", [["zebra", "ant", "bee"], None], ids=["named", "numbers"])
+def test_parquet_with_embedded_images(raw: Path, names: list[str] | None) -> None:
+    (raw / "data").mkdir()
+    hugging_face(raw / "data" / "train-00000-of-00002.parquet", range(20), names)
+    hugging_face(raw / "data" / "train-00001-of-00002.parquet", range(20, 30), names)
+    result = ingest(raw, source=a_parquet())
+    assert result.counts["kept"] == 30
+    assert result.info["classes"] == (names or ["0", "1", "2"])
+    assert same(result, "data/train-00001-of-00002.parquet/000003", noise(8, 8, seed=23))
+    assert [row["class"] for row in result.rows] == [result.info["classes"][at % 3] for at in range(30)]
+
+
+def test_parquet_cells_that_hold_no_image(raw: Path) -> None:
+    who = [f"p{at % 5}" for at in range(19)] + [None]
+    hugging_face(raw / "a.parquet", range(20), None, who=who)
+    table = pq.read_table(raw / "a.parquet")
+    cells = table.column("image").to_pylist()
+    cells[3], cells[4], cells[5] = None, {"bytes": None, "path": "x.png"}, {"bytes": b"text", "path": None}
+    kinds = table.column("label").to_pylist()
+    kinds[6] = None
+    image = pa.array(cells, table.schema.field("image").type)
+    pq.write_table(table.set_column(0, "image", image).set_column(1, "label", [kinds]), raw / "a.parquet")
+    result = ingest(raw, source=a_parquet(group="who", attributes=("who",)))
+    reasons = {name: reason.split(":")[0] for name, reason in result.refused.items()}
+    assert reasons == {
+        "a.parquet/000003": "no image", "a.parquet/000004": "no image", "a.parquet/000005": "wrong type",
+        "a.parquet/000006": "no label", "a.parquet/000019": "no group",
+    }  # fmt: skip
+    assert result.rows[0]["group"] == "p0" == result.rows[0]["who"]
+
+
+# ---- WebDataset
+
+
+def shard(path: Path, seeds: range, **options: Any) -> None:
+    files: dict[str, bytes] = {}
+    for seed in seeds:
+        files[f"{seed:06d}.png"] = png(seed)
+        files[f"{seed:06d}.cls"] = str(seed % 3).encode()
+        files[f"{seed:06d}.json"] = json.dumps({"kind": "abc"[seed % 3], "who": seed // 4, "lens": 1.5}).encode()
+    path.write_bytes(tarred(files, **options))
+
+
+def a_webdataset(**changes: Any) -> webdataset.Config:
+    settings = {"name": "webdataset", "label": "cls", "group": None, "attributes": (), "classes": ()}
+    return webdataset.Config(**(settings | changes))
+
+
+def test_webdataset(raw: Path) -> None:
+    shard(raw / "shard-000000.tar", range(10))
+    shard(raw / "shard-000001.tar", range(10, 20))
+    shard(raw / "shard-000002.tar.gz", range(20, 24), mode="w:gz")
+    result = ingest(raw, source=a_webdataset(classes=("x", "y", "z")))
+    assert [row["class"] for row in result.rows] == ["xyz"[at % 3] for at in range(24)]
+    assert same(result, "shard-000001.tar/000013.png", noise(8, 8, seed=13))
+    by_field = ingest(raw, "fields", source=a_webdataset(label="kind", group="who", attributes=("lens",)))
+    assert by_field.info["classes"] == ["a", "b", "c"] and by_field.info["declared"] == {"lens": ["1.5"]}
+    assert len({(row["group"], row["split"]) for row in by_field.rows}) == 6
+
+
+def test_webdataset_samples_that_are_not_whole(raw: Path) -> None:
+    files = {"a.png": png(1), "a.cls": b"1", "b.png": png(2), "c.cls": b"1", "d.png": png(3), "d.jpg": b"x",
+             "d.cls": b"1", "e.png": png(4), "e.cls": b"9", "f.png": png(5), "f.cls": b"\xff", "g.PNG": png(6),
+             "g.cls": b"0"}  # fmt: skip
+    (raw / "s.tar").write_bytes(tarred(files))
+    (raw / "loose.png").write_bytes(png(7))
+    result = ingest(raw, source=a_webdataset(classes=("no", "yes")))
+    assert set(labels(result)) == {"s.tar/a.png", "s.tar/g.PNG"}
+    reasons = {name: reason.split(":")[0] for name, reason in result.refused.items()}
+    assert reasons == {
+        "s.tar/b.png": "no label", "s.tar/c.cls": "no image", "s.tar/d.cls": "several images", "s.tar/e.png": "label",
+        "s.tar/f.png": "label", "loose.png": "wrong type",
+    }  # fmt: skip
+
+
+# ---- numpy arrays
+
+
+def an_array(**changes: Any) -> arrays.Config:
+    return arrays.Config(**({"name": "arrays", "images": "x", "labels": "y", "classes": ()} | changes))
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "compressed"])
+def test_arrays(raw: Path, form: str) -> None:
+    x, y = noise(20, 8, 8), np.arange(20) % 4
+    if form == "npy":
+        np.save(raw / "x.npy", x)
+        np.save(raw / "y.npy", y)
+    else:
+        {"npz": np.savez, "compressed": np.savez_compressed}[form](raw / "all.npz", x=x, y=y)
+    result = ingest(raw, source=an_array(classes=("a", "b", "c", "d")))
+    name = "x.npy" if form == "npy" else "all.npz"
+    assert labels(result) == {f"{name}/{at:06d}": "abcd"[at % 4] for at in range(20)}
+    assert same(result, f"{name}/000017", x[17])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([0, 257 * 7, 65535, 128], np.uint16), [0, 7, 255, 0]),
+        (np.array([False, True, True, False]), [0, 255, 255, 0]),
+        (np.array([0, 0.5, 1, 0.25], np.float32), [0, 128, 255, 64]),
+        (np.array([0, 0.5, 1, 0.25], ">f8"), [0, 128, 255, 64]),
+    ],
+)
+def test_levels_of_other_types_become_8_bit(raw: Path, values: NDArray[Any], expected: list[int]) -> None:
+    picture = np.zeros((1, 8, 8), values.dtype)
+    picture[0, 0, :4] = values
+    np.save(raw / "x.npy", picture)
+    image = ingest(raw, source=an_array(labels=None)).images["x.npy/000000"]
+    assert image[0, :4, 0].tolist() == expected
+
+
+def test_images_of_an_array_that_cannot_be_used(raw: Path) -> None:
+    x = np.random.default_rng(0).random((5, 8, 8)).astype(np.float32)
+    x[1, 0, 0], x[2, 0, 0], x[3, 0, 0] = np.nan, 2, -np.inf
+    np.savez(raw / "all.npz", x=x, y=np.array(["a", "b", "a", "b", "b"]))
+    result = ingest(raw, source=an_array())
+    assert {name: reason.split(":")[0] for name, reason in result.refused.items()} == {
+        "all.npz/000001": "not finite", "all.npz/000002": "range", "all.npz/000003": "not finite",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sentence"),
+    [
+        (np.array([{"a": 1}] * 3, object), np.zeros(3, int), "pickles.* are never loaded"),
+        (noise(3, 8, 8), np.array([1, "a", None], object), "pickles.* are never loaded"),
+        (noise(3, 8), np.zeros(3, int), "no .n, H, W. or"),
+        (noise(3, 8, 8), np.zeros(2, int), "holds 2 labels of int64 for 3 images"),
+        (noise(3, 8, 8), np.zeros(3), "whole numbers or text"),
+        (np.asfortranarray(noise(3, 8, 8)), np.zeros(3, int), "Fortran order"),
+    ],
+)
+@pytest.mark.parametrize("form", ["npy", "npz"])
+def test_arrays_that_are_none(raw: Path, x: NDArray[Any], y: NDArray[Any], sentence: str, form: str) -> None:
+    if form == "npy":
+        np.save(raw / "x.npy", x)
+        np.save(raw / "y.npy", y)
+    else:
+        np.savez(raw / "all.npz", x=x, y=y)
+    with pytest.raises(ValueError, match=sentence):
+        ingest(raw, source=an_array())
+
+
+# ---- all of them
+
+
+def test_settings_of_the_documented_sources_are_sound(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Every source in docs/data.md is one that params.yaml may hold, and every source is documented."""
+    root = request.config.rootpath
+    text = (root / "docs" / "data.md").read_text()
+    blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:] if part.startswith("source:")]
+    base = (root / "params.yaml").read_text()
+    start, end = base.index("  source:"), base.index("  use:")
+    names = set()
+    for block in blocks:
+        indented = "".join(f"  {line}\n" for line in block.splitlines())
+        (tmp_path / "params.yaml").write_text(base[:start] + indented + base[end:])
+        names.add(load_section(IngestConfig, tmp_path / "params.yaml", "ingest").source.name)
+    assert names == {path.stem for path in (root / "stages" / "ingest" / "sources").glob("[!_]*.py")}

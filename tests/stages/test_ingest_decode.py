@@ -1,0 +1,292 @@
+"""Every way of writing one picture comes to the same stored pixels, and these are the right ones."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from stages.ingest._decode import Rules, decode
+from stages.ingest._sample import Refused
+from tests.stages.ingesting import encoded, noise
+
+pytestmark = pytest.mark.fast
+WHITE = (255, 255, 255)
+
+
+def rules(**changes: Any) -> Rules:
+    settings = {
+        "resolution": 8,
+        "channels": 3,
+        "fit": "crop",
+        "upscale": False,
+        "background": WHITE,
+        "max_pixels": 10**6,
+    }
+    return Rules(**(settings | changes))
+
+
+def stored(content: bytes | NDArray[Any], name: str = "", **changes: Any) -> NDArray[np.int64]:
+    return decode(content, name, rules(**changes))[0].astype(np.int64)
+
+
+def merged(mode: str, pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.merge(mode, [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, 2, 0)])
+
+
+def png(depth: int, colour: int, values: NDArray[Any], chunks: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+    """A PNG of integer levels [H, W, channels], which Pillow cannot write at 16 bits; every filter type occurs."""
+    height, width = values.shape[:2]
+    rows = values.astype(">u2" if depth == 16 else "u1").reshape(height, -1)
+    step = values.shape[2] * depth // 8
+    raw, before = b"", bytes(rows.shape[1] * depth // 8)
+    for number, row in enumerate(rows):
+        line = row.tobytes()
+        left = bytes(step) + line[:-step]
+        if number % 3 == 1:
+            raw += b"\1" + bytes((a - b) % 256 for a, b in zip(line, left, strict=True))
+        elif number % 3 == 2:
+            raw += b"\2" + bytes((a - b) % 256 for a, b in zip(line, before, strict=True))
+        else:
+            raw += b"\0" + line
+        before = line
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_an_image_of_the_right_size_keeps_its_pixels() -> None:
+    grey, colour = noise(8, 8), noise(8, 8, 3)
+    assert np.array_equal(stored(encoded(grey), channels=1)[..., 0], grey)
+    assert np.array_equal(stored(encoded(grey)), np.repeat(grey[..., None], 3, 2))
+    for kind, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        assert np.array_equal(stored(encoded(colour, kind, **options)), colour), kind
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_exif_orientation_is_undone(turn: int) -> None:
+    upright = np.zeros((16, 16), np.uint8)
+    upright[:8, :8], upright[:8, 8:], upright[8:, :8] = 255, 128, 64
+    # EXIF: what must be done to the stored pixels; so store the inverse of it.
+    inverse = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+               4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90,
+               7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270}[turn]  # fmt: skip
+    image = Image.fromarray(upright)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    content = encoded(image.transpose(inverse) if inverse is not None else image, exif=exif)
+    assert np.array_equal(stored(content, channels=1, resolution=16)[..., 0], upright)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (6, 4)], ids=["grey", "RGB", "RGBA"])
+def test_sixteen_bits_are_rounded_not_cut(colour: int, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8, channels))
+    values[0, 0], values[0, 1], values[0, 2], values[0, 3] = 0, 65535, 255, 128
+    if channels == 4:
+        values[..., 3] = 65535
+    image = stored(png(16, colour, values))
+    expected = np.rint(values[..., :3] / 257)
+    assert np.array_equal(image, np.broadcast_to(expected, (8, 8, 3)))
+    assert image[0, 2, 0] == 1, "cutting the low byte would give 0"
+
+
+def test_sixteen_bit_tiff() -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8)).astype(np.uint16)
+    assert np.array_equal(stored(encoded(Image.fromarray(values), "TIFF"), channels=1)[..., 0], np.rint(values / 257))
+
+
+@pytest.mark.parametrize("background", [WHITE, (0, 0, 0), (10, 200, 30)])
+def test_transparent_pixels_lie_over_the_background(background: tuple[int, int, int]) -> None:
+    pixels = noise(8, 8, 4)
+    pixels[0, 0, 3], pixels[0, 1, 3] = 0, 255
+    image = stored(encoded(pixels), background=background)
+    alpha = pixels[..., 3:] / 255
+    expected = pixels[..., :3] * alpha + np.array(background) * (1 - alpha)
+    assert abs(image - expected).max() <= 1
+    assert tuple(image[0, 0]) == background and np.array_equal(image[0, 1], pixels[0, 1, :3])
+
+
+def test_grey_with_transparency_stays_grey_over_grey() -> None:
+    pixels = noise(8, 8, 2)
+    image = stored(encoded(merged("LA", pixels)), channels=1, background=(0, 0, 0))
+    assert abs(image[..., 0] - pixels[..., 0] * (pixels[..., 1] / 255)).max() <= 1
+
+
+def test_a_transparent_colour_and_a_transparent_palette_entry() -> None:
+    grey = noise(8, 8)
+    grey[grey == 7] = 8
+    grey[2, 3] = 7
+    image = stored(encoded(Image.fromarray(grey), transparency=7), channels=1)
+    assert image[2, 3, 0] == 255 and np.array_equal(np.delete(image[..., 0], 19), np.delete(grey, 19))
+    palette = Image.fromarray(grey % 4).convert("P")
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    image = stored(encoded(palette, transparency=1))
+    table = np.array([[255, 0, 0], [255, 255, 255], [0, 0, 255], [9, 9, 9]])
+    assert np.array_equal(image, table[grey % 4])
+
+
+def test_a_palette_becomes_its_colours() -> None:
+    indices = noise(8, 8) % 3
+    palette = Image.fromarray(indices).convert("P")
+    palette.putpalette([10, 20, 30, 200, 100, 50, 7, 7, 7])
+    for kind in ("PNG", "GIF", "BMP"):
+        image = stored(encoded(palette, kind))
+        assert np.array_equal(image, np.array([[10, 20, 30], [200, 100, 50], [7, 7, 7]])[indices]), kind
+    palette.putpalette([0, 0, 0, 90, 90, 90, 255, 255, 255])
+    assert np.array_equal(stored(encoded(palette), channels=1)[..., 0], np.array([0, 90, 255])[indices])
+
+
+def test_one_bit() -> None:
+    bits = noise(8, 8) > 128
+    assert np.array_equal(stored(encoded(Image.fromarray(bits)), channels=1)[..., 0], bits * 255)
+
+
+def test_cmyk() -> None:
+    inks = np.zeros((16, 16, 4), np.uint8)
+    inks[..., 0], inks[..., 3] = 255, 51  # cyan, and a fifth of black
+    image = stored(encoded(merged("CMYK", inks), "TIFF"))
+    assert abs(image - np.array([0, 204, 204])).max() <= 1
+    photo = Image.fromarray(np.full((16, 16, 3), (200, 30, 60), np.uint8)).convert("CMYK")
+    assert abs(stored(encoded(photo, "JPEG", quality=95)) - np.array([200, 30, 60])).max() <= 6
+
+
+# ---- colour profiles
+
+
+def matrix_profile(swap: bool) -> bytes:
+    """An ICC profile (version 2) with linear tone curves and sRGB's primaries, red and blue exchanged or not."""
+
+    def s15(values: tuple[float, ...]) -> bytes:
+        return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
+    first, last = (blue, red) if swap else (red, blue)
+    curve = b"curv" + bytes(4) + struct.pack(">I", 0) + bytes(4)
+    text = b"a test profile\0"
+    about = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78 + (-len(text) - 78 - 12) % 4)
+    tags = [(b"desc", about), (b"wtpt", s15((0.9642, 1, 0.8249))), (b"rXYZ", s15(first)), (b"gXYZ", s15(green)),
+            (b"bXYZ", s15(last)), (b"rTRC", curve), (b"gTRC", curve), (b"bTRC", curve)]  # fmt: skip
+    table, body, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags:
+        table += name + struct.pack(">II", offset + len(body), len(content))
+        body += content
+    size = offset + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head = (head + bytes(12) + b"acsp").ljust(68, b"\0") + struct.pack(">iii", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + table + body
+
+
+def srgb(linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def test_an_embedded_profile_is_converted_to_srgb() -> None:
+    pixels = noise(8, 8, 3)
+    expected = 255 * srgb(pixels / 255)
+    image = stored(encoded(pixels, icc_profile=matrix_profile(swap=False)))
+    assert abs(image - expected).max() <= 2
+    swapped = stored(encoded(pixels, icc_profile=matrix_profile(swap=True)))
+    assert abs(swapped - expected[..., ::-1]).max() <= 2
+
+
+def test_a_profile_of_srgb_changes_nothing() -> None:
+    pixels = noise(8, 8, 3)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(stored(encoded(pixels, icc_profile=profile)), pixels)
+
+
+def test_a_profile_under_transparency() -> None:
+    pixels = noise(8, 8, 4)
+    pixels[..., 3] = 255
+    image = stored(encoded(pixels, icc_profile=matrix_profile(swap=False)))
+    assert abs(image - 255 * srgb(pixels[..., :3] / 255)).max() <= 2
+
+
+def test_lab_with_its_profile() -> None:
+    pixels = np.full((8, 8, 3), (200, 90, 60), np.uint8)
+    image = stored(encoded(Image.fromarray(pixels).convert("LAB"), "TIFF"))
+    assert abs(image - pixels).max() <= 4
+
+
+@pytest.mark.parametrize("profile", [b"garbage", b"\0" * 128, matrix_profile(False)[:200]])
+def test_a_damaged_profile_is_refused(profile: bytes) -> None:
+    with pytest.raises(Refused, match="profile: the embedded colour profile is damaged"):
+        stored(encoded(noise(8, 8, 3), icc_profile=profile))
+
+
+def test_a_profile_for_another_kind_of_image_is_refused() -> None:
+    with pytest.raises(Refused, match="not meant for L"):
+        stored(encoded(noise(8, 8), icc_profile=matrix_profile(False)), channels=1)
+
+
+# ---- shape
+
+
+def halves(width: int, height: int) -> NDArray[np.uint8]:
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[:, width // 2 :] = 200
+    return pixels
+
+
+def test_crop_pad_and_stretch() -> None:
+    content = encoded(halves(32, 16))
+    crop, pad, stretch = (stored(content, channels=1, fit=fit)[..., 0] for fit in ("crop", "pad", "stretch"))
+    for image in (crop, stretch, pad[2:6]):  # bicubic overshoots a little beside the edge
+        assert (image[:, :3] <= 3).all() and (abs(image[:, 5:] - 200) <= 3).all()
+    assert (crop[:, 3] < 40).all() and (crop[:, 4] > 160).all(), "the edge lies in the middle of the central square"
+    assert (pad[:2] == 255).all() and (pad[6:] == 255).all()
+    colour = stored(encoded(noise(4, 8, 3)), fit="pad", background=(1, 2, 3), upscale=True)
+    assert (colour[:2] == (1, 2, 3)).all() and (colour[6:] == (1, 2, 3)).all()
+
+
+def test_scaling_down_is_antialiased() -> None:
+    """Stripes one pixel wide become grey; without antialiasing they alias into stripes or into one of the levels."""
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    image = stored(encoded(stripes), channels=1)
+    assert abs(image - 127.5).max() <= 8
+
+
+def test_scaling_agrees_with_the_same_filter_in_floating_point() -> None:
+    pixels = noise(40, 40)
+    exact = np.asarray(Image.fromarray(pixels.astype(np.float32)).resize((8, 8), Image.Resampling.BICUBIC))
+    assert abs(stored(encoded(pixels), channels=1)[..., 0] - exact).max() <= 1
+
+
+def test_smaller_images_are_refused_or_enlarged() -> None:
+    content = encoded(np.full((4, 6), 77, np.uint8))
+    with pytest.raises(Refused, match="too small: 6 x 4 px"):
+        stored(content)
+    assert (stored(content, upscale=True) == 77).all()
+    with pytest.raises(Refused, match="too small"):
+        stored(np.zeros((4, 6), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"), "32-bit"),
+        (png(16, 4, np.full((8, 8, 2), 999)), "16-bit: grey with transparency"),
+        (png(16, 2, np.full((8, 8, 3), 999), ((b"tRNS", bytes(6)),)), "16-bit: with a transparent colour"),
+        (encoded(noise(8, 8), "GIF", save_all=True, append_images=[Image.fromarray(noise(8, 8, seed=1))]), "animated"),
+        (encoded(noise(8, 8), "TIFF", save_all=True, append_images=[Image.fromarray(noise(8, 8, seed=1))]), "animated"),
+        (encoded(noise(8, 8, 3), "WEBP", save_all=True, append_images=[Image.fromarray(noise(8, 8, 3)[::-1])]), "anim"),
+        (encoded(merged("LAB", noise(8, 8, 3)), "TIFF"), "LAB: convert it"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", "wrong type: the content is RIFF"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_converted_without_a_guess_is_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        stored(content)
+
+
+def test_a_photograph_with_a_preview_behind_it_is_one_picture() -> None:
+    content = encoded(noise(16, 16, 3), "MPO", save_all=True, append_images=[Image.fromarray(noise(8, 8, 3))])
+    assert content[:3] == b"\xff\xd8\xff"
+    first = np.asarray(Image.open(io.BytesIO(content)).resize((8, 8), Image.Resampling.BICUBIC))
+    assert np.array_equal(stored(content, "phone.jpg"), first)

@@ -1,0 +1,203 @@
+"""Raw data as files of images: in folders, in archives of folders, and named by a table."""
+
+import csv
+import hashlib
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.ingest.sources import folder, manifest
+from stages.validate._frames import read_frames
+from tests.stages.ingesting import encoded, ingest, labels, noise, png, tarred, zipped
+
+pytestmark = pytest.mark.fast
+FOLDERS = folder.Config(name="folder", labels="folders")
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "raw").mkdir()
+    return tmp_path / "raw"
+
+
+# ---- archives of folders
+
+
+FILES = {
+    f"{kind}/{number}.png": png(100 * at + number) for at, kind in enumerate(("cat", "dog")) for number in range(3)
+}
+ARCHIVES = {
+    "all.zip": zipped(FILES),
+    "stored.zip": zipped(FILES, zipfile.ZIP_STORED),
+    "all.tar": tarred(FILES),
+    "old.tar": tarred(FILES, format=tarfile.USTAR_FORMAT),
+    "all.tar.gz": tarred(FILES, "w:gz"),
+    "all.tgz": tarred({f"./{name}": content for name, content in FILES.items()}, "w:gz", format=tarfile.PAX_FORMAT),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_stands_for_the_folder_that_holds_it(raw: Path, name: str) -> None:
+    (raw / name).write_bytes(ARCHIVES[name])
+    result = ingest(raw, source=FOLDERS)
+    assert labels(result) == {f"{name}/{member}": member.split("/")[0] for member in FILES}
+    assert {row["sha256"] for row in result.rows} == {hashlib.sha256(content).hexdigest() for content in FILES.values()}
+    assert result.counts == result.counts | {"read": 6, "kept": 6}
+
+
+def test_an_archive_inside_a_class_folder_is_of_that_class(raw: Path) -> None:
+    for kind in ("cat", "dog"):
+        (raw / kind).mkdir()
+        (raw / kind / "more.zip").write_bytes(zipped({"x/y.png": png(len(kind) + ord(kind[0]))}))
+    assert labels(ingest(raw, source=FOLDERS)) == {"cat/more.zip/x/y.png": "cat", "dog/more.zip/x/y.png": "dog"}
+
+
+def test_the_store_is_the_same_from_files_and_from_any_archive(tmp_path: Path) -> None:
+    pixels = set()
+    for name, content in ARCHIVES.items():
+        raw = tmp_path / name / "raw"
+        raw.mkdir(parents=True)
+        (raw / name).write_bytes(content)
+        pixels.add((ingest(raw, source=FOLDERS).path / "images-00000.npy").read_bytes())
+    raw = tmp_path / "plain" / "raw"
+    for name, content in FILES.items():
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).write_bytes(content)
+    pixels.add((ingest(raw, source=FOLDERS).path / "images-00000.npy").read_bytes())
+    assert len(pixels) == 1
+
+
+# ---- manifests
+
+
+def a_manifest(**changes: Any) -> manifest.Config:
+    settings = {"name": "manifest", "file": "list.csv", "images": "pictures", "path": "file", "label": "kind",
+                "group": None, "attributes": (), "unlisted": "refuse"}  # fmt: skip
+    return manifest.Config(**(settings | changes))
+
+
+def pictures(raw: Path, count: int = 8) -> list[str]:
+    (raw / "pictures").mkdir()
+    names = [f"{number:03d}.png" for number in range(count)]
+    for number, name in enumerate(names):
+        (raw / "pictures" / name).write_bytes(png(number))
+    return names
+
+
+def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def test_a_csv_manifest_with_labels_attributes_and_groups(raw: Path) -> None:
+    names = pictures(raw, 40)
+    rows = [
+        [name, "odd" if at % 2 else "even", f"person {at // 8}", "a, b" if at % 3 else ""]
+        for at, name in enumerate(names)
+    ]
+    write_csv(raw / "list.csv", ["file", "kind", "who", "note"], rows[::-1])
+    result = ingest(raw, source=a_manifest(group="who", attributes=("note",)))
+    assert result.info["declared"] == {"note": ["", "a, b"]} and result.info["grouped"] is True
+    assert result.info["classes"] == ["even", "odd"]
+    assert [(row["source"], row["class"], row["group"], row["note"]) for row in result.rows] == [
+        (f"pictures/{name}", kind, who, note) for name, kind, who, note in rows
+    ]
+    sides = {(row["group"], row["split"]) for row in result.rows}
+    assert len(sides) == 5, "a group lies on one side"
+    assert len({side for _, side in sides}) > 1
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tsv"])
+def test_other_tables(raw: Path, suffix: str) -> None:
+    names = pictures(raw)
+    path = raw / f"list{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"file": names, "kind": [at // 4 for at in range(8)], "age": [None, *range(7)]}), path)
+    else:
+        path.write_text("file\tkind\tage\n" + "".join(f"{n}\t{at // 4}\t{at}\n" for at, n in enumerate(names)))
+    result = ingest(raw, source=a_manifest(file=path.name, attributes=("age",)))
+    assert [row["class"] for row in result.rows] == ["0"] * 4 + ["1"] * 4
+    assert result.rows[-1]["age"] == ("6" if suffix == ".parquet" else "7")
+
+
+def test_celeba_as_it_is_distributed(raw: Path) -> None:
+    (raw / "img_align_celeba").mkdir()
+    lines = ["202599", "5_o_Clock_Shadow Male Smiling Young "]
+    for number in range(1, 9):
+        (raw / "img_align_celeba" / f"{number:06d}.jpg").write_bytes(encoded(noise(20, 16, 3, seed=number), "JPEG"))
+        lines.append(f"{number:06d}.jpg -1 {1 if number % 2 else -1:2d}  1 {-1:2d}")
+    (raw / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+    source = a_manifest(
+        file="list_attr_celeba.txt", images="img_align_celeba", label="Male", attributes=("Smiling", "Young")
+    )
+    result = ingest(raw, source=source, channels=3)
+    assert result.info["classes"] == ["-1", "1"]
+    assert [row["class"] for row in result.rows] == ["1", "-1"] * 4
+    assert {(row["Smiling"], row["Young"]) for row in result.rows} == {("1", "-1")}
+
+
+def test_images_of_a_manifest_may_lie_in_an_archive(raw: Path) -> None:
+    (raw / "img.zip").write_bytes(zipped({f"img/{at}.png": png(at) for at in range(4)}))
+    write_csv(raw / "list.csv", ["file", "kind"], [[f"{at}.png", "ab"[at % 2]] for at in range(4)])
+    result = ingest(raw, source=a_manifest(images="img"))
+    assert labels(result) == {f"img.zip/img/{at}.png": "ab"[at % 2] for at in range(4)}
+
+
+def test_what_a_manifest_gets_wrong_is_refused_row_by_row(raw: Path) -> None:
+    pictures(raw)
+    rows = [["000.png", "a", "p"], ["001.png", "b", "p"], ["./002.png", "a", "p"], ["gone.png", "a", "p"],
+            ["../../etc/passwd", "a", "p"], ["003.png", "a", "p"], ["003.png", "a", "p"], ["004.png", "a", "p"],
+            ["004.png", "b", "p"], ["005.png", "", "p"], ["006.png", "b", ""], ["", "a", "p"],
+            ["/abs.png", "a", "p"]]  # fmt: skip
+    write_csv(raw / "list.csv", ["file", "kind", "who"], rows)
+    result = ingest(raw, source=a_manifest(group="who"))
+    assert [row["source"] for row in result.rows] == [f"pictures/00{at}.png" for at in (0, 1, 2, 3)]
+    reasons = {name: reason.split(":")[0] for name, reason in result.refused.items()}
+    assert reasons == {
+        "gone.png": "missing", "../../etc/passwd": "missing", "/abs.png": "missing", "003.png": "repeated",
+        "004.png": "contradiction", "pictures/004.png": "contradiction", "pictures/005.png": "no label",
+        "pictures/006.png": "no group", "list.csv": "no name", "pictures/007.png": "unlisted",
+    }  # fmt: skip
+    assert ingest(raw, "ignoring", source=a_manifest(group="who", unlisted="ignore")).counts["refused"] == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "sentence"),
+    [
+        ("file,kind\n0.png,1\n1.png,cat\n", {}, "mixes numbers such as '1' and words such as 'cat'"),
+        ("file,kind\n0.png,1\n1.png,1\n", {}, "holds one class only"),
+        ("name,kind\n", {}, "has no column 'file'.*it has 'name', 'kind'"),
+        ("file,kind\n", {"file": "other.csv"}, "other.csv does not exist"),
+        ("file,kind\n", {"file": "../sheet.yaml"}, "sheet.yaml leads out of .*put the manifest"),
+        ('file,kind\n"0.png,1\n', {}, "cannot be read as a table"),
+        ("file,kind\n\xff\xfe", {}, "cannot be read as a table"),
+    ],
+)
+def test_manifests_that_are_none(raw: Path, text: str, changes: dict[str, Any], sentence: str) -> None:
+    (raw / "list.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=sentence):
+        ingest(raw, source=a_manifest(**changes))
+
+
+def test_labels_follow_the_manifest_without_decoding_anew(raw: Path) -> None:
+    names = pictures(raw)
+    write_csv(raw / "list.csv", ["file", "kind"], [[name, "ab"[at % 2]] for at, name in enumerate(names)])
+    first = ingest(raw, source=a_manifest())
+    write_csv(raw / "list.csv", ["file", "kind"], [[name, "ba"[at % 2]] for at, name in enumerate(names)])
+    second = ingest(raw, source=a_manifest())
+    assert [row["class"] for row in second.rows] == ["ba"[at % 2] for at in range(8)]
+    assert first.summary.inputs["raw"] != second.summary.inputs["raw"], "the manifest is an input too"
+
+
+def test_validate_knows_declared_attributes_and_groups(raw: Path) -> None:
+    names = pictures(raw)
+    rows = [[name, "ab"[at % 2], f"p{at}", "x"] for at, name in enumerate(names)]
+    write_csv(raw / "list.csv", ["file", "kind", "who", "note"], rows)
+    frames = read_frames(ingest(raw, source=a_manifest(group="who", attributes=("note",))).path)
+    assert frames.columns == list(frames.manifest.columns)
+    assert (frames.images["missing_fields"] == 0).all()

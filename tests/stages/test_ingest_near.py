@@ -1,0 +1,150 @@
+"""Near duplicates: found whatever was done to the picture, not found where nothing was, and found without N^2 work."""
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from stages.config.ingest import NearDuplicates
+from stages.ingest._near import CROWD, hashes, near_duplicates
+from tests.stages.ingesting import encoded, ingest
+
+pytestmark = pytest.mark.fast
+NEAR = NearDuplicates(distance=7, levels=4.0)
+
+
+def scene(seed: int, side: int = 64) -> Image.Image:
+    """A smooth random picture in colour, as unlike any other as photographs are."""
+    rough = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    return Image.fromarray(rough).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def again(image: Image.Image, how: str) -> Image.Image:
+    if how == "jpeg":
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=70)
+        return Image.open(io.BytesIO(buffer.getvalue()))
+    if how == "scaled":
+        return image.resize((97, 97), Image.Resampling.BICUBIC).resize((64, 64), Image.Resampling.BICUBIC)
+    if how == "brighter":
+        return image.point(lambda level: min(255, level + 3))
+    return image.filter(ImageFilter.GaussianBlur(0.6))
+
+
+@pytest.mark.parametrize("how", ["jpeg", "scaled", "brighter", "blurred"])
+def test_the_hash_survives_what_happens_to_pictures(how: str) -> None:
+    first = hashes(np.stack([np.asarray(scene(seed)) for seed in range(40)]))
+    second = hashes(np.stack([np.asarray(again(scene(seed), how)) for seed in range(40)]))
+    assert np.bitwise_count(first ^ second).max() <= 7
+    others = np.bitwise_count(first[:, None] ^ first[None])[np.triu_indices(40, 1)]
+    assert others.min() > 11 and 24 < others.mean() < 40
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (16, 3), (32, 1), (64, 3)])
+def test_hashes_are_whole_number_work(side: int, channels: int) -> None:
+    """The same bits in any batch, and as Python's integers have them."""
+    images = np.random.default_rng(side).integers(0, 256, (5, side, side, channels)).astype(np.uint8)
+    assert np.array_equal(hashes(images), np.concatenate([hashes(image[None]) for image in images]))
+    weights = [299, 587, 114] if channels == 3 else [1]
+    basis = [[round(256 * np.cos(np.pi / side * u * (x + 0.5))) for x in range(side)] for u in range(8)]
+    luma = [[sum(w * int(v) for w, v in zip(weights, pixel, strict=True)) for pixel in row] for row in images[0]]
+    rows = [[sum(basis[u][y] * luma[y][x] for y in range(side)) for x in range(side)] for u in range(8)]
+    low = [sum(rows[u][x] * basis[v][x] for x in range(side)) for u in range(8) for v in range(8)]
+    low[0] = 0
+    middle = sum(sorted(low)[31:33])
+    assert int(hashes(images[:1])[0]) == int("".join(str(int(2 * value > middle)) for value in low), 2)
+
+
+def clustered(count: int, seed: int) -> NDArray[np.uint64]:
+    """Hashes of which many differ in a few bits."""
+    randomness = np.random.default_rng(seed)
+    centres = randomness.integers(0, 2**63, count // 5, dtype=np.uint64) * 2 + 1
+    found = centres[randomness.integers(0, len(centres), count)]
+    flips = randomness.integers(0, 8, count)  # so that pairs of one centre differ in 0 to 14 bits
+    for turn in range(8):
+        bit = np.uint64(1) << randomness.integers(0, 64, count).astype(np.uint64)
+        found = np.where(turn < flips, found ^ bit, found)
+    return found
+
+
+@pytest.mark.parametrize("distance", [0, 3, 4, 7, 8, 11])
+def test_the_index_finds_what_comparing_all_pairs_finds(distance: int) -> None:
+    hashed = clustered(400, distance)
+    hashed[100:140] = hashed[200:240]
+    randomness = np.random.default_rng(distance)
+    mean, side = randomness.random(400) * 20, randomness.integers(0, 3, 400)
+    allowed = randomness.random((400, 400)) < 0.7
+    allowed &= allowed.T
+    near = (np.bitwise_count(hashed[:, None] ^ hashed[None]) <= distance) & allowed
+    near &= abs(mean[:, None] - mean[None]) <= 10
+    np.fill_diagonal(near, False)
+    found = near_duplicates(hashed, mean, side, distance, 10, lambda a, b: allowed[a, b])
+    further = near & (side[None] > side[:, None])
+    earlier = near & (side[None] == side[:, None]) & (np.arange(400)[None] < np.arange(400)[:, None])
+    assert further.any() and earlier.any()
+    for partner, wanted in ((found.across, further), (found.same, earlier)):
+        assert np.array_equal(partner >= 0, wanted.any(axis=1))
+        some = np.flatnonzero(partner >= 0)
+        assert wanted[some, partner[some]].all()
+    assert found.crowded == 0
+
+
+def test_a_crowd_costs_no_square() -> None:
+    """All hashes alike, all on one side of two: each is still told its partner, in a moment."""
+    count = 20_000
+    hashed, side = np.full(count, 12345, np.uint64), np.arange(count) % 2
+    pairs = 0
+
+    def confirm(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
+        nonlocal pairs
+        pairs += len(first)
+        return np.ones(len(first), np.bool_)
+
+    start = time.perf_counter()
+    found = near_duplicates(hashed, np.linspace(0, 255, count), side, 3, 4, confirm)
+    assert found.crowded == count
+    assert (found.across[side == 0] >= 0).all() and (found.same[2:] >= 0).all()
+    assert pairs < 4 * count * CROWD < count**2 / 4
+    assert time.perf_counter() - start < 60
+
+
+def test_of_near_pictures_on_two_sides_the_one_nearer_to_training_is_refused(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for seed in range(30):
+        (raw / f"{seed:02d}.png").write_bytes(encoded(scene(seed)))
+        (raw / f"{seed:02d} again.jpg").write_bytes(encoded(scene(seed), "JPEG", quality=80))
+    plain = ingest(raw, "plain", resolution=32, channels=3)
+    assert plain.counts["kept"] == 60
+    sides = {row["source"]: ("train", "fit", "heldout").index(row["split"]) for row in plain.rows}
+    result = ingest(raw, resolution=32, channels=3, near_duplicates=NEAR)
+    straddling = 0
+    for seed in range(30):
+        first, second = sorted((f"{seed:02d}.png", f"{seed:02d} again.jpg"), key=sides.__getitem__)
+        if sides[first] == sides[second]:
+            assert first not in result.refused and second not in result.refused
+            assert sorted((first, second), reverse=True) in result.table("near_duplicates.csv")
+            continue
+        straddling += 1
+        assert result.refused[first].startswith(f"near duplicate: of {second} (")
+        assert second not in result.refused
+    assert straddling == result.counts["refused"] >= 10
+    by_side = {row["source"].split(".")[0].removesuffix(" again"): set() for row in result.rows}
+    for row in result.rows:
+        by_side[row["source"].split(".")[0].removesuffix(" again")].add(row["split"])
+    assert all(len(where) == 1 for where in by_side.values()), "no picture lies on two sides"
+
+
+def test_pictures_that_only_look_alike_from_afar_are_kept(tmp_path: Path) -> None:
+    """Equal hashes are not enough: the pixels must be near, too."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for seed in range(20):
+        (raw / f"{seed}.png").write_bytes(encoded(scene(seed)))
+        (raw / f"{seed} darker.png").write_bytes(encoded(scene(seed).point(lambda level: level * 0.8)))
+    result = ingest(raw, resolution=32, channels=3, near_duplicates=NEAR)
+    assert result.counts["kept"] == 40 and not result.table("near_duplicates.csv")

@@ -1,0 +1,382 @@
+"""The store is a function of raw data, settings and code alone: whatever was there before, however it is computed."""
+
+import dataclasses
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.digits import write_digits
+from stages.common.files import tree_digests
+from stages.ingest import _again, _read, _tree, _work, _worker, _write
+from stages.ingest.sources import folder
+from tests.stages.ingesting import CONFIG, SHEET, config, encoded, ingest, noise, png, zipped
+
+FOLDERS = folder.Config(name="folder", labels="folders")
+SETTLED = 0.15  # seconds after which the time of a file is believed
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for index in range(40):
+            (tmp_path / "raw" / name / f"{index:02d}.png").write_bytes(png(100 * label + index))
+    return tmp_path / "raw"
+
+
+def from_scratch(raw: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, str]:
+    """Digests of a store made with an empty state folder."""
+    with monkeypatch.context() as patched:
+        patched.setenv("GANOPS_STATE", str(raw.parent / "another state"))
+        digests = tree_digests(ingest(raw, "scratch", **changes).path)
+    shutil.rmtree(raw.parent / "another state")
+    return digests
+
+
+def settings_file(path: Path, **changes: Any) -> None:
+    """A params.yaml with these settings of ingest."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config(**changes))))
+    path.write_text(yaml.safe_dump({"ingest": plain}))
+
+
+def test_grown_and_shrunk_in_steps_it_equals_one_from_scratch(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(0)
+    for step in range(8):
+        files = sorted(raw.rglob("*.*"))
+        for path in dice.sample(files, 6):
+            path.unlink()
+        for path in dice.sample(sorted(raw.rglob("*.png")), 4):
+            if dice.random() < 0.5:
+                path.write_bytes(png(dice.randrange(10**6)))
+            else:
+                path.rename(path.with_name(f"moved {step} {path.name}"))
+        (raw / "cat" / f"{step} new.png").write_bytes(png(1000 + step))
+        (raw / "dog" / f"{step} more.zip").write_bytes(
+            zipped({f"{at}.png": png(2000 + 10 * step + at) for at in range(5)})
+        )
+        (raw / "dog" / f"{step} broken.png").write_bytes(png(3000 + step)[:-20])
+        time.sleep(SETTLED)
+        grown = tree_digests(ingest(raw, source=FOLDERS).path)
+        assert grown == from_scratch(raw, monkeypatch, source=FOLDERS)
+
+
+def test_what_was_decoded_is_never_decoded_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (raw / "dog" / "broken.png").write_bytes(png(1)[:-20])
+    time.sleep(SETTLED)
+    first = tree_digests(ingest(raw, source=FOLDERS).path)
+    decoded: list[str] = []
+    decode = _worker.decode
+
+    def counted(content: Any, name: str, rules: Any) -> Any:
+        decoded.append(name)
+        return decode(content, name, rules)
+
+    monkeypatch.setattr(_worker, "decode", counted)
+    assert tree_digests(ingest(raw, "again", source=FOLDERS).path) == first and not decoded
+    shutil.copytree(raw, raw.with_name("copy"))
+    shutil.rmtree(raw)
+    raw.with_name("copy").rename(raw)  # as after `dvc checkout`: other inodes, other times
+    time.sleep(SETTLED)
+    assert tree_digests(ingest(raw, "checked out", source=FOLDERS).path) == first and not decoded
+    monkeypatch.setattr(_worker, "content_sha256", None)  # nor read
+    assert tree_digests(ingest(raw, "once more", source=FOLDERS).path) == first and not decoded
+    monkeypatch.undo()
+    monkeypatch.setattr(_worker, "decode", counted)
+    (raw / "cat" / "05.png").rename(raw / "cat" / "05.jpg")  # another claim, another answer
+    (raw / "cat" / "06.png").write_bytes(png(777))
+    result = ingest(raw, "changed", source=FOLDERS)
+    assert sorted(decoded) == ["05.jpg", "06.png"] and result.refused["cat/05.jpg"].startswith("wrong type")
+
+
+def test_other_rules_find_nothing_of_the_old_ones(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (raw / "cat" / "wide.png").write_bytes(encoded(noise(16, 40)))
+    time.sleep(SETTLED)
+    ingest(raw, source=FOLDERS)
+    for changes in ({"fit": "stretch"}, {"fit": "pad", "background": (0, 0, 0)}, {"channels": 3}):
+        made = tree_digests(ingest(raw, source=FOLDERS, **changes).path)
+        assert made == from_scratch(raw, monkeypatch, source=FOLDERS, **changes)
+
+
+def test_a_damaged_state_folder_is_passed_over(raw: Path) -> None:
+    time.sleep(SETTLED)
+    first = tree_digests(ingest(raw, source=FOLDERS).path)
+    state = Path(os.environ["GANOPS_STATE"]) / "ingest"
+    packs = sorted(max(state.iterdir(), key=lambda path: path.stat().st_mtime).glob("*.np*"))
+    assert len(packs) >= 2
+    for path in packs:
+        path.write_bytes(path.read_bytes()[:-100])
+    assert tree_digests(ingest(raw, "again", source=FOLDERS).path) == first
+
+
+def edit_unseen(path: Path) -> None:
+    """Other pixels in as many bytes, the old time set back: only the time of the change of the inode tells."""
+    before, old = path.stat(), path.read_bytes()
+    new = next(content for seed in range(900, 10**6) if len(content := png(seed)) == len(old))
+    path.write_bytes(new)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+SPOILS = {
+    "output edited": lambda home: (home / "store" / "labels-00000.npy").write_bytes(b"edited"),
+    "output incomplete": lambda home: (home / "store" / "manifest.parquet").unlink(),
+    "output with more": lambda home: (home / "store" / "more").write_text("not ours"),
+    "file renamed": lambda home: (home / "raw" / "cat" / "00.png").rename(home / "raw" / "cat" / "zz.png"),
+    "file edited": lambda home: edit_unseen(home / "raw" / "cat" / "00.png"),
+    "file behind a link": lambda home: edit_unseen(home / "raw" / "cat" / ".hidden.png"),
+    "file removed": lambda home: (home / "raw" / "dog" / "07.png").unlink(),
+    "file in an archive": lambda home: (home / "raw" / "dog" / "more.zip").write_bytes(zipped({"b.png": png(4)})),
+    "folder renamed": lambda home: (home / "raw" / "cat").rename(home / "raw" / "lynx"),
+    "datasheet": lambda home: (home / "sheet.yaml").write_text(SHEET + "notes: noise\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_where_nothing_changed_the_output_stays_as_it_is_and_any_change_is_noticed(
+    raw: Path, spoil: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (raw / "cat" / ".hidden.png").write_bytes(png(800))
+    (raw / "cat" / "link.png").symlink_to(".hidden.png")
+    (raw / "cat" / "nowhere.png").symlink_to("gone.png")
+    (raw / "dog" / "more.zip").write_bytes(zipped({"a.png": png(3)}))
+    monkeypatch.setattr(_again, "_SETTLED_NS", 10**8)
+    time.sleep(SETTLED)
+    out = ingest(raw, source=FOLDERS).path
+    assert "nothing changed" not in capsys.readouterr().err
+    before = {path.name: path.stat().st_ino for path in out.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(_work, "ingest", None)  # nothing is listed, let alone decoded
+        ingest(raw, source=FOLDERS)
+    assert "nothing changed" in capsys.readouterr().err
+    assert {path.name: path.stat().st_ino for path in out.iterdir()} == before
+    SPOILS[spoil](raw.parent)
+    again = tree_digests(ingest(raw, source=FOLDERS).path)
+    assert "nothing changed" not in capsys.readouterr().err
+    shutil.rmtree(out)
+    assert again == from_scratch(raw, monkeypatch, source=FOLDERS)
+
+
+def test_what_may_still_change_unseen_is_looked_at_again(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw / "cat" / "00.png").touch()
+    for _ in range(2):
+        ingest(raw, source=FOLDERS)
+        assert "nothing changed" not in capsys.readouterr().err
+
+
+def test_what_is_no_longer_asked_for_is_forgotten_when_it_was_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    time.sleep(SETTLED)
+    ingest(raw, source=FOLDERS)
+    for path in sorted(raw.rglob("*.png")):
+        if int(path.stem) >= 5:
+            path.unlink()
+    few = tree_digests(ingest(raw, source=FOLDERS).path)
+    state = Path(os.environ["GANOPS_STATE"]) / "ingest"
+    assert not list(max(state.iterdir(), key=lambda path: path.stat().st_mtime).glob("*-*-*.np*"))
+    assert few == tree_digests(ingest(raw, "again", source=FOLDERS).path)
+    assert few == from_scratch(raw, monkeypatch, source=FOLDERS)
+
+
+def test_more_packs_than_a_process_may_open(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_worker, "PACK", 2)
+    monkeypatch.setattr(_read, "PACK", 2)
+    monkeypatch.setattr(_write, "_PIECE", 200)  # bytes: a shard is written in pieces
+    for at in range(100):
+        (raw / "cat" / f"more {at}.png").write_bytes(png(500 + at))
+    time.sleep(SETTLED)
+    open_now, (soft, hard) = len(list(Path("/proc/self/fd").iterdir())), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 20, hard))
+    try:
+        first = tree_digests(ingest(raw, source=FOLDERS).path)
+        again = tree_digests(ingest(raw, "again", source=FOLDERS).path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    monkeypatch.undo()
+    assert first == again == from_scratch(raw, monkeypatch, source=FOLDERS)
+
+
+@pytest.mark.parametrize("way", ["folder", "archive", "end"])
+def test_what_is_added_leaves_almost_all_shards_alone(tmp_path: Path, way: str) -> None:
+    raw = tmp_path / "raw"
+    for name in "abcdefgh":
+        (raw / name).mkdir(parents=True)
+        for at in range(60):
+            (raw / name / f"{at:03d}.png").write_bytes(png(1000 * ord(name) + at))
+    before = {path.read_bytes() for path in ingest(raw, source=FOLDERS, shard_images=8).path.glob("images-*.npy")}
+    assert len(before) > 40
+    if way == "folder":
+        (raw / "dd").mkdir()
+        for at in range(40):
+            (raw / "dd" / f"{at}.png").write_bytes(png(at))
+    elif way == "archive":
+        (raw / "d" / "030 more.zip").write_bytes(zipped({f"{at}.png": png(at) for at in range(40)}))
+    else:
+        for name in "cf":
+            for at in range(20):
+                (raw / name / f"later {at}.png").write_bytes(png(2000 + 100 * ord(name) + at))
+    after = {path.read_bytes() for path in ingest(raw, source=FOLDERS, shard_images=8).path.glob("images-*.npy")}
+    assert len(before - after) <= (6 if way == "end" else 3)
+
+
+# ---- processes
+
+
+def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tmp_path / "raw"
+    write_digits(raw)
+    (raw / "3" / "broken.png").write_bytes(png(1)[:-5])
+    found = {tuple(from_scratch(raw, monkeypatch, source=FOLDERS, processes=count).items())[:-1] for count in (0, 1, 3)}
+    assert len(found) == 1  # all but summary.json, which names the setting
+
+
+KILLER = """
+import os
+from PIL import Image
+_open = Image.open
+def open(file, *args, **named):
+    start = file.getvalue() if hasattr(file, "getvalue") else b""
+    if start.endswith(b"poison"):
+        os.abort()
+    return _open(file, *args, **named)
+Image.open = open
+"""
+
+
+def test_a_sample_that_kills_its_decoder_is_refused_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for at in range(90):
+        (raw / f"{at:03d}.png").write_bytes(png(at) + (b"poison" if at in (7, 89) else b""))
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(KILLER)
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    result = ingest(raw, processes=2)
+    assert {name: reason.split(":")[0] for name, reason in result.refused.items()} == {
+        "007.png": "crashed", "089.png": "crashed",
+    }  # fmt: skip
+    assert result.counts["kept"] == 88
+
+
+def test_a_decoding_process_is_held_to_its_memory() -> None:
+    program = """
+        import numpy as np
+        from stages.ingest._decode import Rules
+        from stages.ingest._worker import limit_memory
+        limit_memory(Rules(8, 1, "crop", False, (0, 0, 0), 1000))
+        np.empty(2**27)
+        try:
+            np.empty(3 * 2**28)
+        except MemoryError:
+            print("held")
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False
+    )
+    assert answer.stdout == "held\n", answer.stderr
+
+
+def test_a_decoding_process_that_cannot_start_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.png").write_bytes(png(1))
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text("import os; os._exit(3)")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    with pytest.raises(RuntimeError, match="a decoding process ended with code 3"):
+        ingest(raw, processes=1)
+
+
+def alive(pid: int) -> list[int]:
+    """Processes whose parent was `pid`, and who outlived it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TEST_OF_KILLS={pid}\0".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_killed_at_any_moment_the_next_run_ends_with_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_digits(raw)
+    (raw / "0" / "more.zip").write_bytes(zipped({f"{at}.png": png(at, 200) for at in range(300)}))
+    (tmp_path / "sheet.yaml").write_text(SHEET)
+    settings_file(tmp_path / "params.yaml", source=FOLDERS, processes=2, max_refused_share=0.1)
+    command = [sys.executable, "-m", "stages.ingest", "--raw", str(raw), "--datasheet", str(tmp_path / "sheet.yaml"),
+               "--params", str(tmp_path / "params.yaml"), "--out", str(out)]  # fmt: skip
+    mark = os.getpid()
+    environment = os.environ | {"GANOPS_STATE": str(tmp_path / "state"), "TEST_OF_KILLS": str(mark)}
+    dice, killed, usual = random.Random(1), 0, 0.0
+    for _ in range(20):
+        start = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=dice.uniform(0.1, 0.9) * usual if usual else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        else:  # it was done: start from nothing, and remember how long that takes on this machine today
+            usual = time.perf_counter() - start
+            shutil.rmtree(out)
+            shutil.rmtree(tmp_path / "state")
+        process.wait()
+        for _ in range(100):
+            if not (left := alive(mark)):
+                break
+            time.sleep(0.1)
+        assert not left, "decoding processes end with the process that started them"
+        if killed == 5:
+            break
+    assert killed == 5
+    assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == 0
+    whole = from_scratch(raw, monkeypatch, source=FOLDERS, processes=2, max_refused_share=0.1)
+    assert tree_digests(out) == whole
+    assert not list(tmp_path.rglob("*.partial")), "nothing is left lying about"
+
+
+def test_two_runs_at_once_do_not_mix(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_samples = _work.read_samples
+
+    def while_busy(*arguments: Any) -> Any:
+        with pytest.raises(ValueError, match="is in use by process"):
+            ingest(raw, "second", source=FOLDERS)
+        return read_samples(*arguments)
+
+    monkeypatch.setattr(_work, "read_samples", while_busy)
+    assert ingest(raw, source=FOLDERS).counts["kept"] == 80
+    assert CONFIG.processes == 0
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = _tree.read
+
+    def writing(root: Path, unit: bytes, *more: Any) -> Any:
+        for answer in read(root, unit, *more):
+            if unit.endswith((b"cat/07.png", b".zip")):
+                with (root / os.fsdecode(unit)).open("ab") as file:
+                    file.write(b"more")
+            yield answer
+
+    monkeypatch.setattr(_tree, "read", writing)
+    result = ingest(raw, source=FOLDERS)
+    assert list(result.refused) == ["cat/07.png"] and result.refused["cat/07.png"].startswith("changed")
+    (raw / "dog" / "more.zip").write_bytes(zipped({"a.png": png(555), "b.png": png(556)}))
+    with pytest.raises(ValueError, match=r"more.zip changed while it was read; run ingest again"):
+        ingest(raw, source=FOLDERS)

@@ -1,0 +1,140 @@
+"""What a training begins with: adopted work under changed settings, or other networks, pinned; both are recorded."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from stages import warm_start
+from stages.common.files import digest
+from stages.common.summary import Summary
+from stages.config import build, load_section
+from stages.config.export import ExportConfig
+from stages.config.train import TrainConfig
+from stages.export import run as export
+from stages.store import open_store
+from stages.train import run
+from stages.train._trajectory import key, trajectory
+from tests.stages.small_training import bars, small
+
+PROJECT = Path(__file__).parents[2]
+SHORT = {"total_kimg": 0.48}  # 30 steps
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    bars(tmp_path)
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+    return tmp_path
+
+
+def train(home: Path, out: str, *, adopt: str | None = None, networks: Path | None = None, **changes: Any) -> Summary:
+    config = build(TrainConfig, small(**changes), "train")
+    paths = {"images": home / "ingest", "passed": home / "passed.json", "out": home / out}
+    return run(config, **paths, adopt=adopt, init=networks)
+
+
+def named(home: Path, **changes: Any) -> str:
+    return key(trajectory(build(TrainConfig, small(**changes), "train"), open_store(home / "ingest")))
+
+
+def rows(home: Path, out: str) -> np.ndarray:
+    return np.genfromtxt(home / out / "curves.csv", delimiter=",", names=True)
+
+
+def test_adopted_work_goes_on_under_other_settings_and_says_so(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    train(home, "first", **SHORT)
+    other = {"lr": 0.004, "seed": 8}
+    adopted = train(home, "adopted", adopt=named(home), **other)
+    assert "going on from step 30 of 60" in caplog.text and "seed 3 -> 8; lr 0.002 -> 0.004" in caplog.text
+    assert rows(home, "adopted")[0] == rows(home, "first")[0]
+    (entry,) = adopted.results["ancestry"]
+    assert entry == {"adopted": named(home), "step": 30, "changes": ["seed 3 -> 8", "lr 0.002 -> 0.004"]}
+    generator = json.loads((home / "adopted" / "generator" / "generator.json").read_text())
+    assert generator["ancestry"] == [entry]
+
+    # It stays what it is, asked again with the key or without, and is not the work that began afresh.
+    assert train(home, "again", adopt=named(home), **other).outputs == adopted.outputs
+    assert train(home, "again", **other).outputs == adopted.outputs
+    (home / "state" / "train" / named(home, **other)).rename(home / "aside")
+    fresh = train(home, "fresh", **other)
+    assert fresh.outputs != adopted.outputs and fresh.results["ancestry"] == []
+    with pytest.raises(ValueError, match="this work has begun already; to begin it anew delete"):
+        train(home, "fresh", adopt=named(home), **other)
+
+
+def test_what_does_not_fit_is_not_adopted(home: Path) -> None:
+    train(home, "first", **SHORT)
+    for changes, said in (
+        ({"batch": 32}, "train.batch differs, and a checkpoint does not fit another"),
+        ({"z_dim": 7}, "train.z_dim differs"),
+        ({"total_kimg": 0.16, "seed": 9}, "no sound checkpoint of 10 steps or fewer"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            train(home, "other", adopt=named(home), **changes)
+    with pytest.raises(ValueError, match=rf"--adopt must name other work in .*: {named(home)}"):
+        train(home, "other", adopt="0123456789abcdef", seed=9)
+    work, info = named(home), home / "ingest" / "dataset.json"
+    info.write_text(info.read_text().replace('"data_hash": "h"', '"data_hash": "g"'))
+    (home / "passed.json").write_text(json.dumps({"format": 1, "data_hash": "g", "passed": True}))
+    with pytest.raises(ValueError, match="that work is on other images"):
+        train(home, "other", adopt=work)
+
+
+def test_a_warm_start_begins_with_pinned_networks_and_the_papers_say_so(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(home, "first", **SHORT)
+    published = home / "first" / "generator"
+    config = load_section(ExportConfig, PROJECT / "params.yaml", "export")
+    export(config, generator=published, out=home / "export")
+    command = ["--from", str(published), "--onnx", str(home / "export" / "generator.onnx"), "--out", str(home / "init")]
+    assert warm_start.main(command) == 0
+    pinned = json.loads(capsys.readouterr().out)
+    assert pinned["init"] == {"name": "weights", "sha256": digest(home / "init")}
+
+    train(home, "other", seed=5, **SHORT)
+    assert warm_start.main(["--from", str(home / "other" / "generator"), *command[2:]]) == 1
+    assert "was exported from networks of digest" in capsys.readouterr().err and digest(home / "init") in str(pinned)
+
+    # Rates next to nothing: what comes out is what went in, and not what the seed would have drawn.
+    still = {"lr": 1e-12, "lr_final": 1e-12, "seed": 4, "init": pinned["init"]} | SHORT
+    summary = train(home, "warm", networks=home / "init", **still)
+    before, after = (load_file(home / name / "generator" / "generator.safetensors") for name in ("first", "warm"))
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+    (entry,) = summary.results["ancestry"]
+    assert entry == {
+        "init": digest(home / "init"), "name": "bars", "licence": "CC0-1.0", "data_hash": "h", "step": 30, "seed": 3
+    }  # fmt: skip
+    assert summary.inputs["init"] == digest(home / "init")
+
+    # The ancestry is handed on, and a stopped run keeps its own.
+    assert warm_start.main(["--from", str(home / "warm" / "generator"), "--out", str(home / "init-2")]) == 0
+    pinned = json.loads(capsys.readouterr().out)
+    second = train(home, "third", networks=home / "init-2", init_from="elsewhere", **still | {"init": pinned["init"]})
+    assert [each["init"] for each in second.results["ancestry"]] == [digest(home / "init"), digest(home / "init-2")]
+    shutil.rmtree(home / "third")
+    assert train(home, "third", networks=home / "init-2", **still | {"init": pinned["init"]}).results == second.results
+
+
+def test_networks_that_are_not_the_pinned_ones_or_do_not_fit_are_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(home, "first", **SHORT)
+    sha256 = warm_start.copy(home / "first" / "generator", home / "init")
+    pinned = {"init": {"name": "weights", "sha256": sha256}}
+    with pytest.raises(ValueError, match=r"needs train\.init_from to be a folder that holds generator\.json"):
+        train(home, "warm", networks=home / "passed.json", **pinned)
+    with pytest.raises(ValueError, match="have z_dim 6, this run 5; a warm start needs the same"):
+        train(home, "warm", networks=home / "init", z_dim=5, **pinned)
+    with pytest.raises(ValueError, match=r"train\.init\.sha256 is 00, but the digest of"):
+        train(home, "warm", networks=home / "init", init_from="x", **{"init": {"name": "weights", "sha256": "00"}})
+    assert warm_start.main(["--from", str(home / "first"), "--out", str(home / "no")]) == 1
+    assert "lacks generator.json" in capsys.readouterr().err

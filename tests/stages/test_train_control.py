@@ -1,0 +1,251 @@
+"""Control of a run: it is measured, the best moment is kept, and trouble takes it back, the same after every kill."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
+
+from gan import networks, pixels
+from gan.features.domain import Recipe, features, fit
+from stages.common.files import digest
+from stages.common.summary import Summary
+from stages.config import build
+from stages.config.train import TrainConfig
+from stages.reference._selection import write_selection
+from stages.store import open_store
+from stages.train import _checkpoints, _course, run
+from tests.stages.small_training import bars, small
+
+PROJECT = Path(__file__).parents[2]
+MEASURED = {
+    "name": "domain", "metric": "fid_train", "keep": "best", "every_kimg": 0.32, "images": 200, "seed": 9,
+    "patience_kimg": None,
+}  # fmt: skip
+# Learns first, then falls apart: the rate rises without measure. 240 steps, an evaluation and a checkpoint every 20.
+ALARMS = {"loss": 1000.0, "collapse": 0.5, "separation": 1.0, "in_a_row": 2}
+RISING = {
+    "lr": 0.002, "lr_final": 0.1, "lr_kimg": 4.8, "total_kimg": 3.84, "checkpoint_kimg": 0.32, "alarms": ALARMS
+}  # fmt: skip
+ONCE = {"most": 1, "reseed": True, "lr_factor": 0.05}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a store of two classes, its verdict, and what a run is measured against."""
+    store = open_store(bars(tmp_path))
+    fitted = store.splits["fit"]
+    network = fit(fitted.all(), fitted.labels, classes=2, recipe=Recipe(width=8, steps=40, batch=32), seed=0)
+    real, _ = features(network, store.splits["train"].all())
+    write_selection(tmp_path / "selection", network, real, store.info["data_hash"])
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+    return tmp_path
+
+
+def train(home: Path, out: str = "train", **changes: Any) -> Summary:
+    return run(
+        build(TrainConfig, small(**changes), "train"),
+        images=home / "ingest", passed=home / "passed.json", selection=home / "selection", out=home / out,
+    )  # fmt: skip
+
+
+def measures(home: Path, out: str = "train") -> np.ndarray:
+    return np.atleast_1d(np.genfromtxt(home / out / "measures.csv", delimiter=",", names=True))
+
+
+def killed_once(monkeypatch: pytest.MonkeyPatch, home: Path, at: int, **changes: Any) -> None:
+    """Run until the write or pruning number `at` of checkpoints, which fails as if the process died there."""
+    left = [at]
+
+    def die_at(real: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return real(*arguments, **named)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_checkpoints, "write_atomically", die_at(_checkpoints.write_atomically))
+        patched.setattr(_checkpoints, "prune", die_at(_checkpoints.prune))
+        with pytest.raises(KeyboardInterrupt):
+            train(home, "killed", **changes)
+
+
+def test_the_best_moment_is_published_and_not_the_last(home: Path) -> None:
+    summary = train(home, selection=MEASURED, **RISING)
+    rows, control = measures(home), summary.results["control"]
+    best = int(rows["step"][rows["fid_train"].argmin()])
+    assert [*rows["step"]] == [*range(20, 241, 20)]
+    assert rows["fid_train"][-1] > 3 * rows["fid_train"].min()  # it did fall apart
+    assert control["published_step"] == control["best"]["step"] == best < 240 == summary.results["steps"]
+    description = json.loads((home / "train" / "generator" / "generator.json").read_text())
+    assert description["step"] == best
+
+    # It is the generator of that moment: that of a run which ends there.
+    (home / "state").rename(home / "other-state")
+    shorter = train(home, "shorter", selection=MEASURED, **RISING | {"total_kimg": best * 16 / 1000})
+    assert shorter.results["control"]["published_step"] == best
+    found, expected = (load_file(home / out / "generator" / "generator.safetensors") for out in ("train", "shorter"))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+    # Asked for the last one, the same run publishes that.
+    (home / "state").rename(home / "one-more")
+    last = train(home, "last", selection=MEASURED | {"keep": "last"}, **RISING)
+    assert last.results["control"]["published_step"] == 240 and digest(home / "last") != digest(home / "train")
+
+
+def test_a_run_without_progress_stops_early_and_stays_so(home: Path) -> None:
+    patient = MEASURED | {"patience_kimg": 0.64}
+    summary = train(home, selection=patient, **RISING | {"total_kimg": 12.8})
+    control = summary.results["control"]
+    assert "fid_train has not improved for" in control["stopped"]
+    assert summary.results["steps"] == control["best"]["step"] + 40 < 400
+    again = train(home, "again", selection=patient, **RISING | {"total_kimg": 16.0})
+    assert again.results["steps"] == summary.results["steps"]
+    assert again.outputs == summary.outputs
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("divergence", RISING | {"seed": 0, "alarms": ALARMS | {"loss": 6.0}}),  # 2.3 before it, 20 at it
+        ("collapse", {"selection": MEASURED, **RISING}),
+    ],
+)
+def test_trouble_takes_the_run_back_and_it_recovers_with_the_same_bytes_after_every_kill(
+    home: Path, monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]
+) -> None:
+    whole = train(home, "whole", rollbacks=ONCE, **changes)
+    control = whole.results["control"]
+    (back,) = control["rollbacks"]
+    assert back["kind"] == kind and back["to"] < back["at"]
+    assert [(alarm["kind"], alarm["step"]) for alarm in control["alarms"]] == [(kind, back["at"])]
+    assert all(abs(whole.results["last"][name]) < 20 for name in ("loss_d", "loss_g"))
+    if kind == "collapse":
+        rows = measures(home, "whole")
+        assert rows["coverage_train"][-1] > 0.5 * rows["coverage_train"].max() and rows["step"][-1] == 240
+
+        return  # test_train_kills.py kills this one at random
+    before = 2 * ((back["at"] - 1) // 20)  # each checkpoint before the alarm was one write and one pruning
+    for at in (before, before + 1):
+        shutil.rmtree(home / "state")
+        killed_once(monkeypatch, home, at, rollbacks=ONCE, **changes)
+        assert train(home, "killed", rollbacks=ONCE, **changes).outputs == whole.outputs, f"killed at {at}"
+
+
+@pytest.mark.slow
+def test_two_processes_go_back_together_and_speak_with_one_voice(home: Path) -> None:
+    section = small(processes=2, selection=MEASURED, rollbacks=ONCE, **RISING)
+    (home / "params.json").write_text(json.dumps({"train": section}))
+    paths = {name: home / name for name in ("selection", "out")}
+    paths |= {"images": home / "ingest", "passed": home / "passed.json", "params": home / "params.json"}
+    options = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train", *options], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (back,) = json.loads((home / "out" / "summary.json").read_text())["results"]["control"]["rollbacks"]
+    assert done.stderr.count(f"going back to step {back['to']}, 1 of 1 times") == 1
+
+
+def test_rollbacks_are_bounded_and_the_failure_says_what_happened(home: Path) -> None:
+    hopeless = {"lr": 0.9, "lr_final": 0.9, "rollbacks": {"most": 2, "reseed": True, "lr_factor": 1.0}}
+    for _ in range(2):  # the second time from the state folder
+        with pytest.raises(FloatingPointError, match=r"divergence at step \d+, and the run went back 2 times already"):
+            train(home, **hopeless)
+    assert not (home / "train").exists()
+    (log,) = (home / "state").glob("train/*/log.jsonl")
+    said = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["alarm"] for line in said if "alarm" in line][:3] == ["divergence"] * 3
+
+
+def test_a_damaged_checkpoint_is_trained_again_before_the_run_goes_back_to_it(home: Path) -> None:
+    whole = train(home, "whole", rollbacks=ONCE, selection=MEASURED, **RISING)
+    shutil.rmtree(home / "state")
+    (back,) = whole.results["control"]["rollbacks"]
+    load_moment, left = _course.load_moment, [1]
+
+    def damaged(folder: Path, *arguments: Any) -> Any:
+        if left[0]:
+            left[0] = 0
+            (path,) = folder.glob(f"checkpoint-000-{back['to']:09d}-*")
+            path.write_bytes(path.read_bytes()[:-1])
+        return load_moment(folder, *arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_course, "load_moment", damaged)
+        assert train(home, "again", rollbacks=ONCE, selection=MEASURED, **RISING).outputs == whole.outputs
+    assert left == [0]
+
+
+def noise(home: Path) -> None:
+    """Replace the images by noise, in which there is nothing to learn but each single one."""
+    for number, path in enumerate(sorted((home / "ingest").glob("images-*.npy"))):
+        shape = np.load(path).shape
+        np.save(path, np.random.default_rng(number).integers(0, 256, shape).astype(np.uint8))
+
+
+def test_a_discriminator_that_learns_its_images_by_heart_rings_and_ends_the_run(home: Path) -> None:
+    network = {"name": "r3gan", "widths": [32, 16], "blocks": [1, 0], "embedding": 4, "projection": 8}
+    by_heart = {
+        "network": network, "penalties": [], "total_kimg": 3.2, "selection": MEASURED | {"keep": "last"},
+        "alarms": {"loss": 1e6, "collapse": 0.0, "separation": 0.95, "in_a_row": 2},
+    }  # fmt: skip
+    assert train(home, "bars", **by_heart).results["control"]["alarms"] == []
+    assert measures(home, "bars")["separation"].max() < 0.9
+
+    noise(home)
+    shutil.rmtree(home / "state")
+    summary = train(home, "noise", **by_heart)
+    alarm = summary.results["control"]["alarms"][0]
+    assert alarm["kind"] == "overfitting" and alarm["step"] < 200 == summary.results["steps"]
+    assert (measures(home, "noise")["separation"] > 0.95).sum() >= 2
+
+    # It is by heart: other images of the same noise, which it was never shown, get other logits.
+    store, folder = open_store(home / "ingest"), home / "noise" / "generator"
+    shape: dict[str, Any] = {"classes": 2, "resolution": 8, "channels": 1}
+    critic = networks.build_discriminator(json.loads((folder / "generator.json").read_text())["architecture"], **shape)
+    critic.load_state_dict(load_tensors(folder / "discriminator.safetensors"))
+    shown, others = (
+        critic(torch.from_numpy(pixels.to_float(split.all())), torch.from_numpy(split.labels))
+        for split in (store.splits["train"], store.splits["heldout"])
+    )
+    assert (shown[:, None] > others).float().mean() > 0.9
+
+    # Where it may go back it does, and where that does not help it fails.
+    with pytest.raises(FloatingPointError, match=r"overfitting at step \d+, and the run went back 1 times already"):
+        train(home, "back", rollbacks={"most": 1, "reseed": True, "lr_factor": 1.0}, **by_heart)
+
+
+def test_another_measure_can_be_what_best_means_and_a_lower_rate_alone_what_going_back_changes(home: Path) -> None:
+    slower = {"most": 1, "reseed": False, "lr_factor": 0.05}
+    summary = train(home, selection=MEASURED | {"metric": "coverage_train"}, rollbacks=slower, **RISING)
+    rows, control = measures(home), summary.results["control"]
+    (back,) = control["rollbacks"]
+    assert back["kind"] == "collapse" and rows["coverage_train"][-1] > 0.5 * rows["coverage_train"].max()
+    assert control["best"]["value"] >= rows["coverage_train"].max() > 0.5 > rows["coverage_train"].min()
+    published = rows["coverage_train"][rows["step"] == control["published_step"]]  # of equals the last is published
+    assert control["published_step"] == control["best"]["step"] or published[-1] == rows["coverage_train"].max()
+
+
+def test_what_a_run_is_measured_against_must_fit(home: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.selection_inputs must be the folder `selection`"):
+        run(
+            build(TrainConfig, small(selection=MEASURED), "train"),
+            images=home / "ingest", passed=home / "passed.json", selection=home / "passed.json", out=home / "out",
+        )  # fmt: skip
+    record = home / "selection" / "selection.json"
+    record.write_text(record.read_text().replace('"data_hash": "h"', '"data_hash": "g"'))
+    with pytest.raises(ValueError, match="belongs to other images"):
+        train(home, selection=MEASURED)
+    with pytest.raises(ValueError, match="rollbacks that change nothing end where they began"):
+        build(TrainConfig, small(rollbacks={"most": 1, "reseed": False, "lr_factor": 1.0}), "train")

@@ -1,0 +1,63 @@
+"""What can be watched of a run: event files that TensorBoard reads, samples over time as a sheet and an animation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.config import build
+from stages.config.train import TrainConfig
+from stages.train import run
+from stages.train._progress import write_progress
+from tests.stages.small_training import bars, small
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's own reader
+def test_tensorboard_reads_numbers_pictures_histograms_and_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+    store, passed = bars(tmp_path), tmp_path / "passed.json"
+    for kimg in (0.48, 0.96):  # 30 steps, then 30 more: the second writer goes on where the first stopped
+        config = build(TrainConfig, small(tensorboard=True, total_kimg=kimg), "train")
+        watched = run(config, images=store, passed=passed, out=tmp_path / "watched")
+    (folder,) = (tmp_path / "state").glob("train/*/tensorboard")
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "histograms": 0}).Reload()
+    tags = events.Tags()
+    assert [event.step for event in events.Scalars("train/loss_d")] == [20, 30, 40, 60]
+    assert {"train/images_per_second", "train/loss_g", "train/gradient_real"} <= set(tags["scalars"])
+    assert tags["graph"] and {event.step for event in events.Images("samples")} >= {15, 30, 60}
+    for side in ("generator", "discriminator"):
+        for kind in ("weights", "gradients"):
+            names = [name for name in tags["histograms"] if name.startswith(f"{side}.{kind}/")]
+            assert len(names) > 3 and events.Histograms(names[0])[-1].histogram_value.num > 0
+
+    # Watching changes nothing.
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "unwatched-state"))
+    config = build(TrainConfig, small(), "train")
+    assert run(config, images=store, passed=passed, out=tmp_path / "unwatched").outputs == watched.outputs
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_sheet_has_a_row_a_moment_and_the_animation_a_frame(tmp_path: Path, channels: int) -> None:
+    moments = []
+    for index in range(70):
+        level = np.full((8 * 58 + 2, 3 * 58 + 2, channels), 3 * index, np.uint8)
+        path = tmp_path / f"grid-{index}.png"
+        Image.fromarray(level[..., 0] if channels == 1 else level).save(path)
+        moments.append((index * 4.0, path))
+    write_progress(tmp_path, moments, rows_a_grid=8)
+    with Image.open(tmp_path / "progress.png") as sheet:
+        assert sheet.height == 16 * 58 and sheet.width > 3 * 58 + 2
+        pixels = np.asarray(sheet.convert("L"))
+        assert pixels[30, -30] == 0 and pixels[-30, -30] == 3 * 69  # the first and the last moment
+    with Image.open(tmp_path / "progress.webp") as animation:
+        assert animation.n_frames == 60 and animation.height == 8 * 58 + 2 + 26
+        animation.seek(59)
+        assert abs(int(np.asarray(animation.convert("L"))[30, 30]) - 3 * 69) < 4
+    content = [(tmp_path / name).read_bytes() for name in ("progress.png", "progress.webp")]
+    write_progress(tmp_path, moments, rows_a_grid=8)
+    assert content == [(tmp_path / name).read_bytes() for name in ("progress.png", "progress.webp")]

@@ -1,0 +1,245 @@
+"""Drift: the law of the test, its false alarms counted by simulation, and real stores compared with a baseline."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import chi2_contingency
+
+from infra.digits import write_digits
+from stages.common.files import read_json
+from stages.config.ingest import IngestConfig, Splits
+from stages.config.validate import Drift, ValidateConfig
+from stages.ingest import run as ingest
+from stages.ingest.sources import folder
+from stages.validate import run
+from stages.validate._drift import Moved, compare, holm, homogeneity, join
+from stages.validate._measures import measure, names
+from stages.validate._profile import bins_of, counts_in, edges
+
+DRIFT = Drift(false_alarms=0.01, min_moved=0.05)
+CONFIG = ValidateConfig(
+    min_images=100, min_images_per_class=1, min_class_balance=0.0, max_split_deviation=50.0, min_level_range=16,
+    min_mean_level=10.0, max_mean_level=245.0, limits=(), max_near_duplicates=1.0, drift=DRIFT, warn=(),
+)  # fmt: skip
+INGEST = IngestConfig(
+    source=folder.Config(name="folder", labels="folders"), use=("publication",),
+    resolution=8, channels=1, fit="crop", upscale=False,
+    background=(255, 255, 255), splits=Splits(train=0.55, fit=0.3, heldout=0.15), near_duplicates=None,
+    max_refused_share=0.05, max_pixels=10_000_000, shard_images=4096, processes=0,
+)  # fmt: skip
+SHEET = (
+    "name: digits\nsource: the tests\nlicence: CC BY 4.0\nspdx: CC-BY-4.0\nlegal_basis: as published\n"
+    "motivation: tests need pictures\ncomposition: small pictures\ncollection: drawn\n"
+    "consent: nobody is shown\npersonal_data: none\nsensitive_attributes: none\n"
+    "allowed_use: [internal, research, commercial, publication]\nretention: as long as the tests run\n"
+    "contact: the tests\n"
+)
+GRID = (0.0, 64.0, 64, "linear")
+
+
+def drawn(shares: NDArray[np.float64], sizes: tuple[int, int], dice: np.random.Generator) -> list[dict[str, object]]:
+    """Two profiles of 20 columns each, all of one distribution."""
+    return [
+        {
+            "resolution": 8, "channels": 1,
+            "columns": {
+                str(n): {"grid": list(GRID), "counts": dice.multinomial(size, shares).tolist()} for n in range(20)
+            },
+        }
+        for size in sizes
+    ]  # fmt: skip
+
+
+@pytest.mark.fast
+def test_the_p_value_is_that_of_scipy() -> None:
+    counts = np.array([[12, 30, 44], [25, 28, 31]])
+    assert homogeneity(counts) == pytest.approx(chi2_contingency(counts, correction=False).pvalue, rel=1e-12)
+    assert homogeneity(np.array([[5], [9]])) == 1.0
+    assert homogeneity(np.array([[0, 0], [4, 5]])) == 1.0
+
+
+@pytest.mark.fast
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("sizes", "skew"), [((1797, 1797), 0.0), ((60, 50_000), 0.15), ((100_000, 300), 0.05)])
+def test_false_alarms_stay_at_the_stated_rate(sizes: tuple[int, int], skew: float) -> None:
+    """300 comparisons of 20 unchanged columns at the level 0.05, whatever the sizes and the shape."""
+    dice = np.random.default_rng(7)
+    shares = np.exp(-skew * np.arange(64))
+    config = Drift(false_alarms=0.05, min_moved=0.0)
+    alarms = 0
+    for _ in range(300):
+        one, two = drawn(shares / shares.sum(), sizes, dice)
+        moved, _ = compare(one, two, config)
+        alarms += any(one.alarm for one in moved)
+    # Three standard deviations of a binomial share of 300 around the level; benchmarks/validation.py counts more.
+    assert abs(alarms / 300 - 0.05) < 3 * (0.05 * 0.95 / 300) ** 0.5
+
+
+@pytest.mark.fast
+def test_with_many_images_a_real_difference_alarms_only_where_it_is_large() -> None:
+    before = np.full(64, 1_000_000 // 64)
+    slight, large = before.copy(), before.copy()
+    slight[:32] += 300
+    slight[32:] -= 300
+    large[:32] += 3000
+    large[32:] -= 3000
+
+    def moved(now: NDArray[np.int64]) -> Moved:
+        one, two = ({"resolution": 8, "channels": 1, "columns": {"x": {"grid": GRID, "counts": c.tolist()}}}
+                    for c in (before, now))  # fmt: skip
+        return compare(one, two, DRIFT)[0][0]
+
+    assert moved(slight).p < 1e-9 and not moved(slight).alarm and moved(slight).moved == pytest.approx(0.0096, rel=0.01)
+    assert moved(large).alarm and moved(large).moved == pytest.approx(0.096, rel=0.01)
+
+
+@pytest.mark.fast
+def test_bins_are_joined_until_both_sides_hold_enough() -> None:
+    counts = np.array([[100, 0, 3, 500, 0, 0, 2], [90, 1, 2, 480, 0, 1, 0]])
+    groups = join(counts)
+    assert [place for group in groups for place in group] == list(range(7))
+    joined = [counts[:, group].sum() for group in groups]
+    assert min(joined) >= counts.sum() / 16 and len(groups) == 2
+
+
+@pytest.mark.fast
+def test_values_outside_a_grid_count_in_its_ends() -> None:
+    values = np.array([-5.0, 0.0, 0.99, 63.5, 64.0, 1e9, np.nan])
+    counts = counts_in(GRID, values)
+    assert counts.sum() == 6 and counts[0] == 3 and counts[63] == 3
+    assert bins_of((1.0, 16.0, 4, "log"), np.array([1.0, 2.0, 5.0, 15.9])).tolist() == [0, 1, 2, 3]
+    assert edges((1.0, 16.0, 4, "log")) == pytest.approx([1, 2, 4, 8, 16])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("channels", [1, 3])
+def test_measures_by_hand(channels: int) -> None:
+    flat = np.full((1, 16, 16, channels), 100, np.uint8)
+    board = np.indices((16, 16)).sum(axis=0) % 2 * 200
+    checks = np.repeat(board[None, :, :, None], channels, axis=3).astype(np.uint8)
+    slope = np.repeat((np.arange(16) * 8)[None, None, :, None], 16, axis=1).repeat(channels, axis=3).astype(np.uint8)
+    found = measure(np.concatenate([flat, checks, slope]))
+    assert set(found) == set(names(channels))
+    assert found["brightness"] == pytest.approx([100, 100, 60], abs=1e-3)
+    assert found["contrast"] == pytest.approx([0, 100, slope.std()], abs=1e-3)
+    assert found["level_range"].tolist() == [0, 200, 120]
+    assert found["sharpness"] == pytest.approx([0, 800, 0], abs=1e-3)
+    assert abs(found["pattern_10"][2]) > 20 and abs(found["pattern_01"][2]) < 1e-3
+    if channels == 3:
+        red = np.zeros((1, 8, 8, 3), np.uint8)
+        red[..., 0] = 255
+        assert measure(red)["saturation"].tolist() == [1.0]
+        assert measure(red)["brightness"] == pytest.approx([255 * 0.299], abs=1e-3)
+    alone = measure(checks)
+    assert all(alone[name][0] == found[name][1] for name in found), "a measure never depends on the neighbours"
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores of two halves of the digits, and of one half changed."""
+    home = tmp_path_factory.mktemp("worlds")
+    write_digits(home / "raw")
+    (home / "sheet.yaml").write_text(SHEET)
+    for half in (0, 1):
+        for path in sorted((home / "raw").glob("*/*.png"))[half::2]:
+            target = home / f"raw{half}" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        ingest(INGEST, raw=home / f"raw{half}", datasheet=home / "sheet.yaml", out=home / f"half{half}")
+    return home
+
+
+def baseline(worlds: Path, out: Path) -> Path:
+    """What a promotion does: copy the profile of the data."""
+    run(CONFIG, images=worlds / "half0", out=out / "first")
+    return Path(shutil.copy(out / "first" / "profile.json", out / "baseline.json"))
+
+
+def spoiled(worlds: Path, out: Path) -> Path:
+    """The other half, 25 levels brighter, and its nines called eights."""
+    store = Path(shutil.copytree(worlds / "half1", out / "store"))
+    images, labels = np.load(store / "images-00000.npy"), np.load(store / "labels-00000.npy")
+    np.save(store / "images-00000.npy", np.minimum(images.astype(int) + 25, 255).astype(np.uint8))
+    np.save(store / "labels-00000.npy", np.where(labels == 9, 8, labels))
+    frame = pd.read_parquet(store / "manifest.parquet")
+    frame["label"] = frame["label"].where(frame["label"] != 9, 8)
+    frame["class"] = frame["class"].where(frame["class"] != "9", "8")
+    frame.to_parquet(store / "manifest.parquet", index=False)
+    return store
+
+
+def drifted(out: Path) -> set[str]:
+    found = read_json(out / "expectations.json")["expectations"]
+    return {entry["name"] for entry in found if not entry["passed"] and entry["group"] == "drift"}
+
+
+def test_more_of_the_same_is_no_drift(worlds: Path, tmp_path: Path) -> None:
+    summary = run(CONFIG, images=worlds / "half1", baseline=baseline(worlds, tmp_path), out=tmp_path / "out")
+    assert drifted(tmp_path / "out") == set()
+    assert summary.results["baseline"] == read_json(worlds / "half0" / "dataset.json")["data_hash"]
+    assert "Against the baseline" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_other_data_alarm_column_by_column_and_show_their_pictures(worlds: Path, tmp_path: Path) -> None:
+    reference, store = baseline(worlds, tmp_path), spoiled(worlds, tmp_path)
+    with pytest.raises(ValueError, match="drift_measured_brightness"):
+        run(CONFIG, images=store, baseline=reference, out=tmp_path / "out")
+    found = drifted(tmp_path / "out")
+    assert {"drift_class", "drift_measured_brightness"} <= found
+    assert not found & {"drift_columns", "drift_width", "drift_height", "drift_measured_pattern_10"}
+    entries = {entry["name"]: entry for entry in read_json(tmp_path / "out" / "expectations.json")["expectations"]}
+    assert "; 8 went from 9" in entries["drift_class"]["found"]
+    labels = np.load(store / "labels-00000.npy")
+    assert set(labels[entries["drift_class"]["rows"]]) == {8}
+    warned = run(dataclasses.replace(CONFIG, warn=("drift", "class_counts", "class_balance")), images=store,
+                 baseline=reference, out=tmp_path / "warned")  # fmt: skip
+    assert set(warned.results["warnings"]) == found | {"class_counts"}
+
+
+def test_other_columns_and_other_pixels_are_drift(worlds: Path, tmp_path: Path) -> None:
+    reference = baseline(worlds, tmp_path)
+    content = json.loads(reference.read_text())
+    content["columns"]["age"] = {"counts": {"old": 5}}
+    content["resolution"] = 16
+    reference.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="drift_columns"):
+        run(CONFIG, images=worlds / "half1", baseline=reference, out=tmp_path / "out")
+    entries = read_json(tmp_path / "out" / "expectations.json")["expectations"]
+    (entry,) = [entry for entry in entries if entry["name"] == "drift_columns"]
+    assert entry["found"].startswith("differ: resolution, age") and drifted(tmp_path / "out") == {"drift_columns"}
+
+
+def test_before_the_first_promotion_nothing_is_compared(worlds: Path, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "data" / "baseline.json"
+    if read_json(shipped)["data_hash"] is None:
+        run(CONFIG, images=worlds / "half0", baseline=shipped, out=tmp_path / "out")
+        assert "No run has been promoted yet" in (tmp_path / "out" / "report.html").read_text()
+    (tmp_path / "baseline.json").write_text('{"format": 1, "data_hash": "ab"}')
+    with pytest.raises(ValueError, match="lacks images, resolution, channels, columns"):
+        run(CONFIG, images=worlds / "half0", baseline=tmp_path / "baseline.json", out=tmp_path / "b")
+
+
+def test_a_profile_is_small_and_a_function_of_the_data_alone(worlds: Path, tmp_path: Path) -> None:
+    first = baseline(worlds, tmp_path)
+    run(CONFIG, images=worlds / "half0", baseline=first, out=tmp_path / "again")
+    assert first.read_bytes() == (tmp_path / "again" / "profile.json").read_bytes()
+    assert len(first.read_bytes()) < 50_000
+    content = read_json(first)
+    assert content["data_hash"] == read_json(worlds / "half0" / "dataset.json")["data_hash"]
+    assert all(sum(_counts(column)) == content["images"] for column in content["columns"].values())
+
+
+def _counts(column: dict[str, object]) -> list[int]:
+    counts = column["counts"]
+    return list(counts.values()) if isinstance(counts, dict) else list(counts)  # type: ignore[call-overload]
