@@ -1,43 +1,78 @@
 """The retrain as a Prefect flow: plain functions, wrapped by `task` and `flow` here and nowhere else.
 
-A step that refuses ends its task and the flow in state Failed with one sentence. Nothing is retried: a failed
-validation stays failed, and whoever starts the flow again goes on from the files.
+A step that refuses ends its task and the flow in state Failed with one sentence. Tried again is only what failed for
+reasons outside the work: a stage that saved its work and asks to be resumed, a network, a registry that is away. A
+failed validation or a red gate stays what it is.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.states import Failed
 
-from flows import report
-from flows.decide import Work, decide
-from flows.evidence import Candidate, read_candidate
-from flows.pipeline import reproduce, stage_names
-from flows.promote import Bench, Decision, promote
-from flows.register import Registered, register, run_facts
-from flows.registry import connect, sentences
-from flows.report import Outcome
-from flows.state import hold, settle
+from flows import ask
+from flows.approval import WAITING
+from flows.promote import promote
+from flows.promotion.judge import Decision
+from flows.tracking import pages, report
+from flows.tracking.evidence import Candidate, read_candidate
+from flows.tracking.follow import Following, follow
+from flows.tracking.register import Registered, register, run_facts
+from flows.tracking.registry import connect, sentences
+from flows.tracking.report import Outcome
+from flows.work import budget
+from flows.work.decide import Work
+from flows.work.pipeline import reproduce, stage_names, stale
+from flows.work.retry import Unavailable, patiently, pauses
+from flows.work.testbench import Testbench
 from stages.config import load_section
 from stages.config.promote import PromoteConfig
+from stages.config.retrain import RetrainConfig
 
 T = TypeVar("T")
+TRAIN = "train"
+HAND_OVER_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Where and how one round is carried out. `held` is the descriptor of the lock on `state`.
+
+    pull: fetch results that other machines pushed to the DVC remote. elsewhere: has stage `train` done by another
+    machine, given the stages that are done, and says how; None: it is done here. publish: hands a candidate on before
+    it is registered, and what the promotion changed after it; None for a run in place.
+    """
+
+    project: Path
+    state: Path
+    held: int
+    config: RetrainConfig
+    pull: bool = False
+    elsewhere: Callable[[list[str]], str] | None = None
+    publish: Callable[[Candidate], list[str]] | None = None
 
 
 def run(project: Path, state: Path, held: int, work: Work) -> Outcome:
-    """Carry out `work` as a Prefect flow run, under a lock that the caller holds.
+    """Carry out `work` in place as a Prefect flow run, under a lock that the caller holds.
 
-    Raises ValueError where no Prefect server answers.
+    Raises ValueError where no Prefect server answers, or where the settings are wrong.
     """
-    outcome = Outcome(stages=dict.fromkeys(stage_names(project), ("cached", 0.0)))
+    config = load_section(RetrainConfig, project / "params.yaml", "retrain")
+    outcome = Outcome.of(stage_names(project))
+    job = Job(project=project, state=state, held=held, config=config)
 
     def retrain() -> Any:
-        return _carry_out(project, state, held, work, outcome)
+        in_place(job, work, outcome)
+        return ending(outcome)
 
     try:
         flow(name="retrain", description=__doc__)(retrain)(return_state=True)
@@ -48,100 +83,201 @@ def run(project: Path, state: Path, held: int, work: Work) -> Outcome:
     return outcome
 
 
-def deployed() -> Any:
-    """Retrain in the worker's folder where anything is stale, then register and promote."""
-    project, state = Path.cwd(), settle()
-    try:
-        with hold(state) as held:
-            work = decide(project, state)
-            if work.done:
-                get_run_logger().info("nothing to do: %s", work.done)
-                return None
-            outcome = Outcome(stages=dict.fromkeys(stage_names(project), ("cached", 0.0)))
-            return _carry_out(project, state, held, work, outcome)
-    except ValueError as error:
-        return Failed(message=str(error))
+def hand_over() -> None:
+    """Send what Prefect's threads still hold of logs and events, before a temporary server goes."""
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=HAND_OVER_SECONDS)
 
 
-retrain = flow(name="retrain", description=deployed.__doc__)(deployed)
+def in_place(job: Job, work: Work, outcome: Outcome) -> None:
+    """Rounds in the working copy, until what was read at the start of one is still the same at its end."""
+    changed: dict[str, Any] = work.stale
+    for number in range(job.config.rounds):
+        before = outcome.candidate.work_key if outcome.candidate else None
+        if number:
+            get_run_logger().info("%s changed while this ran; once more", ", ".join(changed))
+            outcome.renew()
+        carry_out(job, bool(changed), outcome)
+        if outcome.error or (outcome.candidate and outcome.candidate.work_key == before):
+            return
+        if not (changed := stale(job.project)):
+            return
+    outcome.notes.append(f"{', '.join(changed)} changed again; the next run takes that up")
+
+
+def ending(outcome: Outcome) -> Any:
+    """What the flow returns: Failed with the sentence, or nothing."""
+    return Failed(message=outcome.error) if outcome.error else None
 
 
 class StepFailed(Exception):
-    """A task ended in state Failed; the message is its sentence."""
+    """A task ended in state Failed; the message is its sentence. `again`: it failed for reasons outside the work."""
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
 
 
-def _step(name: str, work: Callable[[], T]) -> T:
+def step(name: str, work: Callable[[], T]) -> T:
     """Run `work` as a task called `name`. Raises StepFailed where it refuses; crashes and stops pass through."""
     results: list[T] = []
+    refused: list[Exception] = []
 
     def body() -> Any:
         try:
             results.append(work())
         except (ValueError, OSError) as error:
+            refused.append(error)
             return Failed(message=str(error))
         return None
 
     state = task(name=name, task_run_name=name, cache_policy=NO_CACHE)(body)(return_state=True)
     if not results:
-        raise StepFailed(state.message or f"{name} ended as {state.name}")
+        again = bool(refused) and isinstance(refused[0], Unavailable)
+        raise StepFailed(state.message or f"{name} ended as {state.name}", again=again)
     return results[0]
 
 
-def _carry_out(project: Path, state: Path, held: int, work: Work, outcome: Outcome) -> Any:
+def patient_step(name: str, work: Callable[[], T], config: RetrainConfig) -> T:
+    """As `step`; what is away is waited for inside the task, with growing pauses."""
+    return step(name, lambda: patiently(work, pauses(config), get_run_logger().warning))
+
+
+def carry_out(job: Job, stages: bool, outcome: Outcome) -> None:
+    """One round: the stages where `stages` says so, then hand on, register, promote. Never raises for a refusal."""
     try:
-        if work.stale:
-            _stages(project, held, outcome)
-        candidate = _step("read", lambda: read_candidate(project))
-        outcome.candidate = candidate
-        outcome.registered = _step("register", lambda: _register(project, state, candidate, outcome))
-        version = outcome.registered.version
-        outcome.decision = _step("promote", lambda: _promote(project, state, held, candidate, version))
+        with follow(job.project, job.state, _facts(job, outcome), get_run_logger().info) as following:
+            if stages:
+                _stages(job, outcome, following)
+            candidate = outcome.candidate = step("read", lambda: read_candidate(job.project))
+            if job.publish is not None:
+                outcome.notes += step("push", lambda: _publish(job, candidate))
+            run = following.run()
+            outcome.registered = patient_step("register", lambda: _register(job, candidate, outcome, run), job.config)
+            version = outcome.registered.version
+            outcome.decision = patient_step("promote", lambda: _promote(job, candidate, version, outcome), job.config)
+            if job.publish is not None:
+                outcome.notes += step("push", lambda: _publish(job, candidate))
     except (StepFailed, ValueError) as error:
         outcome.error = str(error)
-    _artifacts(outcome)
-    return Failed(message=outcome.error) if outcome.error else None
+    _artifacts(job, outcome)
 
 
-def _stages(project: Path, held: int, outcome: Outcome) -> None:
-    """One task for each stage that DVC runs, named like it, with its lines as they come."""
-    seconds: dict[str, float] = {}
-    with reproduce(project, held=held) as running:
+def _stages(job: Job, outcome: Outcome, following: Following) -> None:
+    """Run what is stale; where a stage asks to be resumed, again after a pause."""
+    names = stage_names(job.project)
+    step("budget", lambda: budget.check(job.config, names, [job.project, job.state], job.state))
+    seconds = {name: spent for name, (how, spent) in outcome.stages.items() if how == "ran"}  # of earlier rounds
+    for wait in [*pauses(job.config), None]:
+        try:
+            if not _reproduce(job, outcome, seconds, following):
+                _elsewhere(job, outcome, seconds, following)
+            return
+        except (StepFailed, Unavailable) as error:  # the second: between two stages
+            if wait is None or (isinstance(error, StepFailed) and not error.again):
+                raise
+            get_run_logger().warning("%s; trying again in %g s", error, wait)
+            time.sleep(wait)
+
+
+def _elsewhere(job: Job, outcome: Outcome, seconds: dict[str, float], following: Following) -> None:
+    """Have `train` done by another machine, then the rest here."""
+    assert job.elsewhere is not None
+    names, elsewhere = stage_names(job.project), job.elsewhere
+    told = step(TRAIN, lambda: elsewhere(names[: names.index(TRAIN)]))
+    if not _reproduce(job, outcome, seconds, following):
+        raise StepFailed(f"{told}, but the DVC remote does not hold it; do both clones have the same default remote?")
+    outcome.notes.append(told)
+
+
+def _reproduce(job: Job, outcome: Outcome, seconds: dict[str, float], following: Following) -> bool:
+    """One task for each stage that DVC runs, named like it, with its lines as they come; whether all are done.
+
+    Where another machine trains, DVC is stopped as `train` begins: neither its cache nor the remote's holds that.
+    """
+    budgets = {item.stage: item for item in job.config.budgets}
+    with reproduce(job.project, held=job.held, pull=job.pull) as running:
         try:
             for name in running.stages():
-                began = time.monotonic()
+                if name == TRAIN:
+                    if job.elsewhere is not None:
+                        return False
+                    following.training()
+                began, meter = time.monotonic(), budget.Meter(job.state, name)
+
+                def tell(line: str, meter: budget.Meter = meter) -> None:
+                    meter.tick()
+                    get_run_logger().info(line)  # here, so that the line is the task's own
+
+                allowed = budget.limit(budgets[name], job.state) if name in budgets else None
                 try:
-                    _step(name, lambda: running.follow(get_run_logger().info))
+                    step(name, lambda tell=tell, allowed=allowed: running.follow(tell, allowed))  # type: ignore[misc]
                 except StepFailed as error:
-                    raise StepFailed(
-                        f"stage {error}" if str(error).startswith(f"{name}:") else f"stage {name}: {error}"
-                    ) from None
+                    told = f"stage {error}" if str(error).startswith(f"{name}:") else f"stage {name}: {error}"
+                    raise StepFailed(told, again=error.again) from None
                 finally:
-                    seconds[name] = time.monotonic() - began
+                    meter.end()
+                    seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
         finally:
-            outcome.stages = {name: (how, seconds.get(name, 0.0)) for name, how in running.states.items()}
+            outcome.stages = {
+                name: ("ran" if how == "cached" and name in seconds else how, seconds.get(name, 0.0))
+                for name, how in running.states.items()
+            }
+    return True
 
 
-def _register(project: Path, state: Path, candidate: Candidate, outcome: Outcome) -> Registered:
+def _publish(job: Job, candidate: Candidate) -> list[str]:
+    assert job.publish is not None
+    done = job.publish(candidate)
+    for line in done:
+        get_run_logger().info(line)
+    return done
+
+
+def _facts(job: Job, outcome: Outcome) -> dict[str, Any]:
     seconds = {name: spent for name, (how, spent) in outcome.stages.items() if how == "ran"}
-    facts = {**run_facts(project, seconds), "prefect.flow_run_id": str(runtime.flow_run.id)}
+    return {**run_facts(job.project, seconds), "prefect.flow_run_id": str(runtime.flow_run.id)}
+
+
+def _register(job: Job, candidate: Candidate, outcome: Outcome, run: str | None) -> Registered:
     with sentences():
-        done = register(candidate, connect(state, candidate.name), facts)
+        done = register(candidate, connect(job.state, candidate.name), _facts(job, outcome), run)
     get_run_logger().info("%s %s", candidate.name, done.note)
     return done
 
 
-def _promote(project: Path, state: Path, held: int, candidate: Candidate, version: str) -> Decision:
+def _promote(job: Job, candidate: Candidate, version: str, outcome: Outcome) -> Decision:
     log = get_run_logger().info
-    config = load_section(PromoteConfig, project / "params.yaml", "promote")
+    config = load_section(PromoteConfig, job.project / "params.yaml", "promote")
     with sentences():
-        bench = Bench(project=project, state=state, held=held, config=config, log=log)
-        decision = promote(candidate, version, connect(state, candidate.name), bench)
+        bench = Testbench(project=job.project, state=job.state, held=job.held, config=config, log=log)
+        registry = connect(job.state, candidate.name)
+        outcome.met = registry.number("champion")
+        decision = promote(candidate, version, registry, bench)
     log("%s: %s", decision.decision, decision.reason)
+    if decision.decision == WAITING:
+        ask.start(version, log)
+    if decision.decision in ("red", "unfit", "held"):
+        about = {"prefect.resource.id": "ganops.gate", "prefect.resource.name": f"{candidate.name} version {version}"}
+        emit_event(
+            event="ganops.gate.failed",
+            resource=about,
+            payload={"decision": decision.decision, "reason": decision.reason},
+        )
     return decision
 
 
-def _artifacts(outcome: Outcome) -> None:
-    """The durations and, where there is one, the verdict with the decision, on the run's page in Prefect."""
+def _artifacts(job: Job, outcome: Outcome) -> None:
+    """Durations and, where there is one, the candidate's pictures, measures, verdict and papers, on Prefect's page."""
     create_table_artifact(report.durations(outcome), key="durations", description="Stages of this run")
-    if outcome.candidate is not None:
-        create_markdown_artifact(report.markdown(outcome), key="verdict", description="Verdict and promotion")
+    if outcome.candidate is None:
+        return
+    create_markdown_artifact(report.markdown(outcome), key="verdict", description="Verdict and promotion")
+    if (grid := pages.picture(outcome.candidate)) is not None:
+        create_image_artifact(grid, key="samples", description="Drawn by the candidate, row by row")
+    if outcome.registered is not None:
+        against = pages.differences(job.state, outcome.registered.version, outcome.met)
+        table = pages.measures(outcome.candidate, against, outcome.met)
+        create_markdown_artifact(table, key="measures", description="Measures with intervals, against the champion")
+        papers = pages.papers(outcome.candidate, outcome.registered.version)
+        create_markdown_artifact(papers, key="papers", description="Card and reports")

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from flows.decide import Work, decide
-from flows.registry import address
 from flows.state import hold, settle
+from flows.tracking.registry import address
+from flows.work.decide import Work, decide
+from flows.work.server import temporary_server
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int:
-    from flows.flow import run
-    from flows.report import lines
+    with temporary_server(held) as ready:
+        import mlflow  # noqa: F401  the flow needs it at once; imported here, it costs none of the stages' time
 
-    outcome = run(project, state, held, work)
+        from flows.flow import hand_over, run
+        from flows.tracking.report import lines
+
+        ready()
+        try:
+            outcome = run(project, state, held, work)
+        finally:
+            hand_over()
     _say("", *lines(outcome, time.monotonic() - began, f"registry {address()}"))
     return 1 if outcome.error else 0
 

@@ -5,6 +5,7 @@ import datetime
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,19 +54,38 @@ def embedded_store(folder: Path) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[int]:
+def hold(folder: Path, seconds: float = 0) -> contextlib.AbstractContextManager[int]:
     """Hold the state folder alone while the block runs; yields the lock's file descriptor.
 
     A child that is given the descriptor keeps the lock until it ends too, so that a retrain whose flow was killed is
-    over only when its stages are. Raises ValueError where another retrain holds the lock, naming it.
+    over only when its stages are. Raises ValueError where another retrain holds the lock after `seconds`, naming it.
     """
-    with (folder / "retrain.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(f"another retrain holds {file.name}: {_holder(file.read())}") from None
+    return _locked(folder / "retrain.lock", "retrain", seconds)
+
+
+def serialised(folder: Path, seconds: float = 60) -> contextlib.AbstractContextManager[int]:
+    """Be the only one who moves an alias while the block runs; as `hold`, after waiting `seconds` for one's turn."""
+    return _locked(folder / "promote.lock", "promotion or rollback", seconds)
+
+
+def alone(folder: Path, what: str) -> contextlib.AbstractContextManager[int]:
+    """Be the only one who does `what` while the block runs, after waiting a minute for one's turn; as `hold`."""
+    return _locked(folder / f"{what}.lock", what, seconds=60)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, what: str, seconds: float) -> Iterator[int]:
+    deadline = time.monotonic() + seconds
+    with path.open("a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    raise ValueError(f"another {what} holds {file.name}: {_holder(file.read())}") from None
+                time.sleep(0.05)
         file.truncate(0)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         file.write(json.dumps({"process": os.getpid(), "folder": str(Path.cwd()), "since": now}))

@@ -12,16 +12,41 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the tiny_*.py beside this file
-from tiny_helpers import set_params
+from tiny_helpers import Runner, set_params
+from tiny_world import ME, enter, sh
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 STAGES = ("ingest", "reference", "train", "export", "evaluate", "audit", "card")
+CHECK = {"name": "distance", "source": "evaluate", "measure": "fid_domain", "op": "<=", "threshold": 2.0}
+CHECK |= {"relative_to": "none", "required": True}
 PARAMS: dict[str, Any] = {
-    "train": {"quality": 1.0, "act": "work"},
-    "export": {"name": "tiny"},
-    "card": {"quality": 0.5, "registrable": True},
-    "promote": {"compare_minutes": 1},
+    "train": {"quality": 1.0, "act": "work", "seed": 0},
+    "export": {"name": "tiny", "arithmetic": "float16"},
+    "card": {"quality": 0.5, "registrable": True, "checks": [CHECK]},
+    "compare": {"margin": 0.15},
+    "promote": {
+        "compare_minutes": 10,
+        "serving": {
+            "python": None,
+            "minutes": 10,
+            "load_seconds": 120,
+            "latency_ms": 10_000,
+            "size_mb": 1,
+            "levels": 1,
+        },
+        "approval": {"required": False, "hours": 1},
+        "waivers": [],
+    },
+    "retrain": {
+        "rounds": 3,
+        "wait_minutes": 0.0,
+        "retries": 2,
+        "retry_seconds": 0.1,
+        "elsewhere": None,
+        "free_gb": 0.0,
+        "budgets": [],
+    },
 }
 DEPS = {
     "ingest": ["data/raw"],
@@ -40,6 +65,7 @@ THIRD_PARTY = (
     "ignore::FutureWarning:mlflow.*",
     "ignore::DeprecationWarning:prefect.*",
     "ignore::DeprecationWarning:pydantic.*",
+    "ignore:.*Any type hint is inferred as AnyType:UserWarning",  # MLflow, on a function of its own
     "ignore:Type object .* does not refer to an OperatorClass",  # SQLAlchemy, of the Prefect server's own types
 )
 
@@ -68,10 +94,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny project with nothing run yet: our packages, tiny stages, a raw file, git and DVC."""
     project = tmp_path_factory.mktemp("with a space") / "project"
     project.mkdir()
-    for package in ("flows", "stages", "gan"):
+    for package in ("flows", "stages", "gan", "consumer"):
         shutil.copytree(ROOT / package, project / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree(project / "stages" / "compare", ignore_errors=True)
     shutil.copy(HERE / "tiny_compare.py", project / "stages" / "compare.py")
+    shutil.rmtree(project / "stages" / "evaluate")
+    shutil.copy(HERE / "tiny_evaluate.py", project / "stages" / "evaluate.py")
     shutil.copy(HERE / "tiny_stages.py", project)
     (project / "data" / "raw").mkdir(parents=True)
     (project / "data" / "raw" / "one.txt").write_text("1")
@@ -143,6 +171,13 @@ def state(project: Path, schema: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def runner() -> Iterator[Runner]:
+    """Starts processes that have imported the flows already, for tests in which they are killed or run at once."""
+    with Runner() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def prefect_api() -> Iterator[str]:
     """Address of a real Prefect server on a temporary database."""
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -152,3 +187,29 @@ def prefect_api() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def published(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project with its raw file in DVC, a git remote and a DVC remote, both named by relative paths."""
+    world = tmp_path_factory.mktemp("a world")
+    project = world / "project"
+    shutil.copytree(bare, project, symlinks=True)
+    shutil.copy(ROOT / ".gitignore", project)
+    dvc = [sys.executable, "-m", "dvc"]
+    (world / "store").mkdir()
+    sh(project, *dvc, "add", "-q", "data/raw")
+    sh(project, *dvc, "remote", "add", "-q", "-d", "store", "../store")
+    sh(project, "git", "add", ".")
+    sh(project, "git", *ME, "commit", "-qm", "data")
+    sh(project, "git", "branch", "-M", "main")
+    sh(world, "git", "init", "-q", "--bare", "origin.git")
+    sh(project, "git", "remote", "add", "origin", "../origin.git")
+    sh(project, "git", "push", "-q", "-u", "origin", "main")
+    return world
+
+
+@pytest.fixture
+def clone(published: Path, tmp_path: Path, schema: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that world; its project is the current folder and has an empty registry."""
+    return enter(published, tmp_path, schema, monkeypatch)

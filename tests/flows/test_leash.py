@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from tiny_helpers import alive, gone
 
-from flows.process import last_sentence, leashed
+from flows.work.process import last_sentence, leashed
 
 pytestmark = pytest.mark.fast
 
 STUBBORN = (
     "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
 )
-LEASH = Path(__file__).parents[2] / "flows" / "leash.py"
+LEASH = Path(__file__).parents[2] / "flows" / "work" / "leash.py"
 
 
 def test_exit_code_and_lines_pass_through(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_timeout_stops_the_command(tmp_path: Path) -> None:
 
 def test_sigkill_of_the_owner_ends_the_command(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from flows.process import leashed\n"
+        "import sys; from pathlib import Path; from flows.work.process import leashed\n"
         "with open('lock', 'w') as lock, leashed(['sh', '-c', 'echo $$; exec sleep 60'], cwd=Path('.'),"
         " held=lock.fileno()) as p:\n  print(p.stdout.readline(), flush=True); p.wait()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(LEASH.parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(LEASH.parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
     ) as owner:

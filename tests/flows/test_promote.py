@@ -1,44 +1,29 @@
 """The alias moves only to a green candidate that is not worse, in an order that a crash cannot break."""
 
+import hashlib
 import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tiny_helpers import ROOT, aliases, back, night, set_params
 
-from flows import promote as promotion
-from flows.evidence import read_candidate
-from flows.promote import Bench, Decision, promote
-from flows.register import register, run_facts
-from flows.registry import Registry, connect
-from flows.state import hold
+from flows.promotion import judge as judging
+from flows.promotion.moves import history
 from flows.status import status, text
-from stages.config.promote import PromoteConfig
+from flows.tracking.registry import Registry, connect
+from flows.work.decide import settled
 
 
-class Crash(BaseException):
-    """Stands for the death of the process."""
-
-
-def night(project: Path, state: Path) -> Decision:
-    """Register what lies in data/ and decide about it."""
-    candidate = read_candidate(project)
-    registry = connect(state, candidate.name)
-    version = register(candidate, registry, run_facts(project, {})).version
-    with hold(state) as held:
-        config = PromoteConfig(compare_minutes=1)
-        bench = Bench(project=project, state=state, held=held, config=config, log=lambda _line: None)
-        return promote(candidate, version, registry, bench)
-
-
-def aliases(registry: Registry) -> dict[str, str]:
-    found = {alias: registry.alias(alias) for alias in ("champion", "previous")}
-    return {alias: str(version.version) for alias, version in found.items() if version is not None}
-
-
-def records(state: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (state / "promotions.jsonl").read_text().splitlines()]
+def moves(registry: Registry) -> list[tuple[str, str | None, str]]:
+    """Version, champion before and best of every recorded move."""
+    return [(move.version, move.before, move.best) for move in history(registry.notes())]
 
 
 def test_the_first_green_candidate_is_champion(built: Callable[..., Path], state: Path) -> None:
@@ -49,9 +34,7 @@ def test_the_first_green_candidate_is_champion(built: Callable[..., Path], state
     tags = registry.versions()[0].tags
     assert tags["decision"] == "promoted"
     assert tags["reason"].startswith("first champion")
-    assert [(line["version"], line["decision"], line["champion_before"]) for line in records(state)] == [
-        ("1", "promoted", None)
-    ]
+    assert moves(registry) == [("1", None, "1")]
 
 
 def test_a_red_candidate_is_registered_without_alias_and_says_so(built: Callable[..., Path], state: Path) -> None:
@@ -61,8 +44,8 @@ def test_a_red_candidate_is_registered_without_alias_and_says_so(built: Callable
     assert aliases(registry) == {}
     version = registry.versions()[0]
     assert version.tags["verdict"] == "red"
-    assert version.tags["reason"] == "the verdict is red: fid|<b>"
-    assert str(version.description).startswith("Verdict red (fid|<b>)")
+    assert (version.tags["reason"], version.tags["failed"]) == ("the verdict is red: fid|<b>", '["fid|<b>"]')
+    assert str(version.description).startswith("Verdict red (fid|&lt;b&gt;)")
 
 
 def test_worse_stays_behind_better_takes_over_and_previous_is_kept(built: Callable[..., Path], state: Path) -> None:
@@ -70,18 +53,21 @@ def test_worse_stays_behind_better_takes_over_and_previous_is_kept(built: Callab
     worse = night(built(train__quality=1.0), state)
     registry = connect(state, "tiny")
     assert (worse.decision, worse.champion) == ("kept", "1")
-    assert worse.reason == "compared with version 1: quality differs by -1"
-    assert aliases(registry) == {"champion": "1"}
+    assert worse.reason.startswith("compared with version 1: quality differs by -1")
+    assert aliases(registry) == {"champion": "1", "challenger": "2"}
     better = night(built(raw="2", train__quality=3.0), state)
     assert (better.decision, better.champion) == ("promoted", "3")
     assert better.reason.startswith("compared with version 1: quality differs by +1; the champion saw other data")
     assert aliases(registry) == {"champion": "3", "previous": "1"}
     run_id = str(registry.client.get_model_version("tiny", "3").run_id)
-    assert any(item.path == "compare/summary.json" for item in registry.client.list_artifacts(run_id, "compare"))
-    found = status(state, "tiny")
-    assert (found["champion"], found["previous"]) == ("3", "1")
-    assert [item["decision"] for item in found["versions"]] == ["promoted", "kept", "promoted"]
-    assert "version 2: kept\n  because  compared with version 1: quality differs by -1" in text(found)
+    reports = {
+        f"{folder}/{name}" for folder, name in (("compare/champion", "summary.json"), ("serving", "serving.json"))
+    }
+    found = {
+        item.path for report in reports for item in registry.client.list_artifacts(run_id, report.rpartition("/")[0])
+    }
+    assert reports <= found
+    assert moves(registry) == [("1", None, "1"), ("3", "1", "3")]
 
 
 def test_a_failed_comparison_decides_nothing(built: Callable[..., Path], state: Path) -> None:
@@ -91,7 +77,7 @@ def test_a_failed_comparison_decides_nothing(built: Callable[..., Path], state: 
     with pytest.raises(ValueError, match="the champion stays: compare: the reference was made by another protocol"):
         night(project, state)
     registry = connect(state, "tiny")
-    assert aliases(registry) == {"champion": "1"}
+    assert aliases(registry) == {"champion": "1", "challenger": "2"}
     assert "decision" not in registry.versions()[1].tags
     (project / "compare-fails").unlink()
     assert night(project, state).champion == "2"
@@ -103,62 +89,17 @@ def test_a_champion_that_moves_meanwhile_stops_the_promotion(
 ) -> None:
     night(built(train__quality=1.0), state)
     night(built(train__quality=0.7), state)
-    registry, compare = connect(state, "tiny"), promotion.compare
+    registry, compare = connect(state, "tiny"), judging.compare
 
     def somebody_interferes(*arguments: Any) -> dict[str, Any]:
         found = compare(*arguments)
         registry.point("champion", "2")
         return found
 
-    monkeypatch.setattr(promotion, "compare", somebody_interferes)
+    monkeypatch.setattr(judging, "compare", somebody_interferes)
     with pytest.raises(ValueError, match="moved from version 1 to 2"):
         night(built(train__quality=3.0), state)
-    assert aliases(registry) == {"champion": "2"}
-
-
-# How often the client sets an alias or a tag when version 2 takes over: reason, previous, champion, decision.
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(
-    ("step", "call"),
-    [
-        ("set_model_version_tag", 1),
-        ("set_registered_model_alias", 1),
-        ("set_registered_model_alias", 2),
-        ("set_model_version_tag", 2),
-    ],
-)
-def test_a_crash_between_steps_leaves_old_or_new_and_is_healed(
-    built: Callable[..., Path], state: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int, after: bool
-) -> None:
-    from mlflow import MlflowClient
-
-    night(built(), state)
-    project = built(train__quality=2.0)
-    whole, calls = getattr(MlflowClient, step), 0
-
-    def dying(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and not after:
-            raise Crash
-        result = whole(*arguments, **options)
-        if calls == call:
-            raise Crash
-        return result
-
-    monkeypatch.setattr(MlflowClient, step, dying)
-    with pytest.raises(Crash):
-        night(project, state)
-    monkeypatch.setattr(MlflowClient, step, whole)
-    registry = connect(state, "tiny")
-    assert aliases(registry)["champion"] in {"1", "2"}
-    decision = night(project, state)
-    assert (decision.decision, decision.champion) == ("promoted", "2")
-    assert decision.reason == "compared with version 1: quality differs by +1"
-    assert aliases(registry) == {"champion": "2", "previous": "1"}
-    assert len(registry.versions()) == 2
-    assert [line["version"] for line in records(state)] == ["1", "2"]
-    assert {version.tags["decision"] for version in registry.versions()} == {"promoted"}
+    assert aliases(registry)["champion"] == "2"
 
 
 def test_a_champion_whose_verdict_turns_red_says_so_and_stays(built: Callable[..., Path], state: Path) -> None:
@@ -167,3 +108,184 @@ def test_a_champion_whose_verdict_turns_red_says_so_and_stays(built: Callable[..
     assert decision.decision == "red"
     assert "champion already and stays so" in decision.reason
     assert aliases(connect(state, "tiny")) == {"champion": "1"}
+
+
+def test_on_the_same_data_being_as_good_is_not_enough(built: Callable[..., Path], state: Path) -> None:
+    night(built(), state)
+    decision = night(built(train__seed=1), state)
+    assert decision.decision == "kept"
+    assert decision.reason.endswith(
+        "both saw the same data, where a new champion must be better in one primary measure"
+    )
+    other = night(built(raw="2", train__seed=1), state)
+    assert (other.decision, other.champion) == ("promoted", "3")
+
+
+def test_losses_within_the_margin_cannot_add_up(built: Callable[..., Path], state: Path) -> None:
+    """Each night is 0.1 worse than the champion, which the margin of 0.15 allows once."""
+    decisions = [night(built(raw=f"{n}", train__quality=3 - n / 10), state).decision for n in range(3)]
+    assert decisions == ["promoted", "promoted", "kept"]
+    registry = connect(state, "tiny")
+    assert moves(registry) == [("1", None, "1"), ("2", "1", "1")]
+    reason = registry.versions()[2].tags["reason"]
+    assert "compared with version 2: quality differs by -0.1" in reason
+    assert "compared with the best so far, version 1: quality differs by -0.2" in reason
+    better = night(built(raw="9", train__quality=3.5), state)
+    assert better.decision == "promoted"
+    assert moves(registry)[-1] == ("4", "2", "4")
+
+
+def serving(**changes: Any) -> dict[str, Any]:
+    limits = {"python": None, "minutes": 2, "load_seconds": 60, "latency_ms": 10_000, "size_mb": 1, "levels": 1}
+    return {**limits, **changes}
+
+
+@pytest.mark.parametrize(
+    ("limit", "sentence"),
+    [
+        ({"size_mb": 1e-5}, r"the file has 0\.00\d+ million bytes, 1e-05 are allowed"),
+        ({"latency_ms": 1e-9}, r"one image took .* milliseconds, 1e-09 are allowed"),
+        ({"minutes": 1e-4}, r"it did not answer within 0\.0001 minutes"),
+    ],
+)
+def test_what_cannot_be_served_as_promised_gets_no_alias(
+    built: Callable[..., Path], state: Path, limit: dict[str, Any], sentence: str
+) -> None:
+    project = built(promote__serving=serving(**limit))
+    decision = night(project, state)
+    assert (decision.decision, decision.champion) == ("unfit", None)
+    assert re.search(sentence, decision.reason)
+    registry = connect(state, "tiny")
+    assert aliases(registry) == {}
+    assert re.search(sentence, registry.versions()[0].tags["failed"])
+    assert settled(project, state) == f"tiny version 1 holds this result (unfit: {decision.reason}); champion is none"
+
+
+def test_a_decision_is_taken_anew_under_new_rules(built: Callable[..., Path], state: Path) -> None:
+    project = built(promote__serving=serving(size_mb=1e-5))
+    assert night(project, state).decision == "unfit"
+    set_params(project, promote__serving=serving())
+    assert settled(project, state) is None
+    assert night(project, state).champion == "1"
+    assert settled(project, state) is not None
+
+
+def test_images_other_than_the_recorded_ones_are_unfit(built: Callable[..., Path], state: Path) -> None:
+    project = built(promote__serving=serving(size_mb=1e-5))
+    night(project, state)
+    registry = connect(state, "tiny")
+    folder = state / "artifacts" / str(registry.versions()[0].run_id) / "artifacts" / "model" / "selftest"
+    images = np.load(folder / "images.npy", allow_pickle=False)
+    about = json.loads((folder / "selftest.json").read_text())
+    moved = images + np.uint8(2)  # 2 levels more, where 1 is allowed; 255 wraps, so that the difference is 253 there
+    np.save(folder / "images.npy", moved)
+    set_params(project, promote__serving=serving())
+    assert "was changed after it was recorded" in night(project, state).reason
+    about["images_sha256"] = hashlib.sha256(f"{moved.dtype}{moved.shape}".encode() + moved.tobytes()).hexdigest()
+    (folder / "selftest.json").write_text(json.dumps(about))
+    decision = night(project, state)
+    assert (decision.decision, decision.champion) == ("unfit", None)
+    assert re.search(r"self-test images differ by \d+ levels, 1 are allowed", decision.reason)
+
+
+def test_an_environment_that_is_not_there_decides_nothing(built: Callable[..., Path], state: Path) -> None:
+    with pytest.raises(ValueError, match=r"promote\.serving\.python is no interpreter that can be started: /no/python"):
+        night(built(promote__serving=serving(python="/no/python")), state)
+    assert "decision" not in connect(state, "tiny").versions()[0].tags
+
+
+def test_weights_only_needs_a_recorded_waiver(built: Callable[..., Path], state: Path) -> None:
+    project = built(export__arithmetic="weights only")
+    decision = night(project, state)
+    assert (decision.decision, decision.champion) == ("held", None)
+    assert decision.reason.endswith("write down why in promote.waivers: {name: weights_only, reason: ...}")
+    set_params(project, promote__waivers=[{"name": "weights_only", "reason": "served on CPUs <b>only</b>"}])
+    assert night(project, state).champion == "1"
+    registry = connect(state, "tiny")
+    assert history(registry.notes())[0].facts["waived"] == {"weights_only": "served on CPUs <b>only</b>"}
+    assert "waived   weights_only: served on CPUs <b>only</b>" in text(status(state, "tiny"))
+
+
+def test_thresholds_looser_than_the_champions_need_a_waiver_for_that_file(
+    built: Callable[..., Path], state: Path
+) -> None:
+    night(built(), state)
+    project = built(train__quality=3.0, card__quality=0.4)
+    decision = night(project, state)
+    assert decision.decision == "held"
+    assert "its gate asks less than the champion's: fid|<b> >= 0.4 (it was 0.5)" in decision.reason
+    registry = connect(state, "tiny")
+    waiver = {"name": "looser_thresholds", "onnx": "0" * 12, "reason": "the old one was wrong"}
+    set_params(project, promote__waivers=[waiver])
+    assert night(project, state).decision == "held"  # a waiver for another file
+    onnx = registry.versions()[1].tags["onnx_sha256"][:12]
+    set_params(project, promote__waivers=[{**waiver, "onnx": onnx}])
+    assert night(project, state).champion == "2"
+    assert json.loads(registry.versions()[1].tags["waived"]) == {"looser_thresholds": "the old one was wrong"}
+
+
+def test_the_champion_cannot_loosen_its_own_gate(built: Callable[..., Path], state: Path) -> None:
+    night(built(), state)
+    assert night(built(card__quality=0.1), state).decision == "promoted"  # the champion, with new evidence
+    assert night(built(train__quality=3.0), state).decision == "held"
+
+
+def test_a_champion_deleted_by_hand_is_no_invitation(built: Callable[..., Path], state: Path) -> None:
+    night(built(), state)
+    night(built(train__quality=2.0), state)
+    registry = connect(state, "tiny")
+    registry.client.delete_model_version("tiny", "2")
+    project = built(train__quality=0.6)
+    with pytest.raises(ValueError, match=r"version 2 was champion and was deleted.*python -m flows\.rollback"):
+        night(project, state)
+    assert aliases(registry) == {"previous": "1"}
+    assert back(project, state) == "version 1 of tiny is champion; previous: none"
+    assert night(project, state).decision == "kept"
+
+
+def test_without_a_champion_by_somebodys_will_the_verdict_decides(built: Callable[..., Path], state: Path) -> None:
+    night(built(train__quality=2.0), state)
+    registry = connect(state, "tiny")
+    registry.point("champion", None)
+    assert night(built(train__quality=1.0), state).champion == "2"
+    assert moves(registry)[-1] == ("2", None, "2")
+
+
+def test_a_champion_deleted_by_hand_can_be_followed_with_a_waiver(built: Callable[..., Path], state: Path) -> None:
+    night(built(), state)
+    registry = connect(state, "tiny")
+    registry.client.delete_model_version("tiny", "1")
+    project = built(train__quality=2.0)
+    with pytest.raises(ValueError, match="no_champion"):
+        night(project, state)
+    onnx = registry.versions()[0].tags["onnx_sha256"]
+    waiver = {"name": "no_champion", "onnx": onnx, "reason": "it was deleted by mistake"}
+    set_params(project, promote__waivers=[waiver])
+    assert night(project, state).champion == "2"
+
+
+def test_names_with_markup_are_refused_or_escaped(project: Path, state: Path) -> None:
+    set_params(project, export__name="<b>' or 1=1")
+    with pytest.raises(ValueError, match=r"export\.name must be 1 to 63 letters.*received <b>' or 1=1"):
+        back(project, state)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv makes the environment")
+def test_the_environment_that_serves_is_the_one_that_is_asked(
+    built: Callable[..., Path], state: Path, tmp_path: Path
+) -> None:
+    """A real environment from requirements/serve-cpu.lock: no mlflow, no torch, no onnx."""
+    uv, python = str(shutil.which("uv")), tmp_path / "venv" / "bin" / "python"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
+    empty = built(promote__serving=serving(python=str(python)))
+    with pytest.raises(ValueError, match=r"the environment that serves .* is not complete: .*No module named 'numpy'"):
+        night(empty, state)
+    install = [uv, "pip", "install", "--quiet", "--require-hashes", "--python", str(python)]
+    subprocess.run([*install, "-r", str(ROOT / "requirements" / "serve-cpu.lock")], check=True)
+    assert night(empty, state).champion == "1"
+    registry = connect(state, "tiny")
+    run_id = str(registry.versions()[0].run_id)
+    report = Path(registry.client.download_artifacts(run_id, "serving/serving.json", str(tmp_path)))
+    assert json.loads(report.read_text())["max_levels"] == 0
+    assert subprocess.run([python, "-c", "import mlflow"], capture_output=True).returncode == 1

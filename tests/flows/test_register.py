@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.evidence import read_candidate
-from flows.register import Registered, git_facts, register, run_facts
-from flows.registry import ONNX, Registry, connect, recorded, sentences
 from flows.state import settle
+from flows.tracking.evidence import read_candidate
+from flows.tracking.register import Registered, git_facts, register, run_facts
+from flows.tracking.registry import ONNX, Registry, connect, sentences
+from flows.work.shortcut import recorded
 from stages.common.files import sha256_file
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def test_the_sqlite_shortcut_says_what_mlflow_says(built: Callable[..., Path], s
     _, registry = once(project, state)
     registry.point("champion", "1")
     version = registry.client.get_model_version("tiny", "1")
-    extra = {"version": "1", "champion": "1", "source": version.source}
+    extra = {"version": "1", "champion": "1", "source": version.source, "intent": ""}
     assert recorded(state, "tiny", candidate.key) == {**version.tags, **extra}
     registry.client.delete_model_version("tiny", "1")
     assert recorded(state, "tiny", candidate.key) is None
@@ -171,7 +172,7 @@ def test_a_version_whose_bytes_cannot_be_read_now_is_not_deleted(
         raise MlflowException(f"{uri}: Max retries exceeded")
 
     with monkeypatch.context() as patched:
-        patched.setattr("flows.registry.fetch_file", silent)
+        patched.setattr("flows.tracking.registry.fetch_file", silent)
         with pytest.raises(ValueError, match="does not answer"), sentences():
             once(project, state)
     assert [str(version.version) for version in registry.versions()] == ["1"]

@@ -1,7 +1,8 @@
 """Stages of a tiny pipeline that write what the rooms promise one another, in milliseconds: `tiny_stages.py STAGE`.
 
 The generator is a real ONNX file whose `quality` (params `train.quality`) stands in its metadata, where the
-tiny `stages.compare` of the test project finds it again. `train.act` makes the trainer fail, or sleep until stopped.
+tiny `stages.compare` of the test project finds it again. `train.act` makes the trainer fail, ask to be resumed, be
+preempted once, kill itself or dvc, nap for some seconds, sleep until stopped, or wait for a word.
 """
 
 import dataclasses
@@ -19,6 +20,10 @@ import yaml
 
 from stages.common.files import digest, output_folder, sha256_file, to_json, write_json
 from stages.common.summary import write_summary
+
+STEPS = range(20, 120, 20)  # of the tiny training, as its log has them
+SLEEPS = {"nap": 8.0, "sleep": 600.0}  # seconds that a training takes
+PICTURE = b"\x89PNG\r\n\x1a\n"  # of no pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +47,82 @@ def _ingest(params: dict[str, Any], data: Path, work: Path) -> None:
 def _train(params: dict[str, Any], data: Path, work: Path) -> None:
     act = params["train"]["act"]
     print("train: 1 kimg, 10 images/s", flush=True)
+    if os.environ.get("TINY_NO_TRAINING"):
+        raise ValueError("this machine does not train")
     if act == "fail":
         raise ValueError("the loss is not finite at step 7; lower train.rate")
-    if act == "sleep":
-        _sleep(data.parent)
+    if act == "resume":
+        _resume(data)
+    if act in ("trainer dies", "dvc dies"):
+        _die(data.parent, act)
+    if act in ("preempted", "waits"):
+        globals()[f"_{act}"](Path(os.environ["GANOPS_STATE"]))
+    if act in SLEEPS:
+        _sleep(data.parent, SLEEPS[act])
+    rows = [{"step": float(step), "kimg": step / 1000, "loss_d": 1 / step, "loss_g": 2 / step} for step in STEPS]
+    _log(params["train"], json.loads((data / "ingest" / "dataset.json").read_text())["data_hash"], rows)
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    (work / "curves.csv").write_text("\n".join(lines) + "\n")
+    (work / "samples.png").write_bytes(PICTURE)
     (work / "weights.txt").write_text(json.dumps(params["train"]) + (data / "ingest" / "dataset.json").read_text())
 
 
-def _sleep(project: Path) -> None:
+def _log(section: dict[str, Any], data_hash: str, rows: list[dict[str, float]]) -> None:
+    """What the real trainer leaves in its state folder while it runs, and which work that is."""
+    if "GANOPS_STATE" not in os.environ:
+        return
+    folder = Path(os.environ["GANOPS_STATE"]) / "train" / hashlib.sha256(str([section, data_hash]).encode()).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "trajectory.json", {"format": 1, "data_hash": data_hash, "settings": section})
+    with (folder / "log.jsonl").open("a") as log:
+        for row in rows:
+            print(json.dumps({"time": time.time(), **row, "images_per_second": 10.0}), file=log, flush=True)
+
+
+def _resume(data: Path) -> None:
+    """The first time ask to be started again; the second time somebody adds data while this trains."""
+    saved = data.parent / "saved"
+    if not saved.exists():
+        saved.write_text("checkpoint")
+        print("train: saved at 1 kimg; resume me", flush=True)
+        sys.exit(75)
+    (data / "raw" / "two.txt").write_text("2")
+
+
+def _preempted(state: Path) -> None:
+    """The first time on this machine ask to be started again."""
+    if not (state / "saved").exists():
+        (state / "saved").write_text("checkpoint")
+        print("train: saved at 1 kimg; resume me", flush=True)
+        sys.exit(75)
+
+
+def _waits(state: Path) -> None:
+    """Until somebody writes `go`, or this is stopped."""
+    (state / "trainer.pid").write_text(str(os.getpid()))
+    while not (state / "go").exists():
+        time.sleep(0.1)
+
+
+def _die(project: Path, act: str) -> None:
+    """The first time kill this process, or the `dvc repro` above it."""
+    import psutil
+
+    if not (project / "saved").exists():
+        (project / "saved").write_text("checkpoint")
+        above = [process for process in psutil.Process().parents() if process.cmdline()[1:4] == ["-m", "dvc", "repro"]]
+        (above[0] if act == "dvc dies" else psutil.Process()).kill()
+        time.sleep(60)
+
+
+def _sleep(project: Path, seconds: float) -> None:
     def save(_number: int, _frame: FrameType | None) -> None:
         (project / "saved").write_text("checkpoint")
         sys.exit(75)
 
     signal.signal(signal.SIGTERM, save)
     (project / "trainer.pid").write_text(str(os.getpid()))
-    time.sleep(600)
+    time.sleep(seconds)
 
 
 def _export(params: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
@@ -64,13 +130,28 @@ def _export(params: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
     from onnx import TensorProto, helper
 
     z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4])
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 4])
-    graph = helper.make_graph([helper.make_node("Identity", ["z"], ["image"])], "tiny", [z], [image])
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 2, 2, 1])
+    nodes = [
+        helper.make_node("Mul", ["z", "scale"], ["wide"]),
+        helper.make_node("Clip", ["wide", "least", "most"], ["levels"]),
+        helper.make_node("Cast", ["levels"], ["flat"], to=TensorProto.UINT8),
+        helper.make_node("Reshape", ["flat", "shape"], ["image"]),
+    ]
+    constants = [
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [100.0]),
+        helper.make_tensor("least", TensorProto.FLOAT, [], [0.0]),
+        helper.make_tensor("most", TensorProto.FLOAT, [], [255.0]),
+        helper.make_tensor("shape", TensorProto.INT64, [4], [-1, 2, 2, 1]),
+    ]
+    graph = helper.make_graph(nodes, "tiny", [z], [image], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     weights = hashlib.sha256((data / "train" / "weights.txt").read_bytes()).hexdigest()
-    helper.set_model_props(model, {"quality": str(params["train"]["quality"]), "weights": weights})
+    about = {"format": "1", "name": "tiny", "classes": "[]", "prior": "[]", "resolution": "2", "channels": "1"}
+    about |= {"z_dim": "4", "data_hash": json.loads((data / "ingest" / "dataset.json").read_text())["data_hash"]}
+    helper.set_model_props(model, {**about, "quality": str(params["train"]["quality"]), "weights": weights})
     onnx.save(model, str(work / "generator.onnx"))
-    return {"measures": {"parity_max_levels": _measure(0.0)}}
+    protocols = {"parity": {"arithmetic": params["export"]["arithmetic"]}}
+    return {"measures": {"parity_max_levels": _measure(0.0)}, "protocols": protocols}
 
 
 def _evaluate(params: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
@@ -85,7 +166,10 @@ def _audit(params: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
 
 
 def _reference(params: dict[str, Any], data: Path, work: Path) -> None:
-    (work / "floors.txt").write_text("1\n")
+    raw = (data / "raw" / "one.txt").read_text()
+    (work / "floors.txt").write_text(f"{raw if raw.isdecimal() else 1}\n")  # how hard the data are
+    data_hash = json.loads((data / "ingest" / "dataset.json").read_text())["data_hash"]
+    write_json(work / "reference.json", {"format": 1, "data_hash": data_hash, "classes": []})
 
 
 def _card(params: dict[str, Any], data: Path, work: Path) -> None:

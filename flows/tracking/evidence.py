@@ -26,15 +26,21 @@ class Candidate:
     """A generator with its papers, not yet registered. Digests are SHA-256."""
 
     name: str
+    data: Path
+    """The folder that it was read from."""
     onnx: Path
     onnx_sha256: str
     data_hash: str
     data_md5: str
     """DVC's name of the image store, at most 36 characters."""
     params_hash: str
+    work_key: str
+    """Digest of what the work was: data, code, params and locks, as dvc.lock has them; "none" without one."""
     passed: bool
     registrable: bool
     checks: tuple[dict[str, Any], ...]
+    arithmetic: str
+    """In which parity was measured: "float16", "weights only" or "unknown"."""
     evidence: dict[str, Path]
     """Files to attach, by their path in the registry."""
     metrics: dict[str, float]
@@ -47,8 +53,12 @@ class Candidate:
 
     @property
     def evidence_sha256(self) -> str:
-        """One digest over names and contents of all evidence."""
-        digests = {name: sha256_file(path) for name, path in sorted(self.evidence.items())}
+        """One digest over names and contents of the evidence.
+
+        The report of validate is left out: it compares with the last promoted data, so a promotion changes it.
+        """
+        counted = {name: path for name, path in self.evidence.items() if not name.startswith("validate/")}
+        digests = {name: sha256_file(path) for name, path in sorted(counted.items())}
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     @property
@@ -66,16 +76,20 @@ def read_candidate(project: Path) -> Candidate:
         raise ValueError(
             f"{onnx} has SHA-256 {found}, but the verdict speaks of {verdict['onnx_sha256']}; run `dvc repro`"
         )
+    export = read_summary(data / "export")
     return Candidate(
-        name=read_summary(data / "export").config["name"],
+        name=export.config["name"],
+        data=data,
         onnx=onnx,
         onnx_sha256=found,
         data_hash=verdict["data_hash"],
         data_md5=_dvc_md5(project / "dvc.lock", "data/ingest") or verdict["data_hash"][:36],
         params_hash=verdict["params_hash"],
+        work_key=work_key(project / "dvc.lock"),
         passed=verdict["passed"] is True,
         registrable=verdict["registrable"] is True,
         checks=tuple(verdict["checks"]),
+        arithmetic=export.results.get("protocols", {}).get("parity", {}).get("arithmetic", "unknown"),
         evidence=_evidence(data),
         metrics=_metrics(data),
         params=_params(project / "params.yaml"),
@@ -94,6 +108,7 @@ def _evidence(data: Path) -> dict[str, Path]:
     for stage in ("validate", "export", "evaluate", "audit"):
         for path in _below(data / stage):
             files[path.relative_to(data).as_posix()] = path
+    files |= {f"train/{path.name}": path for path in sorted((data / "train").glob("*")) if path.is_file()}  # no weights
     return {name: path for name, path in files.items() if path.suffix != ".onnx"}
 
 
@@ -126,6 +141,23 @@ def _params(path: Path) -> dict[str, str]:
 
     walk(yaml.safe_load(path.read_text(encoding="utf-8")), "")
     return flat
+
+
+def work_key(lock: Path) -> str:
+    """SHA-256 of everything in DVC's lock file that goes into the stages and that no stage and no promotion makes."""
+    if not lock.is_file():
+        return "none"
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    made = tuple(item["path"] for stage in stages.values() for item in stage.get("outs", ()))
+    made += ("data/baseline.json",)
+    given = [
+        [name, item["path"], item.get("md5")]
+        for name, stage in stages.items()
+        for item in stage.get("deps", ())
+        if not any(item["path"] == out or item["path"].startswith(f"{out}/") for out in made)
+    ]
+    settings = {name: stage.get("params") for name, stage in stages.items()}
+    return hashlib.sha256(json.dumps([sorted(given), settings], sort_keys=True).encode()).hexdigest()
 
 
 def _dvc_md5(lock: Path, out: str) -> str | None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 STOP_SECONDS = 20.0  # what a stage gets to save its work after SIGTERM, before SIGKILL
@@ -16,14 +16,20 @@ _LEASH = Path(__file__).with_name("leash.py")
 
 @contextlib.contextmanager
 def leashed(
-    command: Sequence[str], *, cwd: Path, held: int, timeout: float | None = None
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    held: int,
+    timeout: float | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """Start `command`; its stdout and stderr are one stream of text lines at `.stdout`.
 
     When the block ends, in any way, the whole process group has ended. `held` is the descriptor of the flow's lock,
-    which the leash keeps as long as the command lives; after `timeout` seconds the command is stopped.
+    which the leash keeps as long as the command lives; after `timeout` seconds the command is stopped. `extra` is added
+    to its environment.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **(extra or {})}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_LEASH), str(STOP_SECONDS), *command],

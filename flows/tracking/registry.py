@@ -1,20 +1,21 @@
-"""The MLflow registry as the flows use it: versions found by content, bytes read back, aliases.
+"""The MLflow registry as the flows use it: versions found by content, bytes read back, aliases, notes on the model.
 
-Importing mlflow takes seconds, so `recorded` answers the one question of a retrain with nothing to do from the
-embedded sqlite file itself, and everything else imports mlflow when it is called.
+Importing mlflow takes seconds, so everything here imports it when it is called; `flows.work.shortcut` answers the one
+question of a retrain with nothing to do without it.
 """
 
 import contextlib
 import logging
 import os
+import re
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.state import embedded_store
+from flows.work.retry import Unavailable
 from stages.common.files import sha256_file
 
 if TYPE_CHECKING:
@@ -35,7 +36,12 @@ def sentences() -> Iterator[None]:
     except MlflowException as error:
         said = " ".join(str(error).split())
         if "Max retries exceeded" in said or "timed out" in said:
-            raise ValueError(f"the registry at {address()} does not answer; start it, then run this again") from None
+            raise Unavailable(f"the registry at {address()} does not answer; start it, then run this again") from None
+        if re.search(r"error code 40[13]\b", said) or error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            raise ValueError(
+                f"the registry at {address()} does not accept who asks; set MLFLOW_TRACKING_USERNAME and"
+                " MLFLOW_TRACKING_PASSWORD to a user who may write there"
+            ) from None
         raise ValueError(f"the registry at {address()} refused: {said[:500]}") from None
 
 
@@ -62,7 +68,7 @@ class Registry:
 
     def exists(self) -> bool:
         """Whether the model has ever been registered."""
-        return bool(self.client.search_registered_models(f"name = '{self.name}'"))
+        return _found(lambda: self.client.get_registered_model(self.name)) is not None
 
     def versions(self, **tags: str) -> "list[ModelVersion]":
         """Versions that carry all these tags, oldest first, aliases included."""
@@ -71,34 +77,63 @@ class Registry:
         numbers = sorted(int(version.version) for version in found)
         return [self.client.get_model_version(self.name, str(number)) for number in numbers]
 
+    def version(self, number: str) -> "ModelVersion | None":
+        """The version of that number; None where there is none, or no longer."""
+        return _found(lambda: self.client.get_model_version(self.name, number))
+
     def alias(self, alias: str) -> "ModelVersion | None":
         """The version under `alias`, or None."""
-        if not self.exists():
-            return None
-        aliases: dict[str, Any] = self.client.get_registered_model(self.name).aliases
-        return self.client.get_model_version(self.name, str(aliases[alias])) if alias in aliases else None
+        model = _found(lambda: self.client.get_registered_model(self.name))
+        number = model.aliases.get(alias) if model is not None else None
+        return self.version(str(number)) if number is not None else None
 
-    def point(self, alias: str, version: str) -> None:
-        """Move `alias` to `version` and read it back. Raises ValueError where it points elsewhere afterwards."""
-        self.client.set_registered_model_alias(self.name, alias, version)
+    def number(self, alias: str) -> str | None:
+        """The number of the version under `alias`, or None."""
         found = self.alias(alias)
-        if found is None or str(found.version) != version:
+        return str(found.version) if found is not None else None
+
+    def point(self, alias: str, version: str | None) -> None:
+        """Move `alias` to `version`, or take it away, and read it back. Raises ValueError where that did not hold."""
+        if version is not None:
+            self.client.set_registered_model_alias(self.name, alias, version)
+        elif self.number(alias) is not None:
+            self.client.delete_registered_model_alias(self.name, alias)
+        if (found := self.number(alias)) != version:
             raise ValueError(
-                f"alias {alias} of {self.name} was set to version {version} but is not there; run it again"
+                f"alias {alias} of {self.name} was set to version {version} but is at {found}; run it again"
             )
+
+    def claim(self, alias: str, version: str) -> None:
+        """Move `alias` to `version` where nothing hangs on it: of two who do so at once the later one has it."""
+        self.client.set_registered_model_alias(self.name, alias, version)
 
     def tag(self, version: str, **tags: str) -> None:
         """Set tags on a version, in the order given."""
         for key, value in tags.items():
             self.client.set_model_version_tag(self.name, version, key, value)
 
+    def notes(self) -> dict[str, str]:
+        """The tags of the model as a whole."""
+        model = _found(lambda: self.client.get_registered_model(self.name))
+        return dict(model.tags) if model is not None else {}
+
+    def note(self, key: str, value: str | None) -> None:
+        """Set a tag of the model as a whole; None takes it away."""
+        if value is not None:
+            self.client.set_registered_model_tag(self.name, key, value)
+        elif key in self.notes():
+            self.client.delete_registered_model_tag(self.name, key)
+
     def fetch(self, version: "ModelVersion", to: Path) -> Path:
         """The version's ONNX file, written to `to`. Raises ValueError where it differs from tag `onnx_sha256`."""
-        uri = self.client.get_model_version_download_uri(self.name, str(version.version))
-        fetch_file(f"{uri}/{ONNX}", to)
+        fetch_file(f"{self.source(version)}/{ONNX}", to)
         if (found := sha256_file(to)) != version.tags.get("onnx_sha256"):
             raise ValueError(f"version {version.version} of {self.name} holds bytes with SHA-256 {found}, not its own")
         return to
+
+    def source(self, version: "ModelVersion") -> str:
+        """Address of the folder that holds a version's files."""
+        return str(self.client.get_model_version_download_uri(self.name, str(version.version)))
 
     def intact(self, version: "ModelVersion") -> bool:
         """Whether the registered bytes are there and are the ones that were registered.
@@ -108,17 +143,28 @@ class Registry:
         from mlflow.artifacts import list_artifacts
         from mlflow.exceptions import MlflowException
 
-        uri = self.client.get_model_version_download_uri(self.name, str(version.version))
         with tempfile.TemporaryDirectory() as folder:
             try:
                 self.fetch(version, Path(folder) / ONNX)
             except (OSError, MlflowException):
-                if ONNX in {Path(item.path).name for item in list_artifacts(artifact_uri=uri)}:
+                if ONNX in {Path(item.path).name for item in list_artifacts(artifact_uri=self.source(version))}:
                     raise
                 return False
             except ValueError:
                 return False
         return True
+
+
+def _found(ask: Any) -> Any:
+    """What `ask` returns, or None where the registry says that there is no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def fetch_file(uri: str, to: Path) -> None:
@@ -127,6 +173,16 @@ def fetch_file(uri: str, to: Path) -> None:
 
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:
         shutil.move(download_artifacts(artifact_uri=uri, dst_path=folder), to)
+
+
+def plain(text: str, longest: int = 1000) -> str:
+    """Words from people as one line of printable characters, ready to be stored and printed."""
+    return re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]+", " ", " ".join(text.split()))[:longest].strip()
+
+
+def unmade(state: Path) -> bool:
+    """Whether the registry is the embedded one and nothing was ever written to it; looking must not make it."""
+    return os.environ["MLFLOW_TRACKING_URI"] == embedded_store(state) and not (state / "mlflow.db").is_file()
 
 
 def connect(state: Path, name: str) -> Registry:
@@ -142,36 +198,3 @@ def connect(state: Path, name: str) -> Registry:
     mlflow.set_registry_uri(os.environ["MLFLOW_TRACKING_URI"])
     embedded = os.environ["MLFLOW_TRACKING_URI"] == embedded_store(state)
     return Registry(mlflow.MlflowClient(), name, (state / "artifacts").as_uri() if embedded else None)
-
-
-def recorded(state: Path, name: str, key: str) -> dict[str, str] | None:
-    """Tags of the newest version with the idempotence key `key`, with `version`, `champion` and `source` added.
-
-    Reads the embedded registry's tables without mlflow. None where there is no such version, or where the registry is
-    another one or has other tables: then mlflow must be asked.
-    """
-    path = state / "mlflow.db"
-    if os.environ["MLFLOW_TRACKING_URI"] != embedded_store(state) or not path.is_file():
-        return None
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as database:
-            return _recorded(database, name, key)
-    except sqlite3.Error:
-        return None
-
-
-def _recorded(database: sqlite3.Connection, name: str, key: str) -> dict[str, str] | None:
-    row = database.execute(
-        "SELECT v.version, v.source FROM model_versions v JOIN model_version_tags t"
-        " ON t.name = v.name AND t.version = v.version WHERE v.name = ? AND t.key = 'idempotence_key' AND t.value = ?"
-        " AND v.current_stage != 'Deleted_Internal' ORDER BY v.version DESC LIMIT 1",
-        (name, key),
-    ).fetchone()
-    if row is None:
-        return None
-    tags = database.execute("SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", (name, row[0]))
-    champion = database.execute(
-        "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'", (name,)
-    ).fetchone()
-    extra = {"version": str(row[0]), "source": row[1], "champion": str(champion[0]) if champion else ""}
-    return {**dict(tags.fetchall()), **extra}

@@ -2,11 +2,12 @@
 
 import dataclasses
 import html
+from collections.abc import Sequence
 from typing import Any
 
-from flows.evidence import Candidate
-from flows.promote import Decision
-from flows.register import Registered
+from flows.promotion.judge import Decision
+from flows.tracking.evidence import Candidate
+from flows.tracking.register import Registered
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,22 +18,38 @@ class Outcome:
     """By stage: "ran", "restored" (from DVC's run cache), "cached", "failed" or "not reached", and seconds."""
     candidate: Candidate | None = None
     registered: Registered | None = None
+    met: str | None = None
+    """The champion that the candidate was judged against."""
     decision: Decision | None = None
     error: str | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What else is worth saying: where data and run branch are, what is left to the next run."""
+
+    @classmethod
+    def of(cls, stages: Sequence[str]) -> "Outcome":
+        """At the start: nothing ran yet."""
+        return cls(stages=dict.fromkeys(stages, ("cached", 0.0)))
+
+    def renew(self) -> None:
+        """Before another round: forget what the last one came to, keep which stages ran and the notes."""
+        self.candidate = self.registered = self.met = self.decision = self.error = None
 
 
-def lines(outcome: Outcome, seconds: float, where: str) -> list[str]:
-    """The last words of `make retrain`: what ran, how long, which version, who is champion and why, where to look."""
+def lines(outcome: Outcome, seconds: float | None = None, where: str | None = None) -> list[str]:
+    """The last words of a retrain: what ran, how long, which version, who is champion and why, where to look."""
     told = [f"  {name:<10} {how:<11} {_duration(spent)}".rstrip() for name, (how, spent) in outcome.stages.items()]
-    told.append(f"took       {_duration(seconds)}")
+    if seconds is not None:
+        told.append(f"took       {_duration(seconds)}")
     if outcome.candidate is not None and outcome.registered is not None:
         told.append(f"model      {outcome.candidate.name} {outcome.registered.note}")
     if outcome.decision is not None:
         told.append(f"champion   {_champion(outcome)}")
         told.append(f"because    {outcome.decision.reason}")
+    told += [f"note       {note}" for note in outcome.notes]
     if outcome.error is not None:
         told.append(f"FAILED     {outcome.error}")
-    told.append(f"look at    data/card/MODEL_CARD.md, data/evaluate/index.html, `python -m flows.status`; {where}")
+    if where is not None:
+        told.append(f"look at    data/card/MODEL_CARD.md, data/evaluate/index.html, `python -m flows.status`; {where}")
     return told
 
 
@@ -42,7 +59,9 @@ def _champion(outcome: Outcome) -> str:
     if outcome.decision.decision == "promoted":
         return f"version {version} is champion"
     stays = f"version {champion} stays champion" if champion else "there is no champion"
-    return f"not moved: version {version} is {outcome.decision.decision}, {stays}".replace("is kept", "is not promoted")
+    what = {"kept": "not promoted", "unfit": "unfit to be served", "held": "held back"}
+    decision = outcome.decision.decision
+    return f"not moved: version {version} is {what.get(decision, decision.replace('_', ' '))}, {stays}"
 
 
 def markdown(outcome: Outcome) -> str:
@@ -50,18 +69,18 @@ def markdown(outcome: Outcome) -> str:
     assert outcome.candidate is not None
     rows = ["| check | status | value | interval | required |", "|---|---|---|---|---|"]
     for check in outcome.candidate.checks:
-        interval = f"{_number(check.get('low'))} to {_number(check.get('high'))}"
+        interval = f"{number(check.get('low'))} to {number(check.get('high'))}"
         required = "yes" if check["required"] else "no"
-        cells = [_safe(check["name"]), _safe(check["status"]), _number(check.get("value")), interval, required]
+        cells = [safe(check["name"]), safe(check["status"]), number(check.get("value")), interval, required]
         rows.append(f"| {' | '.join(cells)} |")
     title = "green" if outcome.candidate.passed else "red"
-    text = [f"# {_safe(outcome.candidate.name)}: verdict {title}", "", *rows, ""]
+    text = [f"# {safe(outcome.candidate.name)}: verdict {title}", "", *rows, ""]
     if outcome.registered is not None:
-        text += [f"**Registry.** {_safe(outcome.registered.note)}.", ""]
+        text += [f"**Registry.** {safe(outcome.registered.note)}.", ""]
     if outcome.decision is not None:
-        text += [f"**Decision.** {_safe(_champion(outcome))}: {_safe(outcome.decision.reason)}.", ""]
+        text += [f"**Decision.** {safe(_champion(outcome))}: {safe(outcome.decision.reason)}.", ""]
     if outcome.error is not None:
-        text += [f"**Failed.** {_safe(outcome.error)}", ""]
+        text += [f"**Failed.** {safe(outcome.error)}", ""]
     return "\n".join(text)
 
 
@@ -70,11 +89,13 @@ def durations(outcome: Outcome) -> list[dict[str, Any]]:
     return [{"stage": name, "state": how, "seconds": round(spent, 1)} for name, (how, spent) in outcome.stages.items()]
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
+    """Four digits, or a dash for what is no number."""
     return f"{value:.4g}" if isinstance(value, int | float) else "-"
 
 
-def _safe(text: object) -> str:
+def safe(text: object) -> str:
+    """One line of text in which neither HTML nor Markdown means anything."""
     plain = " ".join(html.escape(str(text)).split())
     return "".join(f"\\{character}" if character in "|*_`[]#" else character for character in plain)
 

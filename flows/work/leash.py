@@ -1,6 +1,6 @@
 """Run one command so that nothing of it outlives the flow, however the flow ends (`kill -9` included).
 
-    python -I -S flows/leash.py SECONDS COMMAND...
+    python -I -S flows/work/leash.py SECONDS COMMAND...
 
 The flow starts this script as the leader of a new session and keeps the other end of its standard input open. When
 that end closes, or the command ends, what is left of the process group gets SIGTERM, SECONDS to save its work, then

@@ -1,0 +1,173 @@
+"""A person's word before a promotion (`promote.approval.required`): asked on Prefect's page or answered by command.
+
+    python -m flows.approval                                            # what waits, with the evidence
+    python -m flows.approval --approve 7 --by "A. Name" --comment "..." # or --refuse 7
+
+A version that has earned its promotion gets the decision `waiting`. The flow `approve` (a deployment) suspends itself
+with a form that shows the evidence; nothing runs while it waits. What was shown has a digest, `seen`: champion,
+version, its bytes, evidence, rules and decision. An answer counts for exactly that. Where any of it changed meanwhile,
+the answer is void, and the flow asks again about what stands then; a champion that moved makes the next retrain judge
+anew.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.promotion.moves import PROMOTION, Log, Move, move, recover
+from flows.state import serialised, settle
+from flows.tracking.registry import Registry, connect, plain, sentences, unmade
+from flows.tracking.shown import evidence
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+WAITING, REFUSED = "waiting", "refused"
+_SHOWN = ("onnx_sha256", "data_hash", "evidence_sha256", "judged_by", "against", "reason", "waived", "best")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What waits for a person: `seen` is the digest of what `text`, Markdown, says. `stale`: why nobody can approve."""
+
+    version: str
+    champion: str | None
+    seen: str
+    text: str
+    stale: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A person's word. Raises ValueError without a name or a comment."""
+
+    approved: bool
+    approver: str
+    comment: str
+
+    def __post_init__(self) -> None:
+        if not plain(self.approver, 200) or not plain(self.comment):
+            raise ValueError("an answer needs the approver's name and a comment; both are recorded")
+
+
+def request(registry: Registry) -> Request | None:
+    """The newest version that waits; None where none does."""
+    waiting = registry.versions(decision=WAITING) if registry.exists() else []
+    champion = registry.number("champion")
+    fresh = [version for version in waiting if version.tags.get("against") == (champion or "none")]
+    late = [version for version in waiting if int(version.version) > int(champion or 0)]
+    if not (fresh or late):
+        return None
+    version = (fresh or late)[-1]
+    shown = {key: version.tags.get(key, "") for key in _SHOWN}
+    parts = [str(version.version), champion, shown]
+    moved = version not in fresh
+    return Request(
+        version=str(version.version),
+        champion=champion,
+        seen=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        text=evidence(registry, version, champion, shown),
+        stale=f"it was judged against version {shown['against']}, champion is {champion or 'none'}; the next retrain"
+        " judges it anew" if moved else None,
+    )  # fmt: skip
+
+
+def refusal(tags: Mapping[str, str]) -> str | None:
+    """Who refused the version with these tags and why, in words; None where nobody did."""
+    said = json.loads(tags.get("approval", "null"))
+    return None if said is None or said["approved"] else f"{said['approver']} refused it: {said['comment']}"
+
+
+def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> str:
+    """Promote or refuse what `seen` showed, under a lock that the caller holds; what was done, in words.
+
+    Raises ValueError where that is no longer what waits, or its registered bytes are not its own any more.
+    """
+    recover(registry, log)
+    now = request(registry)
+    if now is None or now.seen != seen.seen:
+        raise ValueError(f"version {seen.version} or the champion changed since the evidence was shown; look again")
+    if answer.approved and now.stale:
+        raise ValueError(f"version {seen.version} cannot be approved: {now.stale}")
+    version = registry.client.get_model_version(registry.name, now.version)
+    who = {"approver": plain(answer.approver, 200), "comment": plain(answer.comment), "seen": seen.seen}
+    who["time"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    if not answer.approved:
+        papers = {"approval": json.dumps({"approved": False, **who})}
+        registry.tag(now.version, **papers, reason=str(refusal(papers)))
+        if registry.number("challenger") == now.version:
+            registry.point("challenger", None)
+        registry.tag(now.version, decision=REFUSED)
+        return f"version {now.version} of {registry.name} is refused and stays without alias: {who['comment']}"
+    if not registry.intact(version):
+        raise ValueError(f"version {now.version} is damaged: its registered bytes are gone or not its own")
+    registry.tag(now.version, approval=json.dumps({"approved": True, **who}))
+    move(registry, _move(registry, version, now, who), log)
+    return f"version {now.version} of {registry.name} is champion, approved by {who['approver']}"
+
+
+def _move(registry: Registry, version: "ModelVersion", now: Request, who: dict[str, str]) -> Move:
+    before, tags = registry.number("previous"), version.tags
+    return Move(
+        kind=PROMOTION,
+        version=now.version,
+        before=now.champion,
+        previous=now.champion or before,
+        previous_before=before,
+        best=tags.get("best") or now.version,
+        reason=tags["reason"],
+        facts={
+            **{key: tags[key] for key in ("onnx_sha256", "data_hash", "evidence_sha256")},
+            "waived": json.loads(tags.get("waived", "{}")),
+            "approval": who,
+        },
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Show what waits, or answer; the exit code: 0 done or nothing waits, 1 refused, 2 wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m flows.approval", description=__doc__)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--approve", metavar="VERSION", help="promote this version, which waits")
+    choice.add_argument("--refuse", metavar="VERSION", help="leave this version, which waits, without alias")
+    parser.add_argument("--by", default="", help="who says so; recorded")
+    parser.add_argument("--comment", default="", help="why; recorded")
+    options = parser.parse_args(argv)
+    try:
+        sys.stdout.write(_answer(options) + "\n")
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"approval: {error}\n")
+        return 1
+    return 0
+
+
+def _answer(options: argparse.Namespace) -> str:
+    from flows.status import model_name
+
+    state, name = settle(), model_name(Path("params.yaml"))
+    nothing = f"no version of {name} waits for an approval"
+    if unmade(state):
+        return nothing
+    wanted = options.approve or options.refuse
+    with sentences():
+        registry = connect(state, name)
+        asked = request(registry)
+        if wanted is None:
+            return asked.text if asked else nothing
+        if asked is None or asked.version != wanted:
+            raise ValueError(
+                f"version {plain(wanted, 40)} does not wait; {f'{asked.version} does' if asked else nothing}"
+            )
+        answer = Answer(approved=options.approve is not None, approver=options.by, comment=options.comment)
+        with serialised(state):
+            return carry_out(registry, asked, answer, lambda line: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The flows that tell people something: `approve` asks about the version that waits, `recheck` looks at the champion.
+
+`approve` suspends itself, so that nothing runs while the form waits; Prefect starts it again when somebody answers. It
+then works out again what is to be shown: the same, and the answer counts; another, and it asks about that. Without an
+answer within `promote.approval.hours` the run fails and the version goes on waiting.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_run_logger, suspend_flow_run
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.input import RunInput
+from prefect.states import Failed
+from pydantic import Field
+
+from flows.approval import Answer, carry_out, request
+from flows.recheck import raise_alarm, run
+from flows.state import serialised, settle
+from flows.status import model_name
+from flows.tracking.registry import connect, sentences
+from stages.config import load_section
+from stages.config.promote import PromoteConfig
+
+
+class Form(RunInput):
+    """What a person is asked. All three are recorded with the promotion."""
+
+    decision: Literal["refuse", "approve"]
+    approver: Annotated[str, Field(min_length=2, max_length=200, description="your name")]
+    comment: Annotated[str, Field(min_length=3, max_length=1000, description="why, in words")]
+
+
+@flow(name="approve")
+def approve() -> Any:
+    """Ask about the version that waits, and promote or refuse it."""
+    try:
+        return _approve()
+    except ValueError as error:
+        return Failed(message=str(error))
+
+
+def _approve() -> Any:
+    log, state, params = get_run_logger().info, settle(), Path("params.yaml")
+    hours = load_section(PromoteConfig, params, "promote").approval.hours
+    with sentences():
+        registry = connect(state, model_name(params))
+        asked = request(registry)
+    if asked is None:
+        log("no version of %s waits for an approval", registry.name)
+        return None
+    if asked.stale:
+        return Failed(message=f"version {asked.version} waits, but {asked.stale}")
+    form = Form.with_initial_data(description=asked.text)
+    said = suspend_flow_run(wait_for_input=form, timeout=int(hours * 3600), key=asked.seen)
+    answer = Answer(approved=said.decision == "approve", approver=said.approver, comment=said.comment)
+    with sentences(), serialised(state):
+        log(carry_out(registry, asked, answer, log))
+    return None
+
+
+@flow(name="recheck")
+def recheck() -> Any:
+    """Score the champion on today's data and verify its bytes; an alarm is a failed run and an event."""
+    try:
+        report = run(Path.cwd(), settle(), get_run_logger().info)
+    except ValueError as error:
+        return Failed(message=str(error))
+    if report.failed:
+        raise_alarm(report)
+        return Failed(message=report.told())
+    get_run_logger().info(report.told())
+    return None
+
+
+def start(version: str, log: Callable[[str], None]) -> None:
+    """Start the deployed flow that asks; where there is none, say which command answers."""
+    try:
+        asked: Any = run_deployment("approve/promote", timeout=0, as_subflow=False)
+        log(f"version {version} waits for an approval: Prefect's run {asked.name} asks for it")
+    except ObjectNotFound:
+        told = f"python -m flows.approval --approve {version} --by NAME --comment WHY"
+        log(f"version {version} waits for an approval: {told}, or deploy the flow that asks on Prefect's page")

@@ -1,0 +1,152 @@
+"""`python -m flows.backup save FOLDER` and `python -m flows.backup restore FOLDER`: the registry and DVC's data.
+
+Saved are the registry's database (sqlite by its own backup call; with `--postgres` PostgreSQL by pg_dump, which finds
+the database by libpq's variables PGHOST, PGDATABASE, PGUSER, PGPASSWORD or PGSERVICE), the files of all its runs as
+MLflow hands them out, whatever store holds them, and DVC's data with the run cache: what the working copy, any branch
+or tag, or an aliased version names, fetched from the default remote first where there is one. FOLDER must be new; it
+is whole when `backup.json` is there, which has the digest of every file and is verified before anything is restored.
+
+`restore` puts all of it back, to the same state folder: the registry stores absolute addresses. What it replaces is
+moved aside and named, never deleted; a PostgreSQL database is replaced in one transaction. Both refuse while a retrain
+runs. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+"""
+
+import argparse
+import contextlib
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.state import hold, serialised, settle
+from flows.status import model_name
+from flows.tracking.registry import Registry, connect, sentences
+from flows.upkeep.database import restore_database, save_database
+from flows.upkeep.sweep import aliased, dvc, kept
+from stages.common.files import read_json, sha256_file, write_json
+
+_FORMAT = 1
+_REMOTE = "ganops-backup"
+_ALL = ("--all-branches", "--all-tags", "--run-cache")
+
+
+def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
+    """Write a backup into the new `folder`, under the flow's locks; what it holds, in words."""
+    if folder.exists():
+        raise ValueError(f"{folder} exists; a backup goes into a new folder")
+    work = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=0o700, parents=True)
+    registry = _registry(project, state)
+    save_database(state, work, postgres)
+    runs = registry.client.search_runs([registry.experiment()], max_results=50_000)
+    for run in runs:
+        _save_files(run, work / "runs" / str(run.info.run_id))
+    with _papers(project, registry):
+        if _default_remote(project):
+            dvc(project, "fetch", *_ALL)
+        with _remote(project, work / "dvc"):
+            dvc(project, "push", "--remote", _REMOTE, *_ALL)
+    files = {str(path.relative_to(work)): sha256_file(path) for path in sorted(work.rglob("*")) if path.is_file()}
+    about = {"format": _FORMAT, "state": str(state), "postgres": postgres, "files": files}
+    write_json(work / "backup.json", about)
+    work.rename(folder)
+    return f"{folder} holds the registry, the files of {len(runs)} runs and DVC's data: {len(files)} files"
+
+
+def restore(project: Path, state: Path, folder: Path) -> str:
+    """Put a backup back, under the flow's locks; what was done, in words."""
+    about = _verified(folder, state)
+    told = restore_database(state, folder, about["postgres"])
+    registry = _registry(project, state)
+    runs = sorted((folder / "runs").glob("*")) if (folder / "runs").is_dir() else []
+    for path in runs:
+        registry.client.log_artifacts(path.name, str(path))
+    with _papers(project, registry):
+        with _remote(project, folder / "dvc"):
+            dvc(project, "fetch", "--remote", _REMOTE, *_ALL)
+        if remote := _default_remote(project):
+            dvc(project, "push", *_ALL)
+    where = f"DVC's cache and its remote {remote}" if remote else "DVC's cache"
+    return f"restored: the registry, the files of {len(runs)} runs, {where}{told}; `dvc checkout` fills data/"
+
+
+def _registry(project: Path, state: Path) -> Registry:
+    return connect(state, model_name(project / "params.yaml"))
+
+
+def _save_files(run: Any, to: Path) -> None:
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    if list_artifacts(artifact_uri=run.info.artifact_uri):
+        to.mkdir(parents=True)
+        found = Path(download_artifacts(artifact_uri=run.info.artifact_uri, dst_path=str(to)))
+        if found != to and found.is_relative_to(to):  # the folder's own name
+            for path in found.iterdir():
+                shutil.move(path, to / path.name)
+            found.rmdir()
+
+
+def _verified(folder: Path, state: Path) -> dict[str, Any]:
+    """What backup.json says. Raises ValueError where a file is missing or changed, or the place is another."""
+    if not (folder / "backup.json").is_file():
+        raise ValueError(f"{folder} is no whole backup: it has no backup.json")
+    about = read_json(folder / "backup.json", format=_FORMAT)
+    for name, digest in about["files"].items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise ValueError(f"{folder / name} is missing or damaged; nothing was restored")
+    if about["state"] != str(state):
+        raise ValueError(f"the backup is of {about['state']}, here is {state}: the registry stores absolute addresses")
+    return dict(about)
+
+
+@contextlib.contextmanager
+def _papers(project: Path, registry: Registry) -> Iterator[None]:
+    """While the block runs, git tags name what the aliased versions need, where this is a git repository."""
+    with kept(project, registry, aliased(registry)) as unknown:
+        if unknown:
+            sys.stderr.write(f"backup: version {', '.join(unknown)} does not say which data it needs\n")
+        yield
+
+
+@contextlib.contextmanager
+def _remote(project: Path, folder: Path) -> Iterator[None]:
+    """While the block runs, DVC knows `folder` as a remote."""
+    dvc(project, "remote", "add", "--local", "--force", _REMOTE, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        dvc(project, "remote", "remove", "--local", _REMOTE)
+
+
+def _default_remote(project: Path) -> str | None:
+    """The name of DVC's default remote; None without one."""
+    settings = dvc(project, "config", "--list").splitlines()
+    return next((line.partition("=")[2] for line in settings if line.startswith("core.remote=")), None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Save or restore, and say so; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flows.backup", description=__doc__)
+    parser.add_argument("act", choices=("save", "restore"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--postgres", action="store_true", help="save: the registry's database is PostgreSQL")
+    options = parser.parse_args(argv)
+    project, state, folder = Path.cwd(), settle(), options.folder.resolve()
+    try:
+        with hold(state), serialised(state), sentences():
+            if options.act == "save":
+                told = save(project, state, folder, postgres=options.postgres)
+            else:
+                told = restore(project, state, folder)
+    except (ValueError, OSError, sqlite3.Error) as error:
+        sys.stderr.write(f"backup: {error}\n")
+        return 1
+    sys.stdout.write(f"{told}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""Erase an image because a person asks for it: `python -m flows.erase SHA256 [--remove --reason TEXT]`.
+
+Without --remove it lists every place where the bytes remain and changes nothing. With it: a tombstone first, by which
+ingest refuses the image from then on and the next card tells of it; then every copy that may go is removed, and every
+model version that was trained or scored on it is marked. What cannot be removed from here is said.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.state import hold, settle
+from flows.status import model_name
+from flows.tracking.registry import Registry, connect, plain, sentences, unmade
+from flows.upkeep.holdings import (
+    DataVersion,
+    Folder,
+    containers,
+    copies,
+    data_versions,
+    derived,
+    only_in,
+    open_cache,
+    raw_files,
+    raw_objects,
+    runs_of,
+    state_folders,
+)  # fmt: skip
+from stages.common.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+TOMBSTONES = Path("data/erased.json")
+PICTURES = {"validate", "reference", "evaluate", "audit"}  # stages whose outputs hold real images
+TAG = "erased"  # of a model version: JSON, SHA-256 of the image to date, reason and the split in which it was
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One place that holds the bytes, or what was made of them; without `remove` it cannot be cleared from here."""
+
+    kind: str
+    where: str
+    what: str
+    remove: Callable[[], object] | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List or erase; exit code 0 done, 1 failed."""
+    parser = argparse.ArgumentParser(prog="python -m flows.erase", description=__doc__)
+    parser.add_argument("sha256", help="SHA-256 of the image's content, as in manifest.parquet and quarantine.csv")
+    parser.add_argument("--remove", action="store_true", help="really erase; without it places are only listed")
+    parser.add_argument("--reason", help="why, for the tombstone and the card; names nobody")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    options = parser.parse_args(argv)
+    try:
+        report = erase(Path.cwd(), settle(), options.sha256.lower(), options.reason, remove=options.remove)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"erase: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(report, indent=2) + "\n" if options.json else _text(report))
+    return 0
+
+
+def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove: bool) -> dict[str, Any]:
+    """What was found, and with `remove` what was done about it. Raises ValueError for a wrong hash or no reason."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"an image is named by its SHA-256, 64 hexadecimal digits; received {sha256!r}")
+    said = plain(reason or "")
+    if remove and not said:
+        raise ValueError("--remove needs --reason: the tombstone and the next card must say why; name nobody in it")
+    with hold(state), open_repo(project) as repo, sentences():
+        versions, places, registry = _find(project, state, repo, sha256)
+        entry = _entry(project, sha256, said) if remove else None
+        if entry:
+            _bury(project, entry)
+            for place in places:
+                if place.remove:
+                    place.remove()
+        marked = _mark(registry, versions, entry, sha256)
+    return {
+        "format": 1,
+        "sha256": sha256,
+        "removed": remove,
+        "tombstone": entry,
+        "data_versions": [dataclasses.asdict(version) for version in versions],
+        "places": [
+            {"kind": place.kind, "where": place.where, "what": place.what, "removable": place.remove is not None}
+            for place in places
+        ],
+        "models": marked,
+        "copies": copies(project, {version.source for version in versions}),
+    }
+
+
+@contextlib.contextmanager
+def open_repo(project: Path) -> "Iterator[Repo]":
+    """The DVC repository of the project. Raises ValueError where there is none."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(project)) as repo:
+            yield repo
+    except DvcException as error:
+        raise ValueError(f"DVC: {' '.join(str(error).split())}") from None
+
+
+def _find(
+    project: Path, state: Path, repo: "Repo", sha256: str
+) -> tuple[list[DataVersion], list[Place], Registry | None]:
+    cache = open_cache(repo)
+    found = data_versions(project, cache, sha256)
+    versions = [version for version, _ in found]
+    sources, hashes = {version.source for version in versions}, {version.data_hash for version in versions}
+    made = derived(cache, hashes)
+    ours = [folder for _, folder in found if folder] + [folder for stage, folder in made if stage in PICTURES]
+    objects = [*only_in(cache, ours), *raw_objects(cache, sha256, sources)]
+    files = raw_files(project, sha256)
+    places = [Place("raw", _short(project, path), "the image itself", path.unlink) for path in files]
+    places += [
+        Place("raw", _short(project, path), "holds it among others: write that file anew without it")
+        for path in containers(project, sources)
+    ]
+    places += [Place("workspace", "data/", "store, pages and arrays made of it; `dvc repro` replaces them")] * any(
+        version.place == "data/ingest" for version in versions
+    )
+    places += [
+        Place("cache", f"DVC object {md5}", "image, shard or page", _unlinker(cache.path(md5)))
+        for md5 in objects
+        if cache.path(md5).is_file()
+    ]
+    places += [
+        Place("cache", f"DVC folder {folder.md5}", f"weights and numbers of {stage}, no image: repeat them without it")
+        for stage, folder in made
+        if stage not in PICTURES
+    ]
+    places += _run_cache(repo, ours)
+    for name in _remotes(repo):
+        places += _remote(repo, name, objects, ours)
+    places += [
+        Place("state", f"state folder, {path.relative_to(state)}", what, _tree_remover(path))
+        for path, what in state_folders(state, sha256, hashes)
+    ]
+    return versions, places, None if unmade(state) else connect(state, model_name(project / "params.yaml"))
+
+
+def _unlinker(path: Path) -> Callable[[], object]:
+    return lambda: path.unlink(missing_ok=True)
+
+
+def _tree_remover(path: Path) -> Callable[[], object]:
+    return lambda: shutil.rmtree(path)
+
+
+def _short(project: Path, path: Path) -> str:
+    return path.relative_to(project).as_posix()
+
+
+def _run_cache(repo: "Repo", folders: Sequence[Folder]) -> list[Place]:
+    root = Path(repo.stage_cache.cache_dir)
+    texts = ((str(path), path.read_text(encoding="utf-8")) for path in sorted(root.glob("*/*/*")) if path.is_file())
+    found = runs_of(texts, {folder.md5 for folder in folders})
+    what = "would bring a run on it back"
+    return [Place("run cache", Path(path).name[:12], what, _unlinker(Path(path))) for path in found]
+
+
+def _remotes(repo: "Repo") -> list[str]:
+    return sorted(repo.config["remote"])
+
+
+def _remote(repo: "Repo", name: str, objects: Sequence[str], folders: Sequence[Folder]) -> list[Place]:
+    """The same objects and runs in a remote, whatever kind of storage it is."""
+    odb, older = repo.cloud.get_remote_odb(name, "erase"), repo.cloud.get_remote_odb(name, "erase", "md5-dos2unix")
+    fs = odb.fs
+    try:
+        paths = [odb.oid_to_path(md5) for md5 in objects]
+        places = [
+            Place("remote", f"{name}: {md5}", "image, shard or page", _remote_remover(fs, path))
+            for md5, path in zip(objects, paths, strict=True)
+            if fs.exists(path)
+        ]
+        root = fs.join(older.path, "runs")
+        runs = list(fs.find(root)) if fs.exists(root) else []
+        texts = ((path, _remote_text(fs, path)) for path in sorted(runs))
+        found = runs_of(texts, {folder.md5 for folder in folders})
+    except Exception as error:  # noqa: BLE001  every kind of storage has its own errors; the place must be told
+        said = " ".join(str(error).split())[:200]
+        return [Place("remote", name, f"could not be looked at ({type(error).__name__}: {said}); run it again")]
+    what = "would bring a run on it back"
+    return places + [Place("remote", f"{name}: run {path.rsplit('/')[-1][:12]}", what, _remote_remover(fs, path))
+                     for path in found]  # fmt: skip
+
+
+def _remote_text(fs: Any, path: str) -> str:
+    with fs.open(path, "r", encoding="utf-8") as file:
+        return str(file.read())
+
+
+def _remote_remover(fs: Any, path: str) -> Callable[[], object]:
+    return lambda: fs.remove(path)
+
+
+def _entry(project: Path, sha256: str, reason: str) -> dict[str, str]:
+    """The tombstone; one that stands already keeps its date and reason."""
+    for entry in _tombstones(project):
+        if entry["sha256"] == sha256:
+            return entry
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"sha256": sha256, "date": today, "reason": reason}
+
+
+def _tombstones(project: Path) -> list[dict[str, str]]:
+    path = project / TOMBSTONES
+    return list(read_json(path, needs=("images",))["images"]) if path.is_file() else []
+
+
+def _bury(project: Path, entry: dict[str, str]) -> None:
+    others = [other for other in _tombstones(project) if other["sha256"] != entry["sha256"]]
+    images = sorted([*others, entry], key=lambda one: one["sha256"])
+    write_json(project / TOMBSTONES, {"format": 1, "images": images})
+
+
+def _mark(
+    registry: Registry | None, versions: Sequence[DataVersion], entry: dict[str, str] | None, sha256: str
+) -> list[dict[str, Any]]:
+    """The model versions made from these data; with a tombstone each is marked with it."""
+    splits = {version.data_hash: version.split for version in versions}
+    found = []
+    for model in registry.versions() if registry and registry.exists() else []:
+        split = splits.get(model.tags.get("data_hash", ""))
+        marks = json.loads(model.tags.get(TAG, "{}"))
+        if split is None and sha256 not in marks:
+            continue
+        if entry and registry and split and sha256 not in marks:
+            marks[sha256] = {"date": entry["date"], "reason": entry["reason"], "split": split}
+            registry.tag(str(model.version), **{TAG: json.dumps(marks, sort_keys=True)})
+        found.append(
+            {"version": str(model.version), "aliases": sorted(model.aliases), "split": split or marks[sha256]["split"],
+             "marked": sha256 in marks}
+        )  # fmt: skip
+    return found
+
+
+def _text(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"image {report['sha256']}"]
+    lines += [f"  {one['place']}: {one['source']}, {one['split']}, {one['shard']}" for one in report["data_versions"]]
+    lines += ["  in no data version of the workspace or of DVC's cache"] * (not report["data_versions"])
+    for place in report["places"]:
+        done = "removed" if report["removed"] else "can be removed"
+        fate = done if place["removable"] else "stays"
+        lines.append(f"{fate:>14}  {place['kind']}: {place['where']} ({place['what']})")
+    for model in report["models"]:
+        alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
+        fate = "marked" if model["marked"] else "can be marked"
+        lines.append(f"{fate:>14}  model version {model['version']}{alias}: it was in its {model['split']} split")
+    lines += [
+        f"{'look at':>14}  {source}: the same picture, or nearly; it has a hash of its own"
+        for source in report["copies"]
+    ]
+    if report["removed"]:
+        lines += [
+            f"{TOMBSTONES} keeps date and reason. Now `dvc add data/raw` where raw data are under DVC, `dvc repro`,",
+            f"`dvc push`, and commit {TOMBSTONES}. Weights do not forget: train and promote anew.",
+        ]
+    else:
+        lines.append("Nothing was changed. To erase it: --remove --reason TEXT")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

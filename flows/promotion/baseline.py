@@ -1,0 +1,44 @@
+"""The drift baseline: the profile of the data of the last promoted run, kept in git, changed by a promotion alone.
+
+`validate` compares the present data with it and depends on it, so it runs once more after a promotion. What it finds
+then (no drift: these are the data) changes neither `passed.json` nor anything that follows.
+"""
+
+import json
+from pathlib import Path
+
+from flows.work.pipeline import DVC
+from flows.work.process import last_sentence
+from flows.work.testbench import Testbench
+from stages.common.files import write_atomically
+
+BASELINE, PROFILE = "data/baseline.json", "data/validate/profile.json"
+_MINUTES = 360.0
+
+
+def follow_promotion(bench: Testbench, data_hash: str) -> bool:
+    """Make the data of the promoted run the baseline and bring `validate` up to date; whether there was anything to do.
+
+    Doing it again is harmless, so a crash costs nothing. Raises ValueError where validate fails.
+    """
+    profile, baseline = bench.project / PROFILE, bench.project / BASELINE
+    if _hash(profile) != data_hash or not baseline.is_file():
+        return False
+    if baseline.read_bytes() != profile.read_bytes():
+        write_atomically(baseline, profile.read_bytes())
+        bench.log(f"{BASELINE}: these data are the ones to compare with from now on")
+    code, lines = bench.run([*DVC, "repro", "validate"], minutes=_MINUTES)
+    if code:
+        raise ValueError(f"promoted, but validate fails on the promoted data: {last_sentence(lines)}; run it again")
+    return True
+
+
+def _hash(path: Path) -> str | None:
+    """The data that a profile is of; None where there is none yet."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("data_hash")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path} is no profile; delete it and run `dvc repro validate`") from None
+    return str(found) if found else None

@@ -1,0 +1,108 @@
+"""Whether the registered bytes can be served: loaded and asked in a process that has numpy and onnxruntime alone.
+
+The file is downloaded from the registry first, so that what is tested is what a consumer will get. The process is
+`consumer.selftest`, run by the interpreter of `promote.serving.python`; its images must be those that the generator
+drew when it was registered. This says that a generator works, never that it is good.
+"""
+
+import dataclasses
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.tracking.registry import ONNX, Registry
+from flows.work.process import last_sentence
+from flows.work.testbench import STOPPED, Testbench
+from stages.common.files import write_json
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+SELFTEST = "selftest"  # folder of a version: images and their description
+_TRIES = 2  # a busy machine may be slow once
+_ABSENT = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Served:
+    """What the check found: `failed` holds one sentence for each limit that was broken."""
+
+    failed: list[str]
+    measured: dict[str, Any]
+
+
+def record_selftest(onnx: Path, folder: Path) -> None:
+    """Draw the self-test images of `onnx` and keep them in `folder`."""
+    from consumer.selftest import measure
+
+    measure(onnx, record=folder)
+
+
+def check(version: "ModelVersion", registry: Registry, bench: Testbench, *, timed: bool = True) -> Served:
+    """Load and ask a version's registered bytes; the report is attached to the version's run as `serving`.
+
+    `timed=False` is for a rollback, which must not fail because the machine is busy or the report has no place: no
+    limits of time and size, and no report. Raises ValueError where the bytes are not the ones registered, or the
+    environment that serves is not there.
+    """
+    with tempfile.TemporaryDirectory(dir=bench.state, prefix="serving-") as folder:
+        registry.fetch(version, Path(folder) / ONNX)
+        command = _command(version, registry, bench, Path(folder))
+        served = Served(failed=[], measured={})
+        for _attempt in range(_TRIES):
+            served = _ask(command, version, bench, timed=timed)
+            if not served.failed or not served.measured:
+                break
+    if timed:
+        _report(served, version, registry, bench)
+    return served
+
+
+def _report(served: Served, version: "ModelVersion", registry: Registry, bench: Testbench) -> None:
+    limits = dataclasses.asdict(bench.config.serving)
+    report = {"format": 1, "passed": not served.failed, "failed": served.failed, "limits": limits, **served.measured}
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "serving.json", report)
+        registry.client.log_artifacts(str(version.run_id), folder, "serving")
+
+
+def _command(version: "ModelVersion", registry: Registry, bench: Testbench, folder: Path) -> list[str]:
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    python = bench.config.serving.python or sys.executable
+    if shutil.which(python) is None:
+        raise ValueError(f"promote.serving.python is no interpreter that can be started: {python}")
+    command = [python, "-m", "consumer.selftest", "--model", str(folder / ONNX)]
+    source = registry.source(version)
+    if any(Path(item.path).name == SELFTEST for item in list_artifacts(artifact_uri=source)):
+        shutil.copytree(download_artifacts(artifact_uri=f"{source}/{SELFTEST}"), folder / SELFTEST)
+        command += ["--expect", str(folder / SELFTEST)]
+    return command
+
+
+def _ask(command: list[str], version: "ModelVersion", bench: Testbench, *, timed: bool) -> Served:
+    limits = bench.config.serving
+    code, lines = bench.run(command, minutes=limits.minutes, shown=False)
+    if code == _ABSENT:
+        raise ValueError(f"the environment that serves ({command[0]}) is not complete: {last_sentence(lines)}")
+    if code == STOPPED:
+        return Served(failed=[f"it did not answer within {limits.minutes:g} minutes"], measured={})
+    if code:
+        return Served(failed=[f"it cannot be served: {last_sentence(lines)}"], measured={})
+    found: dict[str, Any] = json.loads(lines[-1])
+    if found["sha256"] != version.tags["onnx_sha256"]:
+        raise ValueError(f"version {version.version} changed between download and test; run it again")
+    rules: list[tuple[float, float, str]] = [
+        (found["max_levels"] or 0, limits.levels, "self-test images differ by {} levels")
+    ]
+    if timed:
+        rules += [
+            (found["size_bytes"] / 1e6, limits.size_mb, "the file has {} million bytes"),
+            (found["load_seconds"], limits.load_seconds, "loading took {} seconds"),
+            (found["latency_ms"], limits.latency_ms, "one image took {} milliseconds"),
+        ]
+    failed = [f"{said.format(f'{value:g}')}, {most:g} are allowed" for value, most, said in rules if value > most]
+    return Served(failed=failed, measured=found)

@@ -1,0 +1,91 @@
+"""Trace an image: `python -m flows.trace SHA256 [--json]`: from the image to data versions, runs and model versions.
+
+Data versions are image stores in the workspace and in DVC's cache (`dvc fetch --all-commits` brings those of a remote);
+runs and model versions are those of the registry that name the same data hash. Writes nothing.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.erase import TAG, open_repo
+from flows.state import settle
+from flows.status import model_name
+from flows.tracking.registry import Registry, connect, sentences, unmade
+from flows.upkeep.holdings import data_versions, open_cache
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print where an image went; exit code 0 done (found or not), 1 failed."""
+    parser = argparse.ArgumentParser(prog="python -m flows.trace", description=__doc__)
+    parser.add_argument("sha256", help="SHA-256 of the image's content, as in manifest.parquet and quarantine.csv")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    options = parser.parse_args(argv)
+    try:
+        found = trace(Path.cwd(), settle(), options.sha256.lower())
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"trace: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else text(found))
+    return 0
+
+
+def trace(project: Path, state: Path, sha256: str) -> dict[str, Any]:
+    """Data versions that hold the image, with runs and model versions of each. Raises ValueError for no hash."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"an image is named by its SHA-256, 64 hexadecimal digits; received {sha256!r}")
+    with open_repo(project) as repo:
+        versions = [version for version, _ in data_versions(project, open_cache(repo), sha256)]
+    hashes = sorted({version.data_hash for version in versions})
+    models: dict[str, list[dict[str, Any]]] = {data_hash: [] for data_hash in hashes}
+    if not unmade(state):
+        with sentences():
+            registry = connect(state, model_name(project / "params.yaml"))
+            models = {data_hash: _models(registry, data_hash) for data_hash in hashes}
+    return {
+        "format": 1,
+        "sha256": sha256,
+        "data_versions": [{**dataclasses.asdict(version), "models": models[version.data_hash]} for version in versions],
+    }
+
+
+def _models(registry: Registry, data_hash: str) -> list[dict[str, Any]]:
+    """Model versions made of these data, oldest first, each with its run."""
+    if not registry.exists():
+        return []
+    return [
+        {
+            "version": str(model.version),
+            "aliases": sorted(model.aliases),
+            "run_id": model.run_id,
+            "onnx_sha256": model.tags.get("onnx_sha256"),
+            "verdict": model.tags.get("verdict"),
+            "erased": json.loads(model.tags.get(TAG, "{}")),
+        }
+        for model in registry.versions(data_hash=data_hash)
+    ]
+
+
+def text(found: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"image {found['sha256']}"]
+    for version in found["data_versions"]:
+        lines.append(
+            f"  data {version['data_hash'][:12]} ({version['place']}): {version['source']}, {version['split']}"
+        )
+        for model in version["models"]:
+            alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
+            erased = ", an image of it was erased since" if model["erased"] else ""
+            lines.append(f"    run {model['run_id']}: model version {model['version']}{alias}{erased}")
+        lines += ["    no model version was made of it"] * (not version["models"])
+    lines += ["  in no data version of the workspace or of DVC's cache"] * (not found["data_versions"])
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

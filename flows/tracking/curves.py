@@ -1,0 +1,91 @@
+"""The curve of a training: the lines that the trainer writes while it runs, and the rows that it leaves.
+
+`log.jsonl` lies in the trainer's state folder and has what cannot repeat (times, speed, memory) beside the losses;
+`data/train/curves.csv` has the losses alone, wherever the training ran. Rows are numbers by name, `step` among them.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LOG, RECORD = "log.jsonl", "trajectory.json"
+Row = dict[str, float]
+
+
+class Tail:
+    """Reads the lines that were appended to a file since the last time; a line half written waits for its end.
+
+    Rows beyond `most` thousand images are another, longer run's.
+    """
+
+    def __init__(self, path: Path, most: float = float("inf")) -> None:
+        self.path, self.most, self._at = path, most, 0
+
+    def read(self, lines: int = 1000) -> list[Row]:
+        """Up to `lines` further rows; what is no row of numbers (a line torn by a crash) is passed over."""
+        rows: list[Row] = []
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._at)
+                for raw in file:
+                    if not raw.endswith(b"\n") or len(rows) == lines:
+                        break
+                    self._at += len(raw)
+                    rows += [row for row in _row(raw) if row.get("kimg", 0) <= self.most]
+        except FileNotFoundError:
+            pass
+        return rows
+
+
+def _row(raw: bytes) -> list[Row]:
+    try:
+        found = json.loads(raw)
+        row = {str(key): float(value) for key, value in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return []
+    return [row] if "step" in row else []
+
+
+def live_log(data: Path, state: Path) -> Tail | None:
+    """The log of the training that `data`/ingest and params.yaml beside `data` ask for; None before it has begun.
+
+    The trainer names its folder after images, settings, code and torch; of several that agree in images and settings it
+    is the one that was written last.
+    """
+    try:
+        data_hash = json.loads((data / "ingest" / "dataset.json").read_text(encoding="utf-8"))["data_hash"]
+        section = yaml.safe_load((data.parent / "params.yaml").read_text(encoding="utf-8"))["train"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    logs = [path.with_name(LOG) for path in state.glob(f"train/*/{RECORD}") if _asked(path, data_hash, section)]
+    newest = max((log for log in logs if log.is_file()), key=lambda log: log.stat().st_mtime_ns, default=None)
+    return Tail(newest, section.get("total_kimg", float("inf"))) if newest is not None else None
+
+
+def _asked(record: Path, data_hash: str, section: dict[str, Any]) -> bool:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        same = all(section.get(key) == value for key, value in found["settings"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return same and found.get("data_hash") == data_hash
+
+
+def whole(data: Path, state: Path) -> list[Row]:
+    """The finished curve by step: each row of `data`/train/curves.csv, with what the log knows about that step."""
+    path = data / "train" / "curves.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {
+            int(float(row["step"])): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+        }
+    log = live_log(data, state)
+    if log is not None:
+        for row in log.read(10_000_000):
+            if (step := int(row["step"])) in rows:
+                rows[step] = row | rows[step]
+    return [rows[step] for step in sorted(rows)]

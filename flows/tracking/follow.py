@@ -1,0 +1,166 @@
+"""One MLflow run per pipeline run, open while the stages run: the curve of the training and the machine's load, live.
+
+    with follow(project, state, facts, log) as following:
+        ...                                   # stages before the training
+        following.training()                  # as the stage `train` begins, wherever it runs
+        ...
+        register(candidate, registry, facts, following.run())
+
+Everything goes through one thread, so no stage ever waits for a server. What a server does not take is kept and sent
+again: lines of the trainer stay in its log until they were taken. `following.run()` waits a little for the rest, ends
+the thread and names the run; None where no server has answered. `register` takes the run over, adds what is missing of
+the curve from the files (`record`), and ends it: so a rerun after a crash, a cached stage and a training on
+another machine have whole curves too. A block that is left by an exception ends the run as FAILED or KILLED.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.status import model_name
+from flows.tracking.curves import Row, Tail, live_log
+from flows.tracking.load import Load
+from flows.tracking.registry import Registry, address, connect, sentences
+from flows.tracking.runs import begin, bury, revive
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+EVERY = 2.0  # seconds between two looks
+PATIENCE = 20.0  # seconds for which the end waits for a server
+_BATCH = 900  # metrics in a call; MLflow takes 1,000
+_LONGEST_PAUSE = 60.0
+_KEPT = 100_000  # values of the machine's load that wait for a server
+
+
+def curve_metrics(rows: list[Row], time_ms: int) -> "list[Metric]":
+    """Rows of a curve as metrics `train/NAME` at their steps; `time_ms` for rows that carry no time."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(f"train/{name}", value, int(row["time"] * 1000) if "time" in row else time_ms, int(row["step"]))
+        for row in rows
+        for name, value in row.items()
+        if name not in ("step", "time")
+    ]
+
+
+class Following:
+    """See the module; made by `follow`."""
+
+    def __init__(self, project: Path, state: Path, facts: Mapping[str, Any], log: Callable[[str], None]) -> None:
+        self.project, self.state, self.facts, self.log = project, state, facts, log
+        self.registry: Registry | None = None
+        self.run_id: str | None = None
+        self._began = int(time.time() * 1000)
+        self._steps: set[int] = set()  # of the curve, taken by the server
+        self._waiting: list[Metric] = []
+        self._tail: Tail | None = None
+        self._training, self._ending = threading.Event(), threading.Event()
+        self._load = Load()
+        self._deadline = float("inf")
+        self._thread = threading.Thread(target=self._work, name="follow", daemon=True)
+
+    def start(self) -> None:
+        """Begin; once."""
+        self._thread.start()
+
+    def training(self) -> None:
+        """The trainer begins now: follow its log from here on. Not before: there may be one of older work."""
+        self._training.set()
+
+    def run(self, patience: float = PATIENCE) -> str | None:
+        """Send what waits, for at most `patience` seconds, end the thread; the run, None where no server answered."""
+        self._deadline = time.monotonic() + patience
+        self._ending.set()
+        self._thread.join(patience + EVERY)
+        return self.run_id
+
+    def end(self, status: str) -> None:
+        """Close the run, unless `register` has done so or nobody answers."""
+        self.run(PATIENCE if status != "KILLED" else 2 * EVERY)
+        if self.registry is None or self.run_id is None:
+            return
+        try:
+            with sentences():
+                run = self.registry.client.get_run(self.run_id)
+                if run.info.status == "RUNNING":
+                    self.registry.client.set_terminated(self.run_id, status)
+        except ValueError as error:
+            self.log(f"tracking: run {self.run_id} stays open: {error}")
+
+    def _work(self) -> None:
+        """Look, send, pause; after a failure the pauses grow to a minute. Nothing that goes wrong here ends a run."""
+        pause, ending = EVERY, False
+        while not (ending and (pause == EVERY or time.monotonic() > self._deadline)):
+            ending = self._ending.is_set()  # asked before the look, so that the last look sees all
+            try:
+                self._load.sample()
+                with sentences():
+                    self._send()
+                if pause > EVERY:
+                    self.log(f"tracking: {address()} answers again, nothing was lost")
+                pause = EVERY
+            except (ValueError, OSError) as error:
+                if pause == EVERY:
+                    self.log(f"tracking: {error}; the stages go on, what it should get is kept")
+                self.registry, pause = None, min(2 * pause, _LONGEST_PAUSE)
+            self._ending.wait(pause) if not ending else time.sleep(EVERY / 4)
+
+    def _send(self) -> None:
+        registry, run = self._open()
+        while self._waiting or self._read():
+            batch = self._waiting[:_BATCH]
+            registry.client.log_batch(run, metrics=batch)
+            del self._waiting[: len(batch)]
+        load = self._load.waiting
+        del load[:-_KEPT]
+        while load:
+            batch = load[:_BATCH]
+            registry.client.log_batch(run, metrics=batch)
+            del load[: len(batch)]
+
+    def _read(self) -> bool:
+        """Fetch the next lines of the trainer's log; whether there were any. A step that was sent is not sent again."""
+        if not self._training.is_set():
+            return False
+        if self._tail is None:
+            self._tail = live_log(self.project / "data", self.state)
+        if self._tail is None:
+            return False
+        found = self._tail.read()
+        new = {int(row["step"]): row for row in found if int(row["step"]) not in self._steps}
+        self._steps |= set(new)
+        self._waiting += curve_metrics(list(new.values()), self._began)
+        return bool(found)
+
+    def _open(self) -> tuple[Registry, str]:
+        """The registry, and this pipeline's run in it: made, or restored where somebody deleted it."""
+        if self.registry is not None and self.run_id is not None:
+            return self.registry, self.run_id
+        registry = connect(self.state, model_name(self.project / "params.yaml"))
+        if self.run_id is None:
+            bury(registry)
+            self.run_id = begin(registry, self.facts, self._began)
+        revive(registry, self.run_id)
+        self.registry = registry
+        return registry, self.run_id
+
+
+@contextlib.contextmanager
+def follow(project: Path, state: Path, facts: Mapping[str, Any], log: Callable[[str], None]) -> Iterator[Following]:
+    """Keep an MLflow run open for this pipeline run while the block runs; never raises for what a server does."""
+    following = Following(project, state, facts, log)
+    following.start()
+    try:
+        yield following
+    except Exception:
+        following.end("FAILED")
+        raise
+    except BaseException:
+        following.end("KILLED")
+        raise
+    following.end("FINISHED")

@@ -1,0 +1,75 @@
+"""What a run of MLflow gets of a candidate: params, metrics with their steps, the data set, and all its files."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.promotion.serving import SELFTEST, record_selftest
+from flows.tracking import curves
+from flows.tracking.evidence import Candidate
+from flows.tracking.follow import curve_metrics
+from flows.tracking.papers import CARD, CARD_PAGE, card_page, write_flavor
+from flows.tracking.registry import FOLDER, ONNX, Registry
+from stages.common.files import write_json
+from stages.state import state_folder
+
+PIPELINE = "pipeline"  # folder of a version: what DVC needs to bring its data back, and housekeeping to keep them
+PAPERS = ("dvc.lock", "dvc.yaml", "params.yaml", "data/raw.dvc")
+_BATCH = 900  # metrics in a call; MLflow takes 1,000, and 100 params
+
+
+def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
+    """Params, measures at the generator's step, the whole curve and the data set. Doing it again changes nothing."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+    client = registry.client
+    began = client.get_run(run_id).info.start_time
+    params = [Param(key, value) for key, value in candidate.params.items()]
+    for start in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+    rows = curves.whole(candidate.data, state_folder())
+    step = int(rows[-1]["step"]) if rows else 0
+    metrics = [Metric(key, value, began, step) for key, value in candidate.metrics.items()]
+    metrics += curve_metrics(_missing(rows, registry, run_id), began)
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    source = json.dumps({"path": "data/ingest", "md5": candidate.data_md5, "data_hash": candidate.data_hash})
+    data = Dataset(name="ingest", digest=candidate.data_md5[:36], source_type="dvc", source=source)
+    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
+def _missing(rows: list[curves.Row], registry: Registry, run_id: str) -> list[curves.Row]:
+    """Those rows of the curve whose step the run does not have yet."""
+    if not rows:
+        return []
+    names = [name for name in rows[0] if name not in ("step", "time")]
+    taken = registry.client.get_run(run_id).data.metrics
+    if not all(f"train/{name}" in taken for name in names):
+        return rows
+    have = {metric.step for metric in registry.client.get_metric_history(run_id, f"train/{names[-1]}")}
+    return [row for row in rows if int(row["step"]) not in have]
+
+
+def log_files(
+    candidate: Candidate, facts: Mapping[str, Any], registry: Registry, run_id: str, *, generator: bool
+) -> None:
+    """The evidence, the pipeline's files, `run.json`, the card as a page; with `generator` the ONNX file as a model."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = {**candidate.evidence, **({ONNX: candidate.onnx} if generator else {})}
+        for place, path in files.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / place)
+        for paper in PAPERS:
+            if (path := candidate.data.parent / paper).is_file():
+                (folder / PIPELINE).mkdir(exist_ok=True)
+                shutil.copyfile(path, folder / PIPELINE / path.name)
+        (folder / CARD_PAGE).write_text(card_page(candidate.evidence[CARD]), encoding="utf-8")
+        write_json(folder / "run.json", dict(facts))
+        if generator:
+            record_selftest(folder / ONNX, folder / SELFTEST)
+            write_flavor(folder, run_id, FOLDER)
+        registry.client.log_artifacts(run_id, name, FOLDER)

@@ -1,0 +1,178 @@
+"""Where the bytes of an image lie: data versions that hold it, and every place that DVC, the state folder and the
+workspace keep of them.
+
+A data version is an image store as ingest wrote it, in the workspace or in DVC's cache. DVC keeps a folder as an object
+`<md5>.dir` that lists its files by their own MD5, so that a store is found by its manifest, wherever it went.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from stages.common.files import read_json, sha256_file
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+_MANIFEST, _INFO, _SUMMARY = "manifest.parquet", "dataset.json", "summary.json"
+RAW = "data/raw"
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """An image store that holds the image: where, in which split, under which source, in which shard."""
+
+    data_hash: str
+    place: str
+    split: str
+    source: str
+    shard: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder in DVC's cache: its object and the MD5 of every file in it, by relative path."""
+
+    md5: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """DVC's local cache: all folders in it."""
+
+    repo: "Repo"
+    folders: list[Folder] = field(default_factory=list)
+
+    def path(self, md5: str) -> Path:
+        """Where the object of that MD5 lies, or would lie."""
+        return Path(self.repo.cache.local.path) / md5[:2] / md5[2:]
+
+    def file(self, folder: Folder, name: str) -> Path | None:
+        """The object of a file of a folder, where the cache has it."""
+        path = self.path(folder.files[name]) if name in folder.files else None
+        return path if path and path.is_file() else None
+
+
+def open_cache(repo: "Repo") -> Cache:
+    """All folder objects of the local cache."""
+    folders = []
+    for path in sorted(Path(repo.cache.local.path).glob("??/*.dir")):
+        files = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+        folders.append(Folder(path.parent.name + path.name, files))
+    return Cache(repo, folders)
+
+
+def data_versions(project: Path, cache: Cache, sha256: str) -> list[tuple[DataVersion, Folder | None]]:
+    """Every image store that holds the image, that of the workspace first; with its folder in the cache."""
+    found: list[tuple[DataVersion, Folder | None]] = []
+    store = project / "data" / "ingest"
+    if (store / _MANIFEST).is_file() and (store / _INFO).is_file():
+        shards = {path.name: path for path in sorted(store.glob("images-*.npy"))}
+        version = _version(store / _MANIFEST, store / _INFO, shards, sha256, "data/ingest")
+        found += [(version, None)] if version else []
+    for folder in cache.folders:
+        manifest, info = cache.file(folder, _MANIFEST), cache.file(folder, _INFO)
+        if manifest and info:
+            names = sorted(name for name in folder.files if name.startswith("images-"))
+            shards = {name: path for name in names if (path := cache.file(folder, name))}
+            version = _version(manifest, info, shards, sha256, f"DVC cache {folder.md5}")
+            found += [(version, folder)] if version else []
+    return found
+
+
+def _version(manifest: Path, info: Path, shards: dict[str, Path], sha256: str, place: str) -> DataVersion | None:
+    digests = pq.read_table(manifest, columns=["sha256"])["sha256"].to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(digests == sha256)
+    if not len(rows):
+        return None
+    row = int(rows[0])
+    told = pq.read_table(manifest, columns=["source", "split"]).slice(row, 1).to_pylist()[0]
+    ends, shard = 0, "?"
+    for name, path in shards.items():
+        ends += len(np.load(path, mmap_mode="r", allow_pickle=False))
+        if row < ends:
+            shard = name
+            break
+    return DataVersion(read_json(info)["data_hash"], place, told["split"], told["source"], shard)
+
+
+def derived(cache: Cache, data_hashes: set[str]) -> list[tuple[str, Folder]]:
+    """(stage, folder) of everything else in the cache that stages made of these data: pages and arrays show images."""
+    found = []
+    for folder in cache.folders:
+        path = cache.file(folder, _SUMMARY)
+        if path and _MANIFEST not in folder.files:
+            summary = read_json(path)
+            if summary.get("results", {}).get("data_hash") in data_hashes:
+                found.append((str(summary.get("stage")), folder))
+    return found
+
+
+def only_in(cache: Cache, folders: list[Folder]) -> list[str]:
+    """MD5 of the objects of these folders, themselves included, that no other folder of the cache needs."""
+    mine = {folder.md5 for folder in folders}
+    others = {md5 for folder in cache.folders if folder.md5 not in mine for md5 in folder.files.values()}
+    files = {md5 for folder in folders for md5 in folder.files.values()}
+    return sorted((files - others) | mine)
+
+
+def raw_objects(cache: Cache, sha256: str, sources: set[str]) -> list[str]:
+    """MD5 of the image's own file in the cache, where raw data are under DVC: found by path, confirmed by content."""
+    candidates = {folder.files[name] for folder in cache.folders for name in sources if name in folder.files}
+    return sorted(md5 for md5 in candidates if cache.path(md5).is_file() and sha256_file(cache.path(md5)) == sha256)
+
+
+def raw_files(project: Path, sha256: str) -> list[Path]:
+    """Files below data/raw with exactly this content, whatever their names; all are read."""
+    files = (path for path in sorted((project / RAW).rglob("*")) if path.is_file() and not path.is_symlink())
+    return [path for path in files if sha256_file(path) == sha256]
+
+
+def containers(project: Path, sources: set[str]) -> list[Path]:
+    """Files below data/raw that hold the image among others: archives, tables, arrays."""
+    found = set()
+    for source in sources:
+        path = project / RAW / source
+        while path != project / RAW and not path.is_file():
+            path = path.parent
+        if path.is_file() and path != project / RAW / source:
+            found.add(path)
+    return sorted(found)
+
+
+def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[Path, str]]:
+    """Folders of the state folder that hold the decoded image or were trained on it, with what they are."""
+    needle = bytes.fromhex(sha256)
+    found = [
+        (folder, "decoded images")
+        for folder in sorted((state / "ingest").glob("*/"))
+        if any(needle in path.read_bytes() for path in folder.glob("*.npz"))
+    ]
+    for path in sorted((state / "train").glob("*/trajectory.json")):
+        if read_json(path).get("data_hash") in data_hashes:
+            found.append((path.parent, "checkpoints of a training on it"))
+    return found
+
+
+def runs_of(texts: Iterator[tuple[str, str]], md5s: set[str]) -> list[str]:
+    """Entries of a run cache, given as (path, text), that name one of these folders."""
+    return sorted(path for path, text in texts if any(md5 in text for md5 in md5s))
+
+
+def copies(project: Path, sources: set[str]) -> list[str]:
+    """Other raw files that show the same or nearly the same picture, by the lists that ingest wrote."""
+    found: set[str] = set()
+    for name in ("duplicates.csv", "near_duplicates.csv"):
+        path = project / "data" / "ingest" / name
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                for one, other, *_ in list(csv.reader(file))[1:]:
+                    found |= {other} if one in sources else {one} if other in sources else set()
+    return sorted(found - sources)

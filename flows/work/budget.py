@@ -1,0 +1,91 @@
+"""What a run may cost, checked before it starts: free space, GPU hours of the last 30 days, wall time of a stage.
+
+A run of a stage leaves one file in the state folder, whose name says when it began and whose time of change says until
+when it was seen alive. So the hours of a run that was killed count too.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.config.retrain import Budget, RetrainConfig
+
+WINDOW = 30 * 24 * 3600.0
+_SPENT = "spent"
+
+
+def check(config: RetrainConfig, stages: Sequence[str], folders: Sequence[Path], state: Path) -> None:
+    """Raises ValueError where a budget names no stage, is used up, or where one of `folders` has too little space."""
+    for budget in config.budgets:
+        if budget.stage not in stages:
+            raise ValueError(f"retrain.budgets: there is no stage {budget.stage!r}; stages are {', '.join(stages)}")
+        limit(budget, state)
+    for folder in folders:
+        free = shutil.disk_usage(folder).free / 1e9
+        if free < config.free_gb:
+            raise ValueError(
+                f"{folder} has {free:.2f} GB of free space, retrain.free_gb asks for {config.free_gb:g};"
+                " free some (`make clean-state` removes what is not needed), or ask for less"
+            )
+
+
+def limit(budget: Budget, state: Path) -> float:
+    """Seconds that the stage may run now. Raises ValueError where its GPU hours are used up."""
+    seconds, gpus = budget.minutes * 60, gpu_count()
+    if budget.gpu_hours is None or gpus == 0:
+        return seconds
+    left = budget.gpu_hours - spent(state, budget.stage)
+    if left <= 0:
+        raise ValueError(
+            f"stage {budget.stage} has used its {budget.gpu_hours:g} GPU hours of the last 30 days"
+            " (retrain.budgets); raise the budget, or wait"
+        )
+    return min(seconds, left * 3600 / gpus)
+
+
+def spent(state: Path, stage: str) -> float:
+    """GPU hours of the stage's runs in the last 30 days; older entries are removed."""
+    hours, now = 0.0, time.time()
+    for path in (state / _SPENT).glob(f"*-{stage}.json"):
+        if now - path.stat().st_mtime > WINDOW:
+            path.unlink()
+            continue
+        began = max(float(path.name.partition("-")[0]), now - WINDOW)
+        hours += max(0.0, path.stat().st_mtime - began) / 3600 * int(json.loads(path.read_text())["gpus"])
+    return hours
+
+
+class Meter:
+    """Counts the time of one run of a stage, as long as `tick` is called."""
+
+    def __init__(self, state: Path, stage: str) -> None:
+        folder = state / _SPENT
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._path, self._next = folder / f"{time.time():.3f}-{stage}.json", 0.0
+        self._path.write_text(json.dumps({"format": 1, "gpus": gpu_count()}))
+
+    def tick(self) -> None:
+        """The stage is alive."""
+        if time.monotonic() >= self._next:
+            os.utime(self._path)
+            self._next = time.monotonic() + 1
+
+    def end(self) -> None:
+        """The stage has ended."""
+        os.utime(self._path)
+
+
+def gpu_count() -> int:
+    """GPUs that a stage would see: CUDA_VISIBLE_DEVICES, else what NVIDIA's driver lists; 0 without a driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
+    try:
+        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines()) if answer.returncode == 0 else 0

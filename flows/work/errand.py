@@ -1,0 +1,104 @@
+"""A training that another machine does: what is handed to it, what it does there, and what it hands back.
+
+The coordinator pushes the data that `train` reads and a commit whose `dvc.lock` names them, on a branch of its own.
+The other machine makes `dvc repro --pull train` of that commit in a worktree and pushes the result with DVC's run
+cache, where the coordinator's own `dvc repro --pull` finds it.
+"""
+
+import contextlib
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from flows.state import alone
+from flows.work import budget
+from flows.work.pipeline import reproduce
+from flows.work.repository import git, section
+from flows.work.retry import patiently, pauses
+from flows.work.sources import signature
+from flows.work.workspace import Workspace, dvc, workspace
+from stages.config.retrain import RetrainConfig
+
+STAGE = "train"
+_BRANCH = "ganops/train-"
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@contextlib.contextmanager
+def offered(place: Workspace, done: list[str], waiting: Callable[[Callable[[], str]], str]) -> Iterator[str]:
+    """The commit to be trained, on the git remote as long as the block runs, with the results of the stages `done`.
+
+    `waiting` calls what it is given, again where that raises Unavailable. Raises ValueError where a remote is missing
+    or refuses.
+    """
+    remotes = git(place.home, "remote").split()
+    if place.remote is None or not remotes:
+        lacking = "DVC remote" if place.remote is None else "git remote"
+        raise ValueError(f"retrain.elsewhere: another machine gets its work through remotes, and there is no {lacking}")
+    remote = "origin" if "origin" in remotes else remotes[0]
+    waiting(lambda: dvc(place.path, "push", "--run-cache", *done))
+    commit = _commit(place)
+    branch = f"refs/heads/{_BRANCH}{commit[:12]}"
+    waiting(lambda: git(place.home, "push", "--quiet", "--force", remote, f"{commit}:{branch}"))
+    try:
+        yield commit
+    finally:
+        with contextlib.suppress(ValueError):  # a branch that stays is a name too many, no harm
+            git(place.home, "push", "--quiet", remote, f":{branch}")
+
+
+def _commit(place: Workspace) -> str:
+    """The workspace's commit with its `dvc.lock` of now; HEAD and index stay. The same content is the same commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        extra = {"GIT_INDEX_FILE": f"{folder}/index", **signature(place)}
+        git(place.path, "read-tree", "HEAD", extra=extra)
+        git(place.path, "add", "--force", "--", "dvc.lock", extra=extra)
+        tree = git(place.path, "write-tree", extra=extra).strip()
+        text = "To be trained on another machine"
+        return git(place.path, "commit-tree", tree, "-p", "HEAD", "-m", text, extra=extra).strip()
+
+
+def carry_out(project: Path, state: Path, commit: str, log: Callable[[str], None]) -> str:
+    """On the other machine: train `commit`, which somebody offered, and hand the result back; what was done, in words.
+
+    Raises ValueError where that cannot be done, Unavailable where it may be tried again.
+    """
+    if not _HASH.fullmatch(commit):
+        raise ValueError(f"a training starts from a commit's whole hash; received {commit[:80]!r}")
+    began, waits = time.monotonic(), (5.0, 20.0)
+    patiently(lambda: _fetch(project, commit), waits, log)
+    config = section(RetrainConfig, project, commit, "retrain")
+    with alone(state, "training") as held, workspace(project, state, commit, "trainings") as place:
+        if place.remote is None:
+            raise ValueError("this clone has no DVC remote to take data from and bring results to")
+        budget.check(config, [item.stage for item in config.budgets], [project, state], state)
+        _train(place, state, held, config, log)
+        patiently(lambda: dvc(place.path, "push", "--run-cache", STAGE), pauses(config), log)
+        return f"commit {commit[:8]} is trained and pushed to {place.remote} in {time.monotonic() - began:.0f} s"
+
+
+def _fetch(project: Path, commit: str) -> None:
+    remotes = git(project, "remote").split()
+    if not remotes:
+        raise ValueError(f"{project} has no git remote to take the commit from")
+    remote = "origin" if "origin" in remotes else remotes[0]
+    git(project, "fetch", "--quiet", "--no-tags", remote, f"refs/heads/{_BRANCH}{commit[:12]}")
+    git(project, "cat-file", "-e", f"{commit}^{{commit}}")
+
+
+def _train(place: Workspace, state: Path, held: int, config: RetrainConfig, log: Callable[[str], None]) -> None:
+    budgets = {item.stage: item for item in config.budgets}
+    with reproduce(place.path, held=held, pull=True, only=STAGE) as running:
+        for name in running.stages():
+            meter = budget.Meter(state, name)
+
+            def tell(line: str, meter: budget.Meter = meter) -> None:
+                meter.tick()
+                log(line)
+
+            try:
+                running.follow(tell, budget.limit(budgets[name], state) if name in budgets else None)
+            finally:
+                meter.end()

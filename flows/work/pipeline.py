@@ -1,0 +1,166 @@
+"""DVC as a subprocess: which stages are stale, and one `dvc repro` followed stage by stage.
+
+One `dvc repro` for all stages, not one a stage: DVC decides each stage on the files that the stages before it have just
+written, so exactly the stages that really run are seen running, and its start-up is paid once.
+"""
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.work.process import last_sentence, leashed
+from flows.work.retry import Unavailable
+
+DVC = (sys.executable, "-m", "dvc")
+_RUNNING = re.compile(r"Running stage '(?P<name>[^']+)':$")  # a warning without its own line may stand before it
+_SKIPPED = re.compile(r"Stage '(?P<name>[^']+)' (?P<why>didn't change, skipping|is cached - skipping run)")
+
+
+_EXIT = re.compile(r"exited with (?P<code>-?\d+)$")
+_RESUME_ME = "75"
+_KILLED = 256 - signal.SIGKILL  # the leash's exit code then
+
+
+class StageFailed(ValueError):
+    """A stage ended with an error; the message is its own last sentence."""
+
+
+class Resumable(Unavailable):
+    """A stage saved its work and asks to be started again (exit code 75)."""
+
+
+def stage_names(project: Path) -> list[str]:
+    """The stages of dvc.yaml in their order. Raises ValueError where the project has none."""
+    path = project / "dvc.yaml"
+    if not path.is_file():
+        raise ValueError(f"{project} holds no dvc.yaml; start `make retrain` in the project's folder")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return list(content["stages"])
+
+
+def check_lock(project: Path) -> None:
+    """Raises ValueError where dvc.lock is not what DVC writes; DVC itself goes on with one that was cut off."""
+    path = project / "dvc.lock"
+    if not path.is_file():
+        return
+    try:
+        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+        whole = all(isinstance(stage["cmd"], str | list) and _digests(stage) for stage in stages.values())
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            "dvc.lock is not what DVC wrote (edited by hand, or cut off); run `git checkout dvc.lock`, then this again"
+        )
+
+
+def _digests(stage: dict[str, Any]) -> bool:
+    """Whether all that a stage read and wrote has a digest; an output without one was never finished."""
+    items = [*stage.get("deps", ()), *stage["outs"]]
+    return all(item.keys() & {"md5", "etag", "checksum"} for item in items)
+
+
+def stale(project: Path) -> dict[str, Any]:
+    """What `dvc status --json` finds changed, by stage or .dvc file. Raises ValueError where DVC refuses."""
+    command = [*DVC, "status", "--json"]
+    answer = subprocess.run(command, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if answer.returncode:
+        raise ValueError(f"dvc status: {last_sentence(answer.stderr.splitlines())}")
+    return dict(json.loads(answer.stdout))
+
+
+class Reproduction:
+    """A running `dvc repro`: iterate over `stages()`, and `follow()` each before taking the next."""
+
+    def __init__(self, process: subprocess.Popen[str], names: list[str]) -> None:
+        self.states = dict.fromkeys(names, "not reached")
+        self._process = process
+        self._last: deque[str] = deque(maxlen=50)
+        self._begun: str | None = None
+        self._stopped = False
+
+    def stages(self) -> Iterator[str]:
+        """Names of the stages that DVC runs, as each begins. Raises StageFailed where DVC fails between stages."""
+        while self._begun is not None or self._advance(lambda _line: None):
+            assert self._begun is not None
+            yield self._begun
+
+    def follow(self, log: Callable[[str], None], seconds: float | None = None) -> None:
+        """Pass the running stage's lines to `log` until it ends; after `seconds` it is stopped.
+
+        Raises StageFailed with its last sentence, Resumable where it saved its work and asks to be started again,
+        Unavailable where it, or dvc, was killed from outside.
+        """
+        name, self._begun = self._begun, None
+        assert name is not None and self._process.stdin is not None
+        self.states[name] = "failed"
+        timer = threading.Timer(seconds or 0, self._stop)
+        timer.daemon = True
+        if seconds is not None:
+            timer.start()
+        try:
+            self._advance(log)
+        except ValueError:
+            if self._stopped:
+                raise StageFailed(
+                    f"it was stopped after {(seconds or 0) / 60:.1f} minutes, its budget (retrain.budgets)"
+                    "; what it saved is kept: raise the budget, and the next run goes on from there"
+                ) from None
+            raise
+        finally:
+            timer.cancel()
+        self.states[name] = "ran"
+
+    def _stop(self) -> None:
+        self._stopped = True
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def _advance(self, log: Callable[[str], None]) -> bool:
+        """Read on to the next stage that runs: true; to the end of a good `dvc repro`: false."""
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line = raw.rstrip()
+            if (match := _RUNNING.search(line)) and match["name"] in self.states:
+                self._begun = match["name"]
+                return True
+            if (match := _SKIPPED.match(line)) and match["name"] in self.states:
+                self.states[match["name"]] = "restored" if match["why"].startswith("is cached") else "cached"
+            elif line:
+                self._last.append(line)
+                log(line)
+        if code := self._process.wait():
+            raise self._failure(code)
+        self.states = {name: "cached" if state == "not reached" else state for name, state in self.states.items()}
+        return False
+
+    def _failure(self, code: int) -> ValueError:
+        """Why `dvc repro` ended with `code`."""
+        lines = list(self._last)
+        codes = [match["code"] for line in lines if (match := _EXIT.search(line))]
+        if codes[-1:] == [str(-signal.SIGKILL)] or (not codes and code in (_KILLED, -signal.SIGKILL)):
+            who = "its process" if code > 0 and code != _KILLED else "dvc"
+            return Unavailable(f"{who} was killed (signal 9), by a person or by the kernel where memory ran out")
+        return (Resumable if codes[-1:] == [_RESUME_ME] else StageFailed)(last_sentence(lines))
+
+
+@contextlib.contextmanager
+def reproduce(project: Path, *, held: int, pull: bool = False, only: str | None = None) -> Iterator[Reproduction]:
+    """`dvc repro` in `project`; when the block ends, no process of it is alive.
+
+    With `pull` results that another machine pushed to the DVC remote are fetched instead of made again. With `only`
+    what leads to that stage is done, and what `dvc.lock` names already need not be there.
+    """
+    options = [*(["--pull"] if pull else []), *(["--allow-missing", only] if only else [])]
+    with leashed([*DVC, "repro", *options], cwd=project, held=held) as process:
+        yield Reproduction(process, stage_names(project))

@@ -1,0 +1,177 @@
+"""A person's word: what was shown is what is promoted, and who said so is recorded; with a real Prefect server."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_helpers import aliases, back, crown, enter, night, set_params
+
+from flows.approval import Answer, carry_out, main, request
+from flows.promotion.moves import history
+from flows.state import serialised
+from flows.status import status, text
+from flows.tracking.registry import Registry, connect
+from flows.work.decide import settled
+
+ROOT = Path(__file__).parents[2]
+ASK = {"required": True, "hours": 1}
+YES = Answer(approved=True, approver="A. Person", comment="looks good to me")
+NO = Answer(approved=False, approver="A. Person", comment="stripes in the sevens")
+
+
+def answered(state: Path, registry: Registry, seen: Any, answer: Answer) -> str:
+    with serialised(state):
+        return carry_out(registry, seen, answer, lambda _line: None)
+
+
+def decision(registry: Registry, version: str) -> str:
+    return str(registry.client.get_model_version("tiny", version).tags["decision"])
+
+
+@pytest.fixture
+def waiting(built: Callable[..., Path], state: Path) -> tuple[Path, Registry]:
+    """Version 1 is champion, version 2 has earned to be and waits."""
+    crown(built(), state)
+    project = built(train__quality=2.0, promote__approval=ASK)
+    found = night(project, state)
+    assert (found.decision, found.champion) == ("waiting", "1")
+    return project, connect(state, "tiny")
+
+
+def test_approved_is_promoted_with_the_name_and_the_comment(waiting: tuple[Path, Registry], state: Path) -> None:
+    project, registry = waiting
+    assert aliases(registry) == {"champion": "1", "challenger": "2"}
+    told = settled(project, state)
+    assert told is not None and "(waiting:" in told  # a retrain with nothing new does not judge again
+    asked = request(registry)
+    assert asked is not None
+    assert (asked.version, asked.champion, asked.stale) == ("2", "1", None)
+    assert "compared with version 1" in asked.text and "| fid\\_domain | 0.5 |" in asked.text
+    assert "version 2 of tiny is champion" in answered(state, registry, asked, YES)
+    assert aliases(registry) == {"champion": "2", "previous": "1"}
+    approval = history(registry.notes())[-1].facts["approval"]
+    assert (approval["approver"], approval["comment"], approval["seen"]) == (YES.approver, YES.comment, asked.seen)
+    assert "approved by A. Person: looks good to me" in text(status(state, "tiny"))
+    assert request(registry) is None
+    assert settled(project, state) is not None
+
+
+def test_refused_stays_without_alias_even_when_nobody_asks_any_more(
+    waiting: tuple[Path, Registry], state: Path
+) -> None:
+    project, registry = waiting
+    answered(state, registry, request(registry), NO)
+    assert aliases(registry) == {"champion": "1"}
+    version = registry.client.get_model_version("tiny", "2")
+    assert version.tags["decision"] == "refused"
+    assert version.tags["reason"] == "A. Person refused it: stripes in the sevens"
+    assert settled(project, state) is not None
+    set_params(project, promote__approval={"required": False, "hours": 1})
+    assert night(project, state).decision == "refused"
+    assert aliases(registry) == {"champion": "1"}
+
+
+@pytest.mark.parametrize("change", ["evidence", "champion", "newer"])
+def test_an_answer_to_what_was_shown_is_none_to_what_stands_now(
+    waiting: tuple[Path, Registry], state: Path, built: Callable[..., Path], change: str
+) -> None:
+    project, registry = waiting
+    asked = request(registry)
+    if change == "evidence":
+        (project / "data" / "card" / "MODEL_CARD.md").write_text("# another card\n")
+        assert night(project, state).decision == "waiting"
+    elif change == "newer":
+        enter(built(train__quality=3.0), state)
+        assert night(project, state).decision == "waiting"
+    else:
+        crown(built(train__quality=1.5), state)
+    with pytest.raises(ValueError, match="changed since the evidence was shown"):
+        answered(state, registry, asked, YES)
+    assert aliases(registry)["champion"] == ("3" if change == "champion" else "1")
+    now = request(registry)
+    if change == "champion":
+        assert now is None  # version 2 is older than the champion, nobody can approve it
+    else:
+        assert now is not None and now.seen != asked.seen and now.version == ("3" if change == "newer" else "2")
+
+
+def test_after_a_rollback_the_next_retrain_judges_anew(waiting: tuple[Path, Registry], state: Path, built: Any) -> None:
+    project, registry = waiting
+    answered(state, registry, request(registry), YES)
+    built(train__quality=4.0)
+    assert night(project, state).decision == "waiting"
+    back(project, state)
+    asked = request(registry)
+    assert asked is not None and asked.stale is not None
+    with pytest.raises(ValueError, match=r"judged against version 2, champion is 1; the next retrain"):
+        answered(state, registry, asked, YES)
+    assert settled(project, state) is None  # something is left to do
+    assert night(project, state).decision == "waiting"
+    assert "is champion" in answered(state, registry, request(registry), YES)
+
+
+@pytest.mark.usefixtures("waiting")
+def test_the_command_shows_and_answers(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "## Promote tiny version 2?" in capsys.readouterr().out
+    assert main(["--approve", "2", "--by", "A. Person"]) == 1
+    assert "needs the approver's name and a comment" in capsys.readouterr().err
+    assert main(["--approve", "7", "--by", "A. Person", "--comment", "fine"]) == 1
+    assert "version 7 does not wait; 2 does" in capsys.readouterr().err
+    assert main(["--approve", "2", "--by", "A. Person", "--comment", "fine"]) == 0
+    assert "version 2 of tiny is champion, approved by A. Person" in capsys.readouterr().out
+    assert main([]) == 0
+    assert "no version of tiny waits" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # three processes that import Prefect and MLflow
+def test_the_flow_asks_on_prefect_s_page_and_again_where_the_evidence_changed(
+    waiting: tuple[Path, Registry], state: Path, built: Callable[..., Path], prefect_api: str
+) -> None:
+    """Suspended, resumed with an answer after something changed: asked again; answered again: promoted."""
+    from prefect.client.orchestration import get_client
+    from prefect.flow_runs import resume_flow_run
+
+    from flows.ask import start
+
+    project, registry = waiting
+    said: list[str] = []
+    start("2", said.append)
+    assert "python -m flows.approval --approve 2 --by NAME" in said[0]  # nothing is deployed yet
+    with get_client(sync_client=True) as client:
+        client_flow = client.create_flow_from_name("approve")
+        deployment = client.create_deployment(
+            client_flow, "promote", entrypoint="flows/ask.py:approve", path=str(project)
+        )
+        start("2", said.append)
+        (run,) = (found for found in client.read_flow_runs() if found.deployment_id == deployment)
+        assert said[1].endswith(f"Prefect's run {run.name} asks for it")
+
+        def execute() -> Any:
+            command = [sys.executable, "-W", "ignore", "-m", "prefect", "flow-run", "execute", str(run.id)]
+            environment = {**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(project)}
+            subprocess.run(command, cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
+            return client.read_flow_run(run.id).state
+
+        suspended = execute()
+        assert suspended.name == "Suspended"
+        form = client.read_flow_run_input(run.id, suspended.state_details.run_input_keyset["description"])
+        assert "Promote tiny version 2?" in form and "compared with version 1" in form
+        enter(built(train__quality=3.0), state)
+        assert night(project, state).decision == "waiting"  # version 3, while the form waits
+        answer = {"decision": "approve", "approver": "A. Person", "comment": "looks good"}
+        resume_flow_run(run.id, run_input=answer)
+        again = execute()
+        assert again.name == "Suspended"
+        assert aliases(registry)["champion"] == "1"
+        form = client.read_flow_run_input(run.id, again.state_details.run_input_keyset["description"])
+        assert "Promote tiny version 3?" in form
+        resume_flow_run(run.id, run_input=answer)
+        assert execute().name == "Completed"
+    assert aliases(registry)["champion"] == "3"
+    assert json.loads(registry.client.get_model_version("tiny", "3").tags["approval"])["approver"] == "A. Person"

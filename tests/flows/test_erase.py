@@ -1,0 +1,143 @@
+"""Erasure and tracing with real DVC, a real remote folder and real MLflow: no byte of the image is left."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_images import VICTIM, made, sh
+
+from flows.erase import erase, main
+from flows.trace import main as trace_main
+from flows.trace import text, trace
+from flows.tracking.registry import connect
+from stages.common.files import read_json, sha256_file
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a folder as its remote, two model versions, and the checkpoints of their trainings."""
+    project = made(tmp_path, monkeypatch, str(tmp_path / "remote"))
+    register(tmp_path / "state", "1", read_json(project / "data" / "ingest" / "dataset.json")["data_hash"])
+    register(tmp_path / "state", "2", "0" * 64)
+    return project
+
+
+def register(state: Path, version: str, data_hash: str) -> None:
+    """A model version of these data, and the checkpoints of its training."""
+    registry = connect(state, "digits")
+    if not registry.exists():
+        registry.client.create_registered_model("digits")
+    run = registry.client.create_run(registry.experiment())
+    entered = registry.client.create_model_version(
+        "digits", "file:///nowhere", run.info.run_id, {"data_hash": data_hash}
+    )
+    assert str(entered.version) == version
+    folder = state / "train" / f"work-{version}"
+    folder.mkdir(parents=True)
+    (folder / "trajectory.json").write_text(json.dumps({"format": 1, "data_hash": data_hash}))
+    (folder / "checkpoint-1.safetensors").write_bytes(b"weights")
+
+
+def holding(folders: list[Path], *needles: bytes) -> list[Path]:
+    """Files below these folders that contain any of these bytes."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
+
+
+def image(project: Path) -> tuple[str, bytes, bytes]:
+    """Hash, encoded bytes and stored pixels of the one to erase."""
+    path = project / "data" / "raw" / VICTIM
+    content = path.read_bytes()
+    return sha256_file(path), content, b"".join(_rows(content))
+
+
+def _rows(png: bytes) -> list[bytes]:
+    from io import BytesIO
+
+    from PIL import Image
+
+    return [np.asarray(Image.open(BytesIO(png))).tobytes()]
+
+
+def test_an_erased_image_is_gone_from_everywhere_and_never_comes_back(world: Path, tmp_path: Path) -> None:
+    state, remote = tmp_path / "state", tmp_path / "remote"
+    sha256, content, pixels = image(world)
+    everywhere = [world, remote, state]
+    before = holding(everywhere, content, pixels)
+    assert len(before) >= 8
+
+    leads_to_the_models(world, state, sha256)
+    listed = erase(world, state, sha256, None, remove=False)
+    assert {place["kind"] for place in listed["places"]} == {
+        "raw", "workspace", "cache", "run cache", "remote", "state",
+    }  # fmt: skip
+    assert [model["version"] for model in listed["models"]] == ["1"] and not listed["models"][0]["marked"]
+    assert holding(everywhere, content, pixels) == before, "listing changes nothing"
+    assert {version["place"][:9] for version in listed["data_versions"]} == {"data/inge", "DVC cache"}
+    told = [place["where"] for place in listed["places"] if place["kind"] == "raw"]
+    assert told == ["data/raw/0/8.png", "data/raw/0/under another name.png"]
+
+    with pytest.raises(ValueError, match="--remove needs --reason"):
+        erase(world, state, sha256, " ", remove=True)
+    done = erase(world, state, sha256, "asked for\nby the person shown", remove=True)
+    assert done["tombstone"]["reason"] == "asked for by the person shown"
+    left = {path.relative_to(world).parts[:2] for path in holding(everywhere, content, pixels)}
+    assert left <= {("data", "ingest"), ("data", "validate")}, "what `dvc repro` replaces"
+    assert not (state / "train" / "work-1").exists() and (state / "train" / "work-2").exists()
+
+    (world / "data" / "raw" / "1" / "again.png").write_bytes(content)  # somebody brings it back
+    sh(world, "dvc", "repro", "--force")
+    refused = (world / "data" / "ingest" / "quarantine.csv").read_text()
+    assert f'1/again.png,"erased: {done["tombstone"]["date"]}, asked for by the person shown",{sha256}' in refused
+    (world / "data" / "raw" / "1" / "again.png").unlink()
+    assert not holding([world / "data"], content, pixels)
+    summary = read_json(world / "data" / "ingest" / "summary.json")
+    assert summary["results"]["erased"] == [done["tombstone"]]
+
+    again = erase(world, state, sha256, "another reason", remove=True)
+    assert again["tombstone"] == done["tombstone"] and again["models"] == done["models"]
+    assert done["models"] == [{"version": "1", "aliases": [], "split": done["models"][0]["split"], "marked": True}]
+    assert not holding([remote, state / "ingest"], content, pixels)
+
+
+@pytest.mark.slow
+def test_other_images_keep_their_shards_and_runs(world: Path, tmp_path: Path) -> None:
+    """A data version without the image stays whole in the cache."""
+    sha256, content, _ = image(world)
+    for path in list((world / "data" / "raw").rglob("*.png")):
+        if path.read_bytes() == content:
+            path.unlink()
+    sh(world, "dvc", "add", "data/raw")
+    sh(world, "dvc", "repro")
+    sh(world, "dvc", "push", "--run-cache")
+    erase(world, tmp_path / "state", sha256, "asked for", remove=True)
+    shutil.rmtree(world / "data" / "ingest")
+    sh(world, "dvc", "checkout", "ingest")
+    shutil.rmtree(world / ".dvc" / "cache")
+    shutil.rmtree(world / "data" / "ingest")
+    sh(world, "dvc", "pull", "ingest", "data/raw.dvc")
+    assert read_json(world / "data" / "ingest" / "dataset.json")["counts"]["kept"] == 29
+
+
+def leads_to_the_models(project: Path, state: Path, sha256: str) -> None:
+    """The trace of an image goes through its data version to the run and the model version made of it."""
+    found = trace(project, state, sha256)
+    data_hash = read_json(project / "data" / "ingest" / "dataset.json")["data_hash"]
+    assert {version["data_hash"] for version in found["data_versions"]} == {data_hash}
+    models = [model for version in found["data_versions"] for model in version["models"]]
+    registry = connect(state, "digits")
+    assert {model["run_id"] for model in models} == {registry.client.get_model_version("digits", "1").run_id}
+    assert f"run {models[0]['run_id']}: model version 1\n" in text(found)
+    assert trace(project, state, "0" * 64)["data_versions"] == []
+
+
+@pytest.mark.fast
+def test_what_is_no_hash_is_refused_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="64 hexadecimal digits; received 'abc'"):
+        trace(tmp_path, tmp_path, "abc")
+    with pytest.raises(ValueError, match="64 hexadecimal digits; received 'ABC'"):
+        erase(tmp_path, tmp_path, "ABC", "asked for", remove=True)
+    assert main(["f" * 63]) == trace_main(["f" * 63]) == 1
+    assert capsys.readouterr().err.count("\n") == 2

@@ -1,0 +1,312 @@
+"""One MLflow run per pipeline run: live curves that lose nothing and repeat nothing, whatever the server does."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_stages import STEPS
+
+from flows.tracking import curves
+from flows.tracking.evidence import read_candidate
+from flows.tracking.follow import follow
+from flows.tracking.register import register, run_facts
+from flows.tracking.registry import Registry, connect
+
+ALL = list(STEPS)
+NAMES = ("kimg", "loss_d", "loss_g", "images_per_second")
+
+
+def log_of(state: Path) -> Path:
+    (path,) = state.glob("train/*/log.jsonl")
+    return path
+
+
+def line(step: int, **more: float) -> str:
+    row = {"time": time.time(), "step": float(step), "kimg": step / 1000, "loss_d": 1 / step, "loss_g": 2 / step}
+    return json.dumps({**row, "images_per_second": 10.0, **more}) + "\n"
+
+
+def steps(registry: Registry, run: str, name: str = "loss_d") -> list[int]:
+    """Steps that the run has of the curve, each as often as it has it."""
+    return sorted(metric.step for metric in registry.client.get_metric_history(run, f"train/{name}"))
+
+
+def until(true: Callable[[], bool], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often, give up soon."""
+    monkeypatch.setattr("flows.tracking.follow.EVERY", 0.1)
+    monkeypatch.setattr("flows.tracking.follow.PATIENCE", 20.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_curve_arrives_while_the_training_runs_and_the_run_goes_to_the_version(
+    built: Callable[..., Path], state: Path
+) -> None:
+    project = built()
+    log = log_of(state)
+    log.write_text(line(20))
+    registry = connect(state, "tiny")
+    with follow(project, state, run_facts(project, {}), print) as following:
+        until(lambda: following.run_id is not None)
+        run = str(following.run_id)
+        assert steps(registry, run) == []  # the log may be of older work until the training begins
+        following.training()
+        until(lambda: steps(registry, run) == [20])
+        sixty = line(60)
+        with log.open("a") as file:
+            file.write(line(40) + "torn by a cra\n" + line(20) + line(40) + sixty[:30])  # resumed at 0
+            file.flush()
+            until(lambda: steps(registry, run) == [20, 40])
+            file.write(sixty[30:] + line(80) + line(100))
+        assert following.run() == run
+        assert steps(registry, run) == ALL
+        done = register(read_candidate(project), registry, run_facts(project, {}), run)
+    assert [steps(registry, run, name) for name in NAMES] == [ALL] * len(NAMES)
+    found = registry.client.get_run(run)
+    assert found.info.status == "FINISHED"
+    assert registry.versions()[0].run_id == run
+    assert found.data.tags["registered_as"] == done.version
+    assert found.data.metrics["system/cpu_utilization_percentage"] >= 0
+    assert found.data.tags["mlflow.source.git.commit"] == found.data.tags["git.commit"]
+    measure = registry.client.get_metric_history(run, "fid_domain")[0]
+    assert measure.step == 100  # the generator's step, beside the curve that led to it
+    assert len(registry.client.search_runs([registry.experiment()])) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_is_away_stops_nothing_and_the_curve_is_whole_later(
+    built: Callable[..., Path], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, said = built(), list[str]()
+    here = os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with follow(project, state, {}, said.append) as following:
+        following.training()
+        until(lambda: len(said) == 1)
+        assert "does not answer" in said[0]
+        assert following.run(patience=1) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
+    registry = connect(state, "tiny")
+    with follow(project, state, {}, said.append) as following:  # the rerun: the training is cached
+        run = following.run()
+        register(read_candidate(project), registry, run_facts(project, {}), run)
+    assert run is not None
+    assert [steps(registry, run, name) for name in NAMES] == [ALL] * len(NAMES)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_comes_back_gets_what_it_missed(
+    built: Callable[..., Path], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's calls fail for a while; the slow test below stops a real server instead."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    project, said, away = built(), list[str](), [False]
+    whole = MlflowClient.log_batch
+
+    def log_batch(client: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        if away[0]:
+            raise MlflowException("Max retries exceeded")
+        return whole(client, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    log = log_of(state)
+    log.write_text(line(20))
+    registry = connect(state, "tiny")
+    with follow(project, state, {}, said.append) as following:
+        following.training()
+        until(lambda: following.run_id is not None and steps(registry, str(following.run_id)) == [20])
+        away[0] = True
+        with log.open("a") as file:
+            file.write(line(40) + line(60))
+        until(lambda: len(said) == 1)
+        away[0] = False
+        until(lambda: len(said) == 2)
+        with log.open("a") as file:
+            file.write(line(80) + line(100))
+        run = str(following.run())
+    assert steps(registry, run) == ALL
+    assert "answers again" in said[1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_whose_process_was_killed_is_ended_and_the_rerun_has_the_whole_curve(
+    built: Callable[..., Path], state: Path
+) -> None:
+    project = built()
+    log = log_of(state)
+    content = log.read_text()
+    log.write_text(line(20) + line(40))
+    code = (
+        "import time; from pathlib import Path; import flows.tracking.follow as f; f.EVERY = 0.1\n"
+        "from flows.state import settle\n"
+        "with f.follow(Path.cwd(), settle(), {}, print) as following: following.training(); time.sleep(600)"
+    )
+    registry = connect(state, "tiny")
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], cwd=project) as process:
+        try:
+            until(lambda: any(steps(registry, str(run.info.run_id)) == [20, 40] for run in runs(registry)), 120)
+        finally:
+            process.kill()
+    (died,) = (str(run.info.run_id) for run in runs(registry))
+    log.write_text(content + content)  # the trainer came back and began again
+    with follow(project, state, {}, print) as following:
+        following.training()
+        run = str(following.run())
+        register(read_candidate(project), registry, run_facts(project, {}), run)
+    assert registry.client.get_run(died).info.status == "KILLED"
+    assert [steps(registry, run, name) for name in NAMES] == [ALL] * len(NAMES)
+
+
+@contextlib.contextmanager
+def server(folder: Path, port: int) -> Iterator[None]:
+    """A real MLflow server on its own database and artifact folder, killed at the end."""
+    command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    command += ["--artifacts-destination", str(folder / "served")]
+    quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    del quiet["MLFLOW_TRACKING_URI"]
+    sink = subprocess.DEVNULL
+    with subprocess.Popen(command, env=quiet, start_new_session=True, stdout=sink, stderr=sink) as process:
+        try:
+            until(lambda: healthy(port), 300)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_real_server_that_dies_and_returns_has_the_whole_curve_and_the_version(
+    built: Callable[..., Path], state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, said = built(), list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    log = log_of(state)
+    content = log.read_text().splitlines(keepends=True)
+    log.write_text(content[0])
+    registry = connect(state, "tiny")
+    with follow(project, state, run_facts(project, {}), said.append) as following:
+        following.training()
+        until(lambda: len(said) == 1)  # it is not there yet
+        with server(tmp_path, port):
+            until(lambda: following.run_id is not None and steps(registry, str(following.run_id)) == [20])
+        with log.open("a") as file:
+            file.writelines(content[1:3])
+        until(lambda: len(said) == 3)  # back, and away again
+        with server(tmp_path, port):
+            until(lambda: steps(registry, str(following.run_id)) == [20, 40, 60])
+            with log.open("a") as file:
+                file.writelines(content[3:])
+            run = following.run()
+            done = register(read_candidate(project), registry, run_facts(project, {}), run)
+            assert [steps(registry, str(run), name) for name in NAMES] == [ALL] * len(NAMES)
+            assert registry.intact(registry.client.get_model_version("tiny", done.version))
+
+
+def runs(registry: Registry) -> list[Any]:
+    return list(registry.client.search_runs([registry.experiment()]))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_cached_result_has_a_run_too_that_names_its_version(built: Callable[..., Path], state: Path) -> None:
+    project = built()
+    registry = connect(state, "tiny")
+    numbers = []
+    for _night in range(2):
+        with follow(project, state, {}, print) as following:
+            run = str(following.run())
+            numbers.append(register(read_candidate(project), registry, run_facts(project, {}), run).version)
+        found = registry.client.get_run(run)
+        assert (found.info.status, found.data.tags["registered_as"]) == ("FINISHED", "1")
+        assert steps(registry, run) == ALL
+        assert found.data.metrics["cas"] == 0.96
+    assert numbers == ["1", "1"]
+    assert len(runs(registry)) == 2
+    assert len(registry.versions()) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_pipeline_that_fails_leaves_a_run_that_says_so(built: Callable[..., Path], state: Path) -> None:
+    project = built()
+    with pytest.raises(ValueError, match="validation"), follow(project, state, {}, print) as following:
+        raise ValueError("stage validation: too many black images")
+    assert connect(state, "tiny").client.get_run(str(following.run_id)).info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_experiment_deleted_in_mlflow_comes_back(built: Callable[..., Path], state: Path) -> None:
+    project = built()
+    log_of(state).write_text(line(20))
+    registry = connect(state, "tiny")
+    with follow(project, state, {}, print) as following:
+        following.training()
+        until(lambda: following.run_id is not None and steps(registry, str(following.run_id)) == [20])
+        registry.client.delete_experiment(registry.experiment())
+        with log_of(state).open("a") as file:
+            file.write(line(40))
+        run = str(following.run())
+        register(read_candidate(project), registry, run_facts(project, {}), run)
+    assert steps(registry, run) == ALL
+    assert registry.client.get_experiment_by_name("tiny").lifecycle_stage == "active"
+
+
+def test_the_real_trainer_s_log_is_found_by_its_own_record(tmp_path: Path) -> None:
+    import dataclasses
+    from types import SimpleNamespace
+
+    import yaml
+
+    from stages.config import load_section
+    from stages.config.train import TrainConfig
+    from stages.train._trajectory import key, remember, trajectory
+
+    params = Path(__file__).parents[2] / "params.yaml"
+    config = load_section(TrainConfig, params, "train")
+    (tmp_path / "params.yaml").write_text(params.read_text())
+    (tmp_path / "data" / "ingest").mkdir(parents=True)
+    (tmp_path / "data" / "ingest" / "dataset.json").write_text(json.dumps({"data_hash": "d"}))
+    for rate, data_hash in ((config.lr, "d"), (config.lr, "other"), (config.lr * 2, "d")):
+        store: Any = SimpleNamespace(info={"data_hash": data_hash})
+        found = trajectory(dataclasses.replace(config, lr=rate), store)
+        folder = tmp_path / "train" / key(found)
+        folder.mkdir(parents=True)
+        remember(folder, found)
+        (folder / "log.jsonl").write_text(
+            line(20) + line(40, kimg=yaml.safe_load(params.read_text())["train"]["total_kimg"] + 1)
+        )
+    wanted: Any = SimpleNamespace(info={"data_hash": "d"})
+    tail = curves.live_log(tmp_path / "data", tmp_path)
+    assert tail is not None
+    assert tail.path.parent.name == key(trajectory(config, wanted))
+    assert [row["step"] for row in tail.read()] == [20.0]  # what a longer run wrote beyond is not this one's

@@ -1,0 +1,90 @@
+"""The champion looked at again: on other data, with damaged bytes, by command and as a flow on a real server."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_helpers import crown
+
+from flows.recheck import ALARM, EVENT, main
+from flows.state import hold
+from flows.status import status, text
+from flows.tracking.registry import ONNX, Registry, connect
+
+
+def model_file(state: Path, registry: Registry, name: str) -> Path:
+    version = registry.alias("champion")
+    assert version is not None
+    return state / "artifacts" / str(version.run_id) / "artifacts" / "model" / name
+
+
+@pytest.fixture
+def crowned(built: Callable[..., Path], state: Path) -> tuple[Path, Registry]:
+    project = built()
+    crown(project, state)
+    return project, connect(state, "tiny")
+
+
+def test_fine_then_harder_data_raise_an_alarm_that_prefect_hears(
+    crowned: tuple[Path, Registry], state: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.ask import recheck
+
+    project, registry = crowned
+    assert main([]) == 0
+    assert "is as it was, and good enough on today's data" in capsys.readouterr().out
+    assert "  checked  " in text(status(state, "tiny")) and "fine" in text(status(state, "tiny"))
+    (project / "data" / "raw" / "one.txt").write_text("7")  # tiny data are as hard as they say
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    found = recheck(return_state=True)
+    assert found.name == "Failed"
+    assert "ALARM: champion tiny version 1: distance: the" in found.message
+    assert registry.number("champion") == "1"  # nothing is moved
+    assert "ALARM: distance" in text(status(state, "tiny"))
+    told = json.loads(registry.alias("champion").tags["rechecked"])  # type: ignore[union-attr]
+    assert len(told["failed"]) == 1
+    deadline, events = time.monotonic() + 60, []
+    with get_client(sync_client=True) as client:
+        while not events and time.monotonic() < deadline:
+            answer = client._client.post("/events/filter", json={"filter": {"event": {"name": [EVENT]}}})
+            events = answer.json()["events"]
+            time.sleep(0.3)
+    assert events[0]["resource"]["prefect.resource.id"] == "ganops.model.tiny"
+
+
+@pytest.mark.parametrize("damage", ["bytes", "gone", "signature"])
+def test_damage_is_an_alarm(crowned: tuple[Path, Registry], state: Path, damage: str, capsys: Any) -> None:
+    _, registry = crowned
+    file = model_file(state, registry, "MLmodel" if damage == "signature" else ONNX)
+    if damage == "gone":
+        file.unlink()
+    else:
+        content = file.read_text() if damage == "signature" else "half"
+        file.write_text(content.replace("float32", "float64"))
+    assert main([]) == ALARM
+    said = capsys.readouterr().out
+    assert said.startswith("ALARM: champion tiny version 1: its ")
+    assert ("signature" if damage == "signature" else "registered bytes") in said
+
+
+def test_what_cannot_be_checked_is_no_alarm(
+    crowned: tuple[Path, Registry], state: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, registry = crowned
+    with hold(state):
+        assert main([]) == 1
+    assert "another retrain holds" in capsys.readouterr().err
+    (project / "data" / "raw" / "one.txt").unlink()
+    (project / "data" / "raw").rmdir()
+    assert main([]) == 1
+    assert "today's data give no reference" in capsys.readouterr().err
+    registry.client.delete_model_version("tiny", "1")
+    assert main([]) == 0
+    assert "tiny has no champion" in capsys.readouterr().out
+    assert os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
