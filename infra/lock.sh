@@ -10,9 +10,12 @@ part() { local out=$1; shift; printf '%s\n' "$@" | compile - --constraints dev.l
 compile ../pyproject.toml --extra dev -o dev.lock "$@"
 part data.lock numpy pillow pyarrow pyyaml tqdm
 part validate.lock great-expectations jinja2 numpy pandas pillow pyarrow pyyaml
-part train.lock numpy pillow pyyaml safetensors torch torchvision tqdm
+part train.lock numpy pillow pyyaml safetensors tensorboard torch torchvision tqdm
 part onnx.lock jinja2 numpy onnx onnxruntime-gpu onnxscript pillow pyyaml safetensors torch torchvision tqdm
 part bootstrap.lock uv
 compile ../pyproject.toml --extra serve-gpu --constraints dev.lock -o serve-gpu.lock
+# What the containers of infra/docker hold.
+compile ../pyproject.toml --extra flows --extra servers --constraints dev.lock -o servers.lock
+compile ../pyproject.toml --extra pipeline --extra flows --extra servers --extra remotes --constraints dev.lock -o worker.lock
 # onnxruntime is not in dev.lock: its GPU twin is. Everything else is shared.
 part serve-cpu.lock numpy onnxruntime pillow
