@@ -1,0 +1,239 @@
+"""Training steps, ours against loops written the usual way, on the same images, networks, batch and threads, in turns.
+
+    dcgan_*   the networks, batch and step of PyTorch's own DCGAN example: 64 pixels, width 64, latents of 100, batch
+              64, binary cross entropy; real and generated images pass the discriminator apart, not frozen for G
+    r3gan_*   R3GAN with R1 and R2 at every step: fp32, contiguous tensors, each penalty by its own call of autograd, a
+              moving average tensor by tensor, a DataLoader with workers
+
+Ours is what `stages.train` does: read-ahead on a thread, channels_last, one joined pass, penalties without a second
+derivative, fused Adam, the average by foreach. The rows `*_bfloat16` are ours at `precision: bfloat16` against the same
+plain loop in float32: fast where the device has instructions for it (a GPU, or a CPU with AVX512-BF16).
+"""
+
+import argparse
+import copy
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.report import paired, report
+from gan import batches, networks, pixels, training
+from gan.losses.non_saturating import Config as NonSaturating
+from gan.losses.relativistic import Config as Relativistic
+from gan.objective import Objective
+
+DCGAN = {
+    "form": "transposed",
+    "width": 64,
+    "embedding": 1,
+    "norm": "batch",
+    "dropout": 0.0,
+    "minibatch": "none",
+    "group": 1,
+}
+DEFAULT = {"widths": [48, 24], "blocks": [1, 0], "embedding": 32, "projection": 64}
+PAPER = {"width": 96, "full_to": 32, "blocks": 2, "group_width": 16, "embedding": 64, "projection": 96}
+CASES: dict[str, dict[str, Any]] = {
+    "dcgan_64": {"network": ("dcgan", DCGAN), "resolution": 64, "channels": 3, "classes": 0, "z_dim": 100, "steps": 4},
+    "r3gan_default_8": {
+        "network": ("r3gan", DEFAULT), "resolution": 8, "channels": 1, "classes": 10, "z_dim": 32, "steps": 40,
+    },
+    "r3gan_paper_32": {
+        "network": ("r3gan_paper", PAPER), "resolution": 32, "channels": 3, "classes": 10, "z_dim": 64, "steps": 2,
+    },
+}  # fmt: skip
+BATCH, LR, BETAS = 64, 2e-4, (0.0, 0.99)
+
+
+def nets(case: dict[str, Any], device: str) -> list[nn.Module]:
+    """A generator and a discriminator, the same at every call."""
+    name, arguments = case["network"]
+    shape = {key: case[key] for key in ("classes", "resolution", "channels")}
+    description = {"name": name, "arguments": arguments}
+    made = [
+        networks.build_generator(description, z_dim=case["z_dim"], **shape),
+        networks.build_discriminator(description, **shape),
+    ]
+    for net in made:
+        networks.initialise(name, net, torch.Generator().manual_seed(0))
+        net.to(device)
+    return made
+
+
+class Ours:
+    """Steps as `stages.train` runs them."""
+
+    def __init__(self, case: dict[str, Any], data: "Images", device: str, precision: torch.dtype | None = None) -> None:
+        self.case, self.data, self.device, self.step = case, data, device, 0
+        pair = [net.to(memory_format=torch.channels_last) for net in nets(case, device)]  # type: ignore[call-overload]
+        classic = case["network"][0] == "dcgan"
+        self.players = training.assemble(*pair, lr=LR, betas=(0.5, 0.999) if classic else BETAS)
+        self.objective = Objective(
+            loss=NonSaturating() if classic else Relativistic(),
+            gammas={} if classic else {"real": 1.0, "fake": 1.0},
+            precision=precision,
+        )
+        self.thread = ThreadPoolExecutor(1)
+        self.next: Future[Any] = self.thread.submit(self._prepare, 0)
+
+    def _prepare(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        indices, z = batches.draw(0, step, BATCH, len(self.data.images), self.case["z_dim"])
+        keys = torch.from_numpy(batches.draw_keys(0, step, BATCH))
+        images = torch.from_numpy(pixels.to_float(self.data.images[indices]))
+        return images, torch.from_numpy(self.data.labels[indices]), torch.from_numpy(z), keys
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            images, labels, z, keys = (part.to(self.device, non_blocking=True) for part in self.next.result())
+            self.step += 1
+            self.next = self.thread.submit(self._prepare, self.step)
+            images = images.contiguous(memory_format=torch.channels_last)
+            label = labels if self.case["classes"] else None
+            halves = (slice(None, BATCH), slice(BATCH, None))
+            parts = [batches.Batch(images[h], None if label is None else label[h], z[h], keys[h]) for h in halves]
+            training.discriminator_step(self.players, self.objective, parts[:1])
+            training.generator_step(self.players, self.objective, parts[1:])
+            training.update_average(self.players, batch=BATCH, images_done=self.step * BATCH, halflife=5e5, ramp=0.05)
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Random images in memory, one at a time for the DataLoader of the plain loops."""
+
+    def __init__(self, case: dict[str, Any], count: int = 2000) -> None:
+        rng = np.random.default_rng(0)
+        shape = (count, case["resolution"], case["resolution"], case["channels"])
+        self.images = rng.integers(0, 256, shape).astype(np.uint8)
+        self.labels = rng.integers(0, max(case["classes"], 1), count)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.images[index]).permute(2, 0, 1).float() / 127.5 - 1, int(self.labels[index])
+
+
+def endless(data: Images) -> Iterator[list[Tensor]]:
+    """Batches from a DataLoader with workers, epoch after epoch."""
+    loader = DataLoader(data, batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
+    while True:
+        yield from loader
+
+
+class PlainDCGAN:
+    """The step of the classic example: three passes of the discriminator with their own backward, no average."""
+
+    def __init__(self, case: dict[str, Any], data: Images, device: str) -> None:
+        self.case, self.device = case, device
+        self.generator, self.discriminator = nets(case, device)
+        self.batches = endless(data)
+        self.g, self.d = (
+            torch.optim.Adam(net.parameters(), lr=LR, betas=(0.5, 0.999))
+            for net in (self.generator, self.discriminator)
+        )
+
+    def loss(self, images: Tensor, target: float) -> Tensor:
+        logits = self.discriminator(images)
+        return F.binary_cross_entropy(torch.sigmoid(logits), torch.full_like(logits, target))
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            real = next(self.batches)[0].to(self.device)
+            self.discriminator.zero_grad()
+            self.loss(real, 1.0).backward()  # type: ignore[no-untyped-call]
+            fake = self.generator(torch.randn(BATCH, self.case["z_dim"], device=self.device))
+            self.loss(fake.detach(), 0.0).backward()  # type: ignore[no-untyped-call]
+            self.d.step()
+            self.generator.zero_grad()
+            self.loss(fake, 1.0).backward()  # type: ignore[no-untyped-call]
+            self.g.step()
+
+
+class PlainR3GAN:
+    """The step written straight from the formulas."""
+
+    def __init__(self, case: dict[str, Any], data: Images, device: str) -> None:
+        self.case, self.device, self.batches = case, device, endless(data)
+        self.generator, self.discriminator = nets(case, device)
+        self.average = copy.deepcopy(self.generator)
+        self.g, self.d = (
+            torch.optim.Adam(net.parameters(), lr=LR, betas=BETAS) for net in (self.generator, self.discriminator)
+        )
+
+    def gradient(self, logits: Tensor, images: Tensor) -> Tensor:
+        return torch.autograd.grad(logits.sum(), images, create_graph=True)[0].square().sum((1, 2, 3)).mean()
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        images, labels = (part.to(self.device) for part in next(self.batches))
+        return images, labels, torch.randn(BATCH, self.case["z_dim"], device=self.device)
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            x, y, z = self.draw()
+            x = x.requires_grad_()
+            fake = self.generator(z, y).detach().requires_grad_()
+            real_logits, fake_logits = self.discriminator(x, y), self.discriminator(fake, y)
+            penalty = self.gradient(real_logits, x) + self.gradient(fake_logits, fake)
+            self.d.zero_grad()
+            (F.softplus(fake_logits - real_logits).mean() + penalty / 2).backward()  # type: ignore[no-untyped-call]
+            self.d.step()
+            x, y, z = self.draw()
+            fake_logits, real_logits = self.discriminator(self.generator(z, y), y), self.discriminator(x, y)
+            self.g.zero_grad()
+            F.softplus(real_logits - fake_logits).mean().backward()  # type: ignore[no-untyped-call]
+            self.g.step()
+            with torch.no_grad():
+                for a, b in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+                    a.copy_(b.lerp(a, 0.999))
+
+
+def finished(run: Callable[[int], None], steps: int, device: str) -> None:
+    """Run, and wait for the device."""
+    run(steps)
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def compare(name: str, case: dict[str, Any], *, device: str, quick: bool, threads: int) -> None:
+    """Report images a second of one case."""
+    data = Images(case)
+    classic = case["network"][0] == "dcgan"
+    steps = 1 if quick else case["steps"] * (10 if device == "cuda" else 1)
+    plain: Any = (PlainDCGAN if classic else PlainR3GAN)(case, data, device)
+    kinds: list[tuple[str, torch.dtype | None]] = [("", None), ("_bfloat16", torch.bfloat16)]
+    for suffix, precision in kinds:
+        ours = Ours(case, data, device, precision)
+        seconds = paired(
+            lambda ours=ours: finished(ours.run, steps, device),  # type: ignore[misc]
+            lambda: finished(plain.run, steps, device),
+            1 if quick else 5,
+        )
+        ours.thread.shutdown()
+        speeds = [steps * BATCH / s for s in seconds]
+        more = {"utilisation": torch.cuda.utilization() / 100} if device == "cuda" else {"threads": threads}
+        report(
+            name + suffix, unit="images/s", ours=speeds[0], peer="plain loop, fp32", theirs=speeds[1],
+            goal=1.3 if classic else 1.5, lower_is_better=False, device=device, batch=BATCH, **more,
+        )  # fmt: skip
+
+
+def main() -> None:
+    """Run the cases, all or those named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one step a turn, to see that it runs")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of both")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name in options.cases:
+        compare(name, CASES[name], device=device, quick=options.quick, threads=options.threads)
+
+
+if __name__ == "__main__":
+    main()
