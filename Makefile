@@ -1,7 +1,7 @@
 # The front door. `make help` lists what it opens. Needs Python 3.11 to 3.13, git and make; the rest installs itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup data repro retrain status smoke test test-slow check format bench lock clean
+.PHONY: help setup data repro retrain status recheck clean-state backup up down smoke test test-slow check format bench lock clean
 
 # Every tool's telemetry is off.
 export DVC_NO_ANALYTICS := 1
@@ -32,6 +32,21 @@ retrain: data ## the same as a Prefect flow, then register in MLflow and promote
 
 status: setup ## what is champion, since when, and what was refused and why
 	@python -m flows.status
+
+recheck: setup ## score the champion on today's data and verify its bytes
+	@python -m flows.recheck
+
+clean-state: setup ## remove what nobody needs any more from the state folder (HOW="--dry-run", "--days 7")
+	@python -m flows.housekeeping $(HOW)
+
+backup: setup ## save registry and DVC's data in a new folder (TO=FOLDER); `python -m flows.backup restore FOLDER`
+	@python -m flows.backup save "$(TO)"
+
+up: setup ## PostgreSQL, an S3 store, MLflow, Prefect and a worker on this machine, with passwords
+	@python -m infra.servers up
+
+down: setup ## stop the servers of `make up`; their data stay
+	@python -m infra.servers down
 
 smoke: setup ## all eight stages in about a minute on a cut configuration, in .smoke/
 	@python -m infra.smoke

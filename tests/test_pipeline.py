@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tests.tracing import declared_by_stage, loaded_by_stage, tracing
 
 PROJECT = Path(__file__).parents[1]
 STAGES = ["ingest", "validate", "reference", "train", "export", "evaluate", "audit", "card"]
+
+# Networks of published extractors: an entry of reference.published makes a stage load one, the default has none.
+ON_DEMAND = {f"gan/features/{name}.py" for name in ("inception_tf", "vgg16", "dinov2", "standard")}
 
 
 def call(project: Path, *command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -68,7 +72,8 @@ def test_dependencies_are_the_modules_that_each_stage_loads(project: Path) -> No
     assert list(declared) == STAGES and set(loaded) == set(STAGES)
     for stage in STAGES:
         python = {name for name in declared[stage] if name.endswith(".py")}
-        assert python == loaded[stage], f"{stage}: dvc.yaml must name exactly the modules that it loads"
+        assert loaded[stage] <= python, f"{stage}: dvc.yaml must name all modules that it loads"
+        assert python - loaded[stage] <= ON_DEMAND, f"{stage}: dvc.yaml must name no module that it does not load"
 
 
 def test_editing_a_module_makes_exactly_its_stages_stale(project: Path) -> None:
@@ -122,7 +127,8 @@ def test_pages_open_without_a_network_and_carry_no_script_from_elsewhere(project
 
 def test_the_flow_runs_what_is_stale_and_a_red_candidate_gets_no_alias(project: Path) -> None:
     env = environment(project / ".ganops")
-    env.pop("PREFECT_API_URL", None)
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        env.pop(name, None)
     refused = call(project, "python", "-m", "flows.retrain", env=env)
     assert refused.returncode == 1 and "registrable" in refused.stdout + refused.stderr
 
@@ -131,10 +137,11 @@ def test_the_flow_runs_what_is_stale_and_a_red_candidate_gets_no_alias(project: 
     ran = call(project, "python", "-m", "flows.retrain", env=env)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     stages = dict(re.findall(r"^  ([a-z]+) +(ran|cached)", ran.stdout, re.MULTILINE))
-    assert stages == dict.fromkeys(STAGES, "cached") | {"card": "ran"}
+    assert stages == dict.fromkeys(STAGES, "cached") | {"card": "ran"}, ran.stdout[-3000:] + ran.stderr[-3000:]
     verdict = read_json(project / "data" / "card" / "verdict.json")
     assert verdict["registrable"] and not verdict["passed"]
-    assert "digits registered as version 1" in ran.stdout and "no champion" in ran.stdout
+    said = ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert "digits registered as version 1" in ran.stdout and "no champion" in ran.stdout, said
 
     again = call(project, "python", "-m", "flows.retrain", env=env)
     assert again.returncode == 0 and "nothing to do" in again.stdout
@@ -151,6 +158,7 @@ def test_two_fresh_clones_give_the_same_hashes(project: Path, tmp_path: Path) ->
     clone = tmp_path / "second"
     clone_working_copy(PROJECT, clone)
     cut(clone)
+    shutil.copy(project / "params.yaml", clone)  # another test may have changed it
     assert call(clone, "python", "-m", "infra.digits", "--out", "data/raw").returncode == 0
     assert call(clone, "dvc", "repro").returncode == 0
     locks = [yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (project, clone)]
