@@ -29,6 +29,7 @@ _SKIPPED = re.compile(r"Stage '(?P<name>[^']+)' (?P<why>didn't change, skipping|
 _EXIT = re.compile(r"exited with (?P<code>-?\d+)$")
 _RESUME_ME = "75"
 _KILLED = 256 - signal.SIGKILL  # the leash's exit code then
+_SHELL_KILLED = 128 + signal.SIGKILL  # what a shell that waits for its command (dash) makes of it
 
 
 class StageFailed(ValueError):
@@ -148,7 +149,9 @@ class Reproduction:
         """Why `dvc repro` ended with `code`."""
         lines = list(self._last)
         codes = [match["code"] for line in lines if (match := _EXIT.search(line))]
-        if codes[-1:] == [str(-signal.SIGKILL)] or (not codes and code in (_KILLED, -signal.SIGKILL)):
+        if codes[-1:] in ([str(-signal.SIGKILL)], [str(_SHELL_KILLED)]) or (
+            not codes and code in (_KILLED, -signal.SIGKILL)
+        ):
             who = "its process" if code > 0 and code != _KILLED else "dvc"
             return Unavailable(f"{who} was killed (signal 9), by a person or by the kernel where memory ran out")
         return (Resumable if codes[-1:] == [_RESUME_ME] else StageFailed)(last_sentence(lines))

@@ -180,10 +180,18 @@ def test_a_trainer_is_resumed_and_data_that_come_meanwhile_are_trained_too(
     assert decide(project, state).done is not None
 
 
-@pytest.mark.parametrize(("act", "who"), [("trainer dies", "its process"), ("dvc dies", "dvc")])
+@pytest.mark.parametrize(
+    ("act", "who", "shell"),
+    [
+        ("trainer dies", "its process", "/bin/bash"),  # which becomes the command
+        ("trainer dies", "its process", "/bin/sh"),  # which waits for it and says 137, where it is dash
+        ("dvc dies", "dvc", "/bin/sh"),
+    ],
+)
 def test_what_was_killed_from_outside_is_told_and_tried_again(
-    project: Path, state: Path, prefect_api: str, act: str, who: str
+    project: Path, state: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch, act: str, who: str, shell: str
 ) -> None:
+    monkeypatch.setenv("SHELL", shell)
     set_params(project, train__act=act, retrain__retries=0)
     told = f"stage train: {who} was killed (signal 9), by a person or by the kernel where memory ran out"
     assert retrain(project).error == told
