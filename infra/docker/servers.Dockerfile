@@ -5,7 +5,8 @@ FROM python:3.11.13-slim-bookworm AS build
 COPY requirements/bootstrap.lock requirements/servers.lock /locks/
 RUN python -m venv /venv \
     && python -m pip install --no-cache-dir --require-hashes -r /locks/bootstrap.lock \
-    && uv pip install --no-cache --python /venv/bin/python --require-hashes -r /locks/servers.lock
+    && uv pip install --no-cache --python /venv/bin/python --require-hashes --compile-bytecode \
+        -r /locks/servers.lock
 
 FROM python:3.11.13-slim-bookworm
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin ganops

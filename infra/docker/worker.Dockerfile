@@ -6,7 +6,8 @@ FROM python:3.11.13-slim-bookworm AS build
 COPY requirements/bootstrap.lock requirements/worker.lock /locks/
 RUN python -m venv /venv \
     && python -m pip install --no-cache-dir --require-hashes -r /locks/bootstrap.lock \
-    && uv pip install --no-cache --python /venv/bin/python --require-hashes -r /locks/worker.lock
+    && uv pip install --no-cache --python /venv/bin/python --require-hashes --compile-bytecode \
+        -r /locks/worker.lock
 
 FROM python:3.11.13-slim-bookworm
 RUN apt-get update \
