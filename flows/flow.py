@@ -7,7 +7,7 @@ failed validation or a red gate stays what it is.
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ from flows.tracking.registry import connect, sentences
 from flows.tracking.report import Outcome
 from flows.work import budget
 from flows.work.decide import Work
-from flows.work.pipeline import reproduce, stage_names, stale
+from flows.work.pipeline import Reproduction, reproduce, stage_names, stale
 from flows.work.retry import Unavailable, patiently, pauses
 from flows.work.testbench import Testbench
 from stages.config import load_section
@@ -49,7 +49,8 @@ class Job:
 
     pull: fetch results that other machines pushed to the DVC remote. elsewhere: has stage `train` done by another
     machine, given the stages that are done, and says how; None: it is done here. publish: hands a candidate on before
-    it is registered, and what the promotion changed after it; None for a run in place.
+    it is registered, and what the promotion changed after it; None for a run in place. begun: a `dvc repro` that is
+    already at work, for the first try.
     """
 
     project: Path
@@ -59,16 +60,17 @@ class Job:
     pull: bool = False
     elsewhere: Callable[[list[str]], str] | None = None
     publish: Callable[[Candidate], list[str]] | None = None
+    begun: list[Reproduction] = dataclasses.field(default_factory=list)
 
 
-def run(project: Path, state: Path, held: int, work: Work) -> Outcome:
-    """Carry out `work` in place as a Prefect flow run, under a lock that the caller holds.
+def run(project: Path, state: Path, held: int, work: Work, begun: Sequence[Reproduction] = ()) -> Outcome:
+    """Carry out `work` in place as a Prefect flow run, under a lock that the caller holds; `begun` as in Job.
 
     Raises ValueError where no Prefect server answers, or where the settings are wrong.
     """
     config = load_section(RetrainConfig, project / "params.yaml", "retrain")
     outcome = Outcome.of(stage_names(project))
-    job = Job(project=project, state=state, held=held, config=config)
+    job = Job(project=project, state=state, held=held, config=config, begun=list(begun))
 
     def retrain() -> Any:
         in_place(job, work, outcome)
@@ -196,14 +198,14 @@ def _reproduce(job: Job, outcome: Outcome, seconds: dict[str, float], following:
     Where another machine trains, DVC is stopped as `train` begins: neither its cache nor the remote's holds that.
     """
     budgets = {item.stage: item for item in job.config.budgets}
-    with reproduce(job.project, held=job.held, pull=job.pull) as running:
+    with job.begun.pop() if job.begun else reproduce(job.project, held=job.held, pull=job.pull) as running:
         try:
             for name in running.stages():
                 if name == TRAIN:
                     if job.elsewhere is not None:
                         return False
                     following.training()
-                began, meter = time.monotonic(), budget.Meter(job.state, name)
+                meter = budget.Meter(job.state, name)
 
                 def tell(line: str, meter: budget.Meter = meter) -> None:
                     meter.tick()
@@ -217,7 +219,7 @@ def _reproduce(job: Job, outcome: Outcome, seconds: dict[str, float], following:
                     raise StepFailed(told, again=error.again) from None
                 finally:
                     meter.end()
-                    seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+                    seconds[name] = seconds.get(name, 0.0) + running.seconds
         finally:
             outcome.stages = {
                 name: ("ran" if how == "cached" and name in seconds else how, seconds.get(name, 0.0))

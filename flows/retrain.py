@@ -5,17 +5,22 @@ Where nothing is stale and the registry holds the result, this ends before Prefe
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from flows.state import hold, settle
 from flows.tracking.registry import address
+from flows.work import budget
 from flows.work.decide import Work, decide
+from flows.work.pipeline import Reproduction, reproduce, stage_names
 from flows.work.server import temporary_server
+from stages.config import load_section
+from stages.config.retrain import RetrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int:
-    with temporary_server(held) as ready:
+    with temporary_server(held) as ready, _begun(project, state, held, work) as begun:
         import mlflow  # noqa: F401  the flow needs it at once; imported here, it costs none of the stages' time
 
         from flows.flow import hand_over, run
@@ -45,11 +50,29 @@ def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int
 
         ready()
         try:
-            outcome = run(project, state, held, work)
+            outcome = run(project, state, held, work, begun)
         finally:
             hand_over()
     _say("", *lines(outcome, time.monotonic() - began, f"registry {address()}"))
     return 1 if outcome.error else 0
+
+
+@contextlib.contextmanager
+def _begun(project: Path, state: Path, held: int, work: Work) -> Iterator[list[Reproduction]]:
+    """`dvc repro`, at work while Prefect and MLflow are imported; none where no stage is stale or a budget forbids it.
+
+    The flow then says so: it looks for itself.
+    """
+    config = load_section(RetrainConfig, project / "params.yaml", "retrain")
+    try:
+        budget.check(config, stage_names(project), [project, state], state)
+    except ValueError:
+        work = Work(stale={})
+    if not work.stale:
+        yield []
+        return
+    with reproduce(project, held=held) as running:
+        yield [running]
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

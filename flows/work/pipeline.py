@@ -6,11 +6,13 @@ written, so exactly the stages that really run are seen running, and its start-u
 
 import contextlib
 import json
+import queue
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,15 +82,34 @@ def stale(project: Path) -> dict[str, Any]:
     return dict(json.loads(answer.stdout))
 
 
-class Reproduction:
-    """A running `dvc repro`: iterate over `stages()`, and `follow()` each before taking the next."""
+class Reproduction(contextlib.AbstractContextManager["Reproduction"]):
+    """A running `dvc repro`: iterate over `stages()`, and `follow()` each before taking the next.
 
-    def __init__(self, process: subprocess.Popen[str], names: list[str]) -> None:
-        self.states = dict.fromkeys(names, "not reached")
-        self._process = process
+    It runs from the start, whether anybody follows it yet or not; when the block ends, no process of it is alive.
+    """
+
+    def __init__(self, command: list[str], project: Path, held: int) -> None:
+        self.states = dict.fromkeys(stage_names(project), "not reached")
+        self.seconds = 0.0  # that the stage followed last took
+        self._leash = contextlib.ExitStack()
+        self._process = self._leash.enter_context(leashed(command, cwd=project, held=held))
+        self._lines: queue.SimpleQueue[tuple[float, str | None]] = queue.SimpleQueue()
         self._last: deque[str] = deque(maxlen=50)
         self._begun: str | None = None
+        self._now = time.monotonic()  # when the line read last was written
         self._stopped = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._leash.close()
+
+    def _read(self) -> None:
+        """Stamp the lines as they come: a stage may be done before anybody follows it."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError, OSError):  # closed under it
+            for line in self._process.stdout:
+                self._lines.put((time.monotonic(), line.rstrip()))
+        self._lines.put((time.monotonic(), None))
 
     def stages(self) -> Iterator[str]:
         """Names of the stages that DVC runs, as each begins. Raises StageFailed where DVC fails between stages."""
@@ -102,10 +123,10 @@ class Reproduction:
         Raises StageFailed with its last sentence, Resumable where it saved its work and asks to be started again,
         Unavailable where it, or dvc, was killed from outside.
         """
-        name, self._begun = self._begun, None
-        assert name is not None and self._process.stdin is not None
+        name, began, self._begun = self._begun, self._now, None
+        assert name is not None
         self.states[name] = "failed"
-        timer = threading.Timer(seconds or 0, self._stop)
+        timer = threading.Timer(max(0.0, (seconds or 0) - (time.monotonic() - began)), self._stop)
         timer.daemon = True
         if seconds is not None:
             timer.start()
@@ -120,6 +141,7 @@ class Reproduction:
             raise
         finally:
             timer.cancel()
+            self.seconds = self._now - began
         self.states[name] = "ran"
 
     def _stop(self) -> None:
@@ -129,9 +151,11 @@ class Reproduction:
 
     def _advance(self, log: Callable[[str], None]) -> bool:
         """Read on to the next stage that runs: true; to the end of a good `dvc repro`: false."""
-        assert self._process.stdout is not None
-        for raw in self._process.stdout:
-            line = raw.rstrip()
+        while True:
+            self._now, line = self._lines.get()
+            if line is None:
+                self._lines.put((self._now, None))  # the end stays the end
+                break
             if (match := _RUNNING.search(line)) and match["name"] in self.states:
                 self._begun = match["name"]
                 return True
@@ -157,13 +181,11 @@ class Reproduction:
         return (Resumable if codes[-1:] == [_RESUME_ME] else StageFailed)(last_sentence(lines))
 
 
-@contextlib.contextmanager
-def reproduce(project: Path, *, held: int, pull: bool = False, only: str | None = None) -> Iterator[Reproduction]:
-    """`dvc repro` in `project`; when the block ends, no process of it is alive.
+def reproduce(project: Path, *, held: int, pull: bool = False, only: str | None = None) -> Reproduction:
+    """`dvc repro` in `project`, on a leash.
 
     With `pull` results that another machine pushed to the DVC remote are fetched instead of made again. With `only`
     what leads to that stage is done, and what `dvc.lock` names already need not be there.
     """
     options = [*(["--pull"] if pull else []), *(["--allow-missing", only] if only else [])]
-    with leashed([*DVC, "repro", *options], cwd=project, held=held) as process:
-        yield Reproduction(process, stage_names(project))
+    return Reproduction([*DVC, "repro", *options], project, held)

@@ -21,6 +21,7 @@ from flows.tracking import pages
 from flows.tracking.registry import connect
 from flows.tracking.report import Outcome, lines
 from flows.work.decide import decide
+from flows.work.pipeline import reproduce
 from flows.work.server import temporary_server
 
 RETRAIN = [sys.executable, "-m", "flows.retrain"]
@@ -103,6 +104,30 @@ def test_a_prefect_server_that_does_not_answer_is_named(project: Path) -> None:
     ):
         retrain(project)
     assert not (project / "data" / "train").exists()
+
+
+def test_stages_that_ran_before_anybody_followed_them_are_told_as_they_were(
+    project: Path, state: Path, prefect_api: str
+) -> None:
+    set_params(project, train__act="nap")
+    with hold(state) as held:
+        work = decide(project, state)
+        with reproduce(project, held=held) as begun:
+            while not (project / "data" / "card" / "summary.json").is_file():
+                time.sleep(0.1)
+            outcome = run(project, state, held, work, [begun])
+    assert outcome.error is None and outcome.registered is not None
+    assert set(how(outcome).values()) == {"ran"}
+    assert 8 <= outcome.stages["train"][1] < 30  # the nap
+
+
+def test_no_stage_begins_where_a_budget_forbids_it(project: Path, prefect_api: str) -> None:
+    set_params(project, retrain__free_gb=1e6)
+    environment = clean_environment(PREFECT_API_URL=prefect_api)
+    answer = subprocess.run(RETRAIN, cwd=project, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert "of free space, retrain.free_gb asks for 1e+06" in answer.stdout
+    assert not (project / "data" / "ingest").exists()
 
 
 def test_only_stale_stages_run_and_a_lost_decision_is_made_good(project: Path, state: Path, prefect_api: str) -> None:

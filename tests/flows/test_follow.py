@@ -41,7 +41,7 @@ def steps(registry: Registry, run: str, name: str = "loss_d") -> list[int]:
     return sorted(metric.step for metric in registry.client.get_metric_history(run, f"train/{name}"))
 
 
-def until(true: Callable[[], bool], seconds: float = 180) -> None:
+def until(true: Callable[[], bool], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "nothing came"
