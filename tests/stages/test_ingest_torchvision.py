@@ -41,7 +41,7 @@ def cifar(count: int, seed: int, heads: int, classes: int) -> bytes:
 
 def published(name: str) -> dict[str, bytes]:
     """Small files in the form of the real ones."""
-    if source.DATASETS[name].form == "idx":
+    if name in ("MNIST", "FashionMNIST", "KMNIST"):
         digits = np.arange(20, dtype=np.uint8) % 10
         contents = [idx(noise(20, *SHAPE, seed=1)), idx(digits), idx(noise(10, *SHAPE, seed=2)), idx(digits[:10])]
     elif name == "CIFAR10":
@@ -154,10 +154,21 @@ def test_an_archive_cut_short_is_named(tmp_path: Path, files: dict[str, bytes]) 
         ingest(raw, **settings("CIFAR10"))
 
 
+def test_a_file_that_ends_after_it_was_listed_loses_the_images_behind_its_end(tmp_path: Path) -> None:
+    part = source.DATASETS["MNIST"].parts[0]
+    content, path = idx(noise(20, *SHAPE)), tmp_path / part.file
+    for length, whole in ((len(content), 20), (len(content) // 2, 8)):
+        path.write_bytes(content[:length])
+        answers = list(source._pixels(part, path, [0, 7, 12, 19]))
+        assert [isinstance(answer, tuple) for answer in answers] == [at < whole for at in (0, 7, 12, 19)]
+    assert "damaged" in str(answers[-1])
+
+
 @pytest.mark.parametrize(
     ("dataset", "hint"),
-    [("CIFAR-10", "did you mean CIFAR10"), ("EMNIST", "transposed: true"), ("CelebA", "source manifest"),
-     ("SVHN", "source arrays"), ("Nothing", "other sources read plain files")],
+    [("CIFAR-10", "did you mean CIFAR10"), ("EMNIST", "one of EMNIST-byclass"), ("CelebA", "source manifest"),
+     ("PCAM", "source arrays"), ("SVHN-ekstra", "did you mean SVHN-extra"),
+     ("Nothing", "other sources read plain files")],
 )  # fmt: skip
 def test_other_data_sets_are_refused_with_what_reads_them(dataset: str, hint: str) -> None:
     with pytest.raises(RuleBroken, match=hint):
@@ -172,11 +183,29 @@ def test_the_table_says_what_torchvision_says() -> None:
         assert ours.files == tuple(theirs.resources) and ours.url in theirs.mirrors
         words = [text.partition(" - ")[0] for text in theirs.classes]
         assert list(ours.classes) == words
+    ours = source.DATASETS["QMNIST"]
+    for part in ("train", "test"):
+        assert set(datasets.QMNIST.resources[part]) <= {(ours.url + f, md5) for f, md5 in ours.files}
+    for split in datasets.EMNIST.splits:
+        theirs, ours = datasets.EMNIST, source.DATASETS[f"EMNIST-{split}"]
+        assert (theirs.url, theirs.md5) == (ours.url + ours.files[0][0], ours.files[0][1])
+        assert [word for word in theirs.classes_split_dict[split] if word != "N/A"] == list(ours.classes)
+    ours = source.DATASETS["SVHN-extra"]
+    assert {tuple(one) for one in datasets.SVHN.split_list.values()} == {(ours.url + f, f, m) for f, m in ours.files}
+    assert set(source.DATASETS["SVHN"].files) < set(ours.files)
+    for name in ("STL10", "STL10-unlabeled"):
+        theirs, ours = datasets.STL10, source.DATASETS[name]
+        assert (theirs.url, theirs.tgz_md5) == (ours.url + ours.files[0][0], ours.files[0][1])
+    theirs, ours = datasets.Flowers102, source.DATASETS["Flowers102"]
+    assert ours.files == (theirs._file_dict["image"], theirs._file_dict["label"])
+    assert (ours.url, list(ours.classes)) == (theirs._download_url_prefix, theirs.classes)
+    ours = source.DATASETS["OxfordIIITPet"]
+    assert tuple((ours.url + file, md5) for file, md5 in ours.files) == datasets.OxfordIIITPet._RESOURCES
     for size, name in (("full", "Imagenette"), ("320px", "Imagenette-320px"), ("160px", "Imagenette-160px")):
         ours = source.DATASETS[name]
         assert datasets.Imagenette._ARCHIVES[size] == (ours.url + ours.files[0][0], ours.files[0][1])
         assert ours.named == tuple((key, names[0]) for key, names in datasets.Imagenette._WNID_TO_CLASS.items())
-    for name in ("Food101", "Country211"):
+    for name in ("Food101", "Country211", "DTD"):
         theirs, ours = getattr(datasets, name), source.DATASETS[name]
         assert (ours.url + ours.files[0][0], ours.files[0][1]) == (theirs._URL, theirs._MD5)
     text, ours = inspect.getsource(datasets.EuroSAT), source.DATASETS["EuroSAT"]

@@ -10,14 +10,11 @@ fetches the files that a data set needs. Ingest itself never asks the network.
 
 import argparse
 import difflib
-import gzip
-import hashlib
-import itertools
+import math
 import os
-import struct
+import string
 import sys
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,23 +24,72 @@ from numpy.typing import NDArray
 
 from stages.config import RuleBroken
 from stages.ingest import _tree
+from stages.ingest._records import BROKEN, forward, matlab_array, matlab_numbers, md5_of, numbers, opened
 from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, stamp_of
 
 
 @dataclass(frozen=True)
-class Published:
-    """Files as (name, MD5) below the address `url`; `depth` counts the folders above the class folder in an archive."""
+class Labels:
+    """Numbers in rows of `columns`, of which `column` is the label, after `skip` bytes of `member` of a file."""
 
-    form: Literal["idx", "cifar", "tree"]
+    file: str
+    member: str = ""
+    array: str = ""  # of a MATLAB file, in place of member and skip
+    skip: int = 0
+    kind: str = "u1"
+    columns: int = 1
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one size, one after the other, in a file or in `member` of it.
+
+    After `skip` bytes each record is `lead` bytes and the pixels: channels, then rows of columns, or columns of rows
+    where `turned`.
+    """
+
+    file: str
+    labels: Labels | None
+    shape: tuple[int, int, int]  # channels, height, width
+    member: str = ""
+    array: str = ""  # of a MATLAB file, in place of member and skip
+    skip: int = 0
+    lead: int = 0
+    turned: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a record."""
+        return self.lead + math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Files as (name, MD5) below the address `url`, of which the first holds the images, or `parts` say where they lie.
+
+    In an archive the class of an image is its folder, below `depth` others, or what `labels` read by its name.
+    """
+
     url: str
     files: tuple[tuple[str, str], ...]
-    classes: tuple[str, ...] = ()  # names of the labels from 0 on
+    classes: tuple[str, ...] = ()  # names of the labels from `first` on, in a circle: SVHN's 10 is the digit 0
+    first: int = 0
+    names: str = ""  # member that names them instead
     named: tuple[tuple[str, str], ...] = ()  # (folder, class) where they differ
     depth: int = 0
+    labels: Callable[[Mapping[str, Path]], dict[bytes, str]] | None = None
+    parts: tuple[Part, ...] = ()
 
 
-_TRAIN, _TEST = "train-{}-ubyte.gz", "t10k-{}-ubyte.gz"
-_IDX = tuple(pattern.format(kind) for pattern in (_TRAIN, _TEST) for kind in ("images-idx3", "labels-idx1"))
+_IDX = [f"{division}-{kind}-ubyte.gz" for division in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+_DIGITS = tuple(string.digits)
+_MERGED = "cijklmopsuvwxyz"  # EMNIST's letters whose cases are one class
+_BALANCED = tuple(sorted({*string.digits, *string.ascii_letters} - {*_MERGED}))
+_EMNIST = {
+    "byclass": tuple(sorted(string.digits + string.ascii_letters)), "bymerge": _BALANCED, "balanced": _BALANCED,
+    "letters": tuple(string.ascii_lowercase), "digits": _DIGITS, "mnist": _DIGITS,
+}  # fmt: skip
 _FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -52,15 +98,91 @@ _IMAGENETTE = (
     ("n03000684", "chain saw"), ("n03028079", "church"), ("n03394916", "French horn"),
     ("n03417042", "garbage truck"), ("n03425413", "gas pump"), ("n03445777", "golf ball"), ("n03888257", "parachute"),
 )  # fmt: skip
+_FLOWERS = (  # divided by |
+    "pink primrose|hard-leaved pocket orchid|canterbury bells|sweet pea|english marigold|tiger lily|moon orchid|"
+    "bird of paradise|monkshood|globe thistle|snapdragon|colt's foot|king protea|spear thistle|yellow iris|"
+    "globe-flower|purple coneflower|peruvian lily|balloon flower|giant white arum lily|fire lily|"
+    "pincushion flower|fritillary|red ginger|grape hyacinth|corn poppy|prince of wales feathers|stemless gentian|"
+    "artichoke|sweet william|carnation|garden phlox|love in the mist|mexican aster|alpine sea holly|"
+    "ruby-lipped cattleya|cape flower|great masterwort|siam tulip|lenten rose|barbeton daisy|daffodil|sword lily|"
+    "poinsettia|bolero deep blue|wallflower|marigold|buttercup|oxeye daisy|common dandelion|petunia|wild pansy|"
+    "primula|sunflower|pelargonium|bishop of llandaff|gaura|geranium|orange dahlia|pink-yellow dahlia?|"
+    "cautleya spicata|japanese anemone|black-eyed susan|silverbush|californian poppy|osteospermum|spring crocus|"
+    "bearded iris|windflower|tree poppy|gazania|azalea|water lily|rose|thorn apple|morning glory|passion flower|"
+    "lotus|toad lily|anthurium|frangipani|clematis|hibiscus|columbine|desert-rose|tree mallow|magnolia|cyclamen|"
+    "watercress|canna lily|hippeastrum|bee balm|ball moss|foxglove|bougainvillea|camellia|mallow|mexican petunia|"
+    "bromelia|blanket flower|trumpet creeper|blackberry lily"
+)
+_SVHN = (
+    ("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"), ("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+    ("extra_32x32.mat", "a93ce644f1a588dc4d68dda5feec44a7"),
+)  # fmt: skip
 
 
 def _idx(url: str, digests: Sequence[str], classes: Sequence[str]) -> Published:
-    return Published("idx", url, tuple(zip(_IDX, digests, strict=True)), tuple(classes))
+    parts = tuple(
+        Part(images, Labels(labels, skip=8), (1, 28, 28), skip=16)
+        for images, labels in zip(_IDX[::2], _IDX[1::2], strict=True)
+    )
+    return Published(url, tuple(zip(_IDX, digests, strict=True)), tuple(classes), parts=parts)
+
+
+def _emnist(split: str) -> Published:
+    def part(division: str) -> Part:
+        images, labels = (f"gzip/emnist-{split}-{division}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
+        return Part("gzip.zip", Labels("gzip.zip", labels, skip=8), (1, 28, 28), images, skip=16, turned=True)
+
+    return Published(
+        "https://biometrics.nist.gov/cs_links/EMNIST/", (("gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e"),),
+        _EMNIST[split], first=int(split == "letters"), parts=(part("train"), part("test")),
+    )  # fmt: skip
+
+
+def _cifar(archive: str, md5: str, folder: str, names: str, members: Sequence[str], heads: int) -> Published:
+    columns = heads + 3 * 32 * 32
+    parts = tuple(
+        Part(archive, Labels(archive, member, columns=columns, column=heads - 1), (3, 32, 32), member, lead=heads)
+        for member in (f"{folder}/{name}.bin" for name in members)
+    )
+    url = "https://www.cs.toronto.edu/~kriz/"
+    return Published(url, ((archive, md5),), names=f"{folder}/{names}", parts=parts)
+
+
+def _stl10(divisions: Sequence[str], *, labelled: bool) -> Published:
+    archive, folder = "stl10_binary.tar.gz", "stl10_binary"
+    parts = tuple(
+        Part(archive, Labels(archive, f"{folder}/{division}_y.bin") if labelled else None, (3, 96, 96),
+             f"{folder}/{division}_X.bin", turned=True)
+        for division in divisions
+    )  # fmt: skip
+    return Published(
+        "http://ai.stanford.edu/~acoates/stl10/", ((archive, "91f7769df0f17e558f3565bffb0c7dfb"),),
+        first=1, names=f"{folder}/class_names.txt" if labelled else "", parts=parts,
+    )  # fmt: skip
+
+
+def _svhn(*files: tuple[str, str]) -> Published:
+    parts = tuple(Part(name, Labels(name, array="y"), (3, 32, 32), array="X", turned=True) for name, _ in files)
+    return Published("http://ufldl.stanford.edu/housenumbers/", files, _DIGITS, parts=parts)
 
 
 def _imagenette(name: str, md5: str) -> Published:
     url = "https://s3.amazonaws.com/fast-ai-imageclas/"
-    return Published("tree", url, ((f"{name}.tgz", md5),), named=_IMAGENETTE, depth=2)
+    return Published(url, ((f"{name}.tgz", md5),), named=_IMAGENETTE, depth=2)
+
+
+def _flowers(files: Mapping[str, Path]) -> dict[bytes, str]:
+    labels = matlab_numbers(files["imagelabels.mat"], "labels").astype(int)
+    names = _FLOWERS.split("|")
+    return {f"jpg/image_{at:05d}.jpg".encode(): names[label - 1] for at, label in enumerate(labels.tolist(), 1)}
+
+
+def _pets(files: Mapping[str, Path]) -> dict[bytes, str]:
+    """Breeds by the names of the images in both lists; the archive holds some forty that no list names."""
+    lists = [numbers(files["annotations.tar.gz"], f"annotations/{name}.txt") for name in ("test", "trainval")]
+    names = [line.split()[0] for text in lists for line in text.tobytes().decode().splitlines()]
+    breeds = (" ".join(word.title() for word in name.rpartition("_")[0].split("_")) for name in names)
+    return {f"images/{name}.jpg".encode(): breed for name, breed in zip(names, breeds, strict=True)}
 
 
 DATASETS = {
@@ -82,41 +204,71 @@ DATASETS = {
          "7320c461ea6c1c855c0b718fb2a4b134"),
         ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
-    "CIFAR10": Published(
-        "cifar", "https://www.cs.toronto.edu/~kriz/", (("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),)
+    "QMNIST": Published(
+        "https://raw.githubusercontent.com/facebookresearch/qmnist/master/",
+        (("qmnist-train-images-idx3-ubyte.gz", "ed72d4157d28c017586c42bc6afe6370"),
+         ("qmnist-train-labels-idx2-int.gz", "0058f8dd561b90ffdd0f734c6a30e5e4"),
+         ("qmnist-test-images-idx3-ubyte.gz", "1394631089c404de565df7b7aeaf9412"),
+         ("qmnist-test-labels-idx2-int.gz", "5b5b05890a5e13444e108efe57b788aa")),
+        _DIGITS,
+        parts=tuple(Part(f"qmnist-{division}-images-idx3-ubyte.gz",
+                         Labels(f"qmnist-{division}-labels-idx2-int.gz", skip=12, kind=">i4", columns=8),
+                         (1, 28, 28), skip=16) for division in ("train", "test")),
     ),
-    "CIFAR100": Published(
-        "cifar", "https://www.cs.toronto.edu/~kriz/", (("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),)
+    **{f"EMNIST-{split}": _emnist(split) for split in _EMNIST},
+    "CIFAR10": _cifar(
+        "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", "cifar-10-batches-bin", "batches.meta.txt",
+        [*(f"data_batch_{at}" for at in range(1, 6)), "test_batch"], 1,
+    ),
+    "CIFAR100": _cifar(
+        "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "cifar-100-binary", "fine_label_names.txt",
+        ["test", "train"], 2,
+    ),
+    "SVHN": _svhn(*_SVHN[:2]),
+    "SVHN-extra": _svhn(*_SVHN),
+    "STL10": _stl10(("test", "train"), labelled=True),
+    "STL10-unlabeled": _stl10(("unlabeled",), labelled=False),
+    "Flowers102": Published(
+        "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+        (("102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
+         ("imagelabels.mat", "e0620be6f572b9609742df49c70aed4d")), tuple(_FLOWERS.split("|")), labels=_flowers,
+    ),
+    "OxfordIIITPet": Published(
+        "https://www.robots.ox.ac.uk/~vgg/data/pets/data/",
+        (("images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+         ("annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f")), labels=_pets,
+    ),
+    "DTD": Published(
+        "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/",
+        (("dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1"),), depth=2,
     ),
     "Imagenette": _imagenette("imagenette2", "fe2fc210e6bb7c5664d602c3cd71e612"),
     "Imagenette-320px": _imagenette("imagenette2-320", "3df6f0d01a2c9592104656642f5e78a3"),
     "Imagenette-160px": _imagenette("imagenette2-160", "e793b78cc4c9e9a4ccc0c1155377a412"),
     "EuroSAT": Published(
-        "tree", "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/",
+        "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/",
         (("EuroSAT.zip", "c8fa014336c82ac7804f0398fcb19387"),), depth=1,
     ),
     "Food101": Published(
-        "tree", "http://data.vision.ee.ethz.ch/cvl/",
+        "http://data.vision.ee.ethz.ch/cvl/",
         (("food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),), depth=2,
     ),
     "Country211": Published(
-        "tree", "https://openaipublic.azureedge.net/clip/data/",
+        "https://openaipublic.azureedge.net/clip/data/",
         (("country211.tgz", "84988d7644798601126c29e9877aab6a"),), depth=2,
     ),
 }  # fmt: skip
 _INSTEAD = {
-    "EMNIST": "unpack its gzip.zip and read the files of one division by source idx with transposed: true",
+    "EMNIST": f"one of {', '.join(f'EMNIST-{split}' for split in _EMNIST)}",
     "CelebA": "source manifest reads list_attr_celeba.txt beside img_align_celeba.zip",
     "ImageFolder": "source folder reads it",
-    "SVHN": "its MATLAB files are not read; save them as numpy arrays for source arrays",
-    "Flowers102": "its labels are a MATLAB file; write them as a table for source manifest",
+    "FGVCAircraft": "torchvision states no digest; write its lists as a table for source manifest",
+    "StanfordCars": "its publisher hands it out no more; write its labels as a table for source manifest",
+    "GTSRB": "its PPM images are not read; save them as PNG in class folders for source folder",
+    "PCAM": "its HDF5 files are not read; save them as numpy arrays for source arrays",
+    "USPS": "its numbers are text; save them as numpy arrays for source arrays",
 }
-_NAMES = {"cifar-10-binary.tar.gz": b"batches.meta.txt", "cifar-100-binary.tar.gz": b"fine_label_names.txt"}
-_PIXELS = 3 * 32 * 32
-_LARGEST = 2**28  # bytes of the largest file in CIFAR's archives: 154 MB
 _IMAGES = (b".jpg", b".jpeg", b".png")
-_SECONDS, _PIECE = 60, 2**20  # without a byte before a download is given up; bytes
-_BROKEN = (OSError, EOFError, zlib.error, ValueError, struct.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,27 +299,25 @@ def listing(config: Config, root: Path) -> Listing:
             builder.refuse(*found)
     damaged = {source.rpartition("/")[2]: reason for source, reason in builder.refused}
     chosen = {_choose(config.dataset, root, name, md5, units, damaged): name for name, md5 in published.files}
+    files = {name: root / os.fsdecode(unit) for unit, name in chosen.items()}
     for unit, entries in units.items():
         if unit not in chosen:
             builder.refuse(as_text(unit), f"unlisted: no file that {config.dataset} needs")
-        elif published.form == "tree":
-            _add_tree(published, entries, builder)
-        elif published.form == "cifar":
-            _add_cifar(root, chosen[unit], entries, builder)
-        elif "-images-" in chosen[unit]:
-            labels = next(other for other, name in chosen.items() if name == _labels_of(chosen[unit]))
-            _add_idx(published, root, entries[0], labels, builder)
+        elif published.parts:
+            _add_records(published, files, chosen[unit], unit, builder)
+        elif chosen[unit] == published.files[0][0]:
+            _add_tree(published, files, entries, builder)
     return builder.finish(published.classes or None)
 
 
 def contents(
     config: Config, root: Path, unit: bytes, places: Sequence[str], most: int
 ) -> Iterator[tuple[str, bytes] | tuple[str, NDArray[np.uint8]] | Refused]:
-    """See `stages.ingest.sources`; files of archives, or arrays [28, 28] and [32, 32, 3]."""
-    form = DATASETS[config.dataset].form
-    if form == "tree":
+    """See `stages.ingest.sources`; files of archives, or arrays [H, W] and [H, W, 3]."""
+    parts = DATASETS[config.dataset].parts
+    if not parts:
         return _tree.read(root, unit, places, most)
-    return _idx_contents(root, unit, places) if form == "idx" else _cifar_contents(root, unit, places)
+    return _pixels(parts[int(places[0].split()[1])], root / os.fsdecode(unit), [int(at.split()[0]) for at in places])
 
 
 # ---- files
@@ -177,7 +327,7 @@ def _choose(
     dataset: str, root: Path, name: str, md5: str, units: dict[bytes, list[_tree.Entry]], damaged: dict[str, str]
 ) -> bytes:
     """The file of this name and digest; MNIST's and KMNIST's have the same names and may lie side by side."""
-    found = {unit: _md5(root / os.fsdecode(unit)) for unit in units if os.fsdecode(unit).rpartition("/")[2] == name}
+    found = {unit: md5_of(root / os.fsdecode(unit)) for unit in units if os.fsdecode(unit).rpartition("/")[2] == name}
     right = [unit for unit, digest in found.items() if digest == md5]
     if right:
         return right[0]
@@ -192,91 +342,78 @@ def _choose(
     raise ValueError(f"{lacks}; {fetch}, or place it there: {where}")
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+# ---- the two forms
 
 
-# ---- the three forms
-
-
-def _add_tree(published: Published, entries: list[_tree.Entry], builder: ListingBuilder) -> None:
+def _add_tree(
+    published: Published, files: Mapping[str, Path], entries: list[_tree.Entry], builder: ListingBuilder
+) -> None:
     named, above = dict(published.named), entries[0].unit.count(b"/")
+    labels = published.labels(files) if published.labels else None
     for entry in entries:
         inside = entry.parts[above:]
-        if len(inside) != published.depth + 2 or not inside[-1].lower().endswith(_IMAGES):
-            builder.refuse(entry.source, "wrong type: no image in a class folder")
+        placed = labels is not None or len(inside) == published.depth + 2
+        if not placed or not inside[-1].lower().endswith(_IMAGES):
+            builder.refuse(entry.source, "wrong type: no image" if placed else "wrong type: no image in a class folder")
             continue
-        folder = as_text(inside[published.depth])
-        builder.add(
-            entry.source, entry.unit, entry.stamp, place=entry.place, chain=entry.chain,
-            class_name=named.get(folder, folder),
-        )  # fmt: skip
+        if labels is None:
+            folder = as_text(inside[published.depth])
+            name: str | None = named.get(folder, folder)
+        else:
+            name = labels.get(b"/".join(inside))
+        if name is None:
+            builder.refuse(entry.source, "unlisted: the publisher's labels do not name it")
+            continue
+        builder.add(entry.source, entry.unit, entry.stamp, place=entry.place, chain=entry.chain, class_name=name)
 
 
-def _labels_of(name: str) -> str:
-    return name.replace("-images-idx3", "-labels-idx1")
-
-
-def _add_idx(published: Published, root: Path, found: _tree.Entry, labels: bytes, builder: ListingBuilder) -> None:
-    path = root / os.fsdecode(found.unit)
-    status = path.stat()
-    with gzip.open(root / os.fsdecode(labels)) as file:
-        values = file.read()[8:]  # after the magic number and the count
-    for number, label in enumerate(values):
-        builder.add(
-            f"{found.source}/{number:06d}", found.unit, stamp_of(status, str(number)), place=str(number),
-            chain=status.st_ino, class_name=published.classes[label],
-        )  # fmt: skip
-
-
-def _idx_contents(root: Path, unit: bytes, places: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]] | Refused]:
-    try:
-        with gzip.open(root / os.fsdecode(unit)) as file:
-            count, height, width = struct.unpack(">4x3I", file.read(16))
-            images = np.frombuffer(file.read(), np.uint8).reshape(count, height, width)
-    except _BROKEN:
-        yield from (Refused("damaged: the file cannot be read to its end") for _ in places)
-        return
-    yield from (("", images[int(place)]) for place in places)
-
-
-def _add_cifar(root: Path, archive: str, entries: list[_tree.Entry], builder: ListingBuilder) -> None:
-    members = {entry.parts[-1]: entry for entry in entries}
-    path = root / os.fsdecode(entries[0].unit)
-    names = _member(root, members[_NAMES[archive]]).decode().split()
-    record, status = _PIXELS + (2 if len(names) > 10 else 1), path.stat()
-    for entry in (entry for name, entry in members.items() if name.endswith(b".bin")):
-        labels = np.frombuffer(_member(root, entry), np.uint8).reshape(-1, record)[:, record - _PIXELS - 1]
-        for number, label in enumerate(labels.tolist()):
-            place = f"{entry.place} {number * record + record - _PIXELS}"
+def _add_records(
+    published: Published, files: Mapping[str, Path], name: str, unit: bytes, builder: ListingBuilder
+) -> None:
+    status, classes = files[name].stat(), published.classes
+    if published.names:
+        classes = tuple(numbers(files[name], published.names).tobytes().decode().split())
+    for index, part in enumerate(published.parts):
+        source = as_text(unit) + (f"/{part.member}" if part.member else "")
+        for number, label in enumerate(_labels(files, part) if part.file == name else ()):
+            place = f"{number} {index}"
             builder.add(
-                f"{entry.source}/{number:06d}", entry.unit, stamp_of(status, place), place=place, chain=entry.chain,
-                class_name=names[label],
+                f"{source}/{number:06d}", unit, stamp_of(status, place), place=place,
+                chain=status.st_ino * 64 % 2**62 + index,
+                class_name=None if label is None else classes[(label - published.first) % len(classes)],
             )  # fmt: skip
 
 
-def _member(root: Path, entry: _tree.Entry) -> bytes:
-    (content,) = _tree.read(root, entry.unit, [entry.place], _LARGEST)
-    if isinstance(content, Refused):
-        raise ValueError(f"{root / os.fsdecode(entry.unit)}: {content}")
-    return content[1]
+def _labels(files: Mapping[str, Path], part: Part) -> Sequence[int | None]:
+    """One for each image."""
+    labels = part.labels
+    if labels is None:
+        with opened(files[part.file], part.member) as file:
+            return [None] * ((file.seek(0, os.SEEK_END) - part.skip) // part.stride)
+    if labels.array:
+        found = matlab_numbers(files[labels.file], labels.array)
+    else:
+        found = numbers(files[labels.file], labels.member, skip=labels.skip, kind=labels.kind)
+    return found.reshape(-1, labels.columns)[:, labels.column].astype(int).tolist()
 
 
-def _cifar_contents(
-    root: Path, unit: bytes, places: Sequence[str]
-) -> Iterator[tuple[str, NDArray[np.uint8]] | Refused]:
-    members = [
-        (member, list(rows)) for member, rows in itertools.groupby(places, lambda place: place.rpartition(" ")[0])
-    ]
-    answers = _tree.read(root, unit, [member for member, _ in members], _LARGEST)
-    for (_, rows), answer in zip(members, answers, strict=True):
-        for row in rows:
-            if isinstance(answer, Refused):
-                yield answer
-                continue
-            values = np.frombuffer(answer[1], np.uint8, _PIXELS, int(row.rpartition(" ")[2]))
-            yield "", values.reshape(3, 32, 32).transpose(1, 2, 0)
+def _pixels(part: Part, path: Path, rows: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint8]] | Refused]:
+    given = at = 0
+    try:
+        with opened(path, part.member) as file:
+            stream = matlab_array(file, part.array)[0] if part.array else file
+            forward(stream, part.skip)
+            for row in rows:
+                forward(stream, (row - at) * part.stride)
+                record, at = stream.read(part.stride), row + 1
+                image = np.frombuffer(record, np.uint8)[part.lead :].reshape(part.shape)
+                image = image.transpose(2, 1, 0) if part.turned else image.transpose(1, 2, 0)
+                yield "", image[:, :, 0] if part.shape[0] == 1 else image
+                given += 1
+    except BROKEN:
+        pass
+    for _ in range(given, len(rows)):
+        yield Refused("damaged: the file cannot be read up to this image")
 
 
 # ---- the command
@@ -284,6 +421,8 @@ def _cifar_contents(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fetch what is not there yet, verify, place; exit code 0, or 1 with one sentence on stderr."""
+    from stages.ingest._fetch import fetch
+
     parser = argparse.ArgumentParser(
         prog="python -m stages.ingest.sources.torchvision", description="Fetch the published files of a data set."
     )
@@ -294,43 +433,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     published = DATASETS[options.dataset]
     try:
         for name, md5 in published.files:
-            _fetch(f"{(options.mirror or published.url).rstrip('/')}/{name}", options.raw / name, md5)
+            fetch(f"{(options.mirror or published.url).rstrip('/')}/{name}", options.raw / name, md5)
     except (ValueError, OSError) as error:
         return _say(str(error), 1)
     except KeyboardInterrupt:
         return _say("interrupted; run it again to go on", 130)
     return _say(f"{options.raw} holds {options.dataset}; set ingest.source to {{name: torchvision, dataset: ...}}", 0)
-
-
-def _fetch(address: str, target: Path, md5: str) -> None:
-    import http.client
-    import urllib.error
-    import urllib.request
-
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(f"--mirror must be an http(s) address; received {address!r}")
-    if target.is_file() and _md5(target) == md5:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with urllib.request.urlopen(address, timeout=_SECONDS) as answer, partial.open("wb") as file:
-            while piece := answer.read(_PIECE):
-                file.write(piece)
-        found = _md5(partial)
-        if found != md5:
-            raise ValueError(
-                f"{address} has MD5 {found}, torchvision states {md5}: damaged or another; nothing was kept"
-            )
-        partial.replace(target)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        raise ValueError(
-            f"{address} could not be fetched ({reason}); without a network bring it from another machine to {target}, "
-            f"its MD5 is {md5}"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _say(text: str, code: int) -> int:

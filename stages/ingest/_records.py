@@ -1,0 +1,137 @@
+"""Streams of numbers inside published files: plain or gzip, in zip and tar archives, and arrays of MATLAB's version 5.
+
+Nothing is unpacked to disk, and no more than asked for is held. MATLAB's format is its "Level 5 MAT-File Format": after
+128 bytes elements of (type, bytes, data), compressed with zlib or not; an array is flags, dimensions, name, numbers.
+"""
+
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, ValueError, struct.error)
+_PIECE = 2**20  # bytes
+_MATRIX, _PACKED = 14, 15  # MATLAB's types of elements
+_NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+
+
+def md5_of(path: Path) -> str:
+    """The MD5 of a file in hexadecimal; publishers state it, and it guards against accidents only."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def opened(path: Path, member: str = "") -> Iterator[BinaryIO]:
+    """The file, or a member of the zip or tar archive that it is; what is called .gz is unpacked on the way.
+
+    Raises ValueError for an archive without this member, and one of BROKEN for what cannot be read.
+    """
+    with ExitStack() as stack:
+        file: IO[bytes]
+        try:
+            if not member:
+                file = stack.enter_context(path.open("rb"))
+            elif path.suffix == ".zip":
+                file = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
+            else:
+                archive = stack.enter_context(tarfile.open(path))
+                file = stack.enter_context(cast(IO[bytes], archive.extractfile(member)))
+        except KeyError:
+            raise ValueError(f"{path} holds no {member}") from None
+        if (member or path.name).endswith(".gz"):
+            file = stack.enter_context(cast(IO[bytes], gzip.GzipFile(fileobj=file)))
+        yield cast(BinaryIO, file)
+
+
+def numbers(path: Path, member: str = "", *, skip: int = 0, kind: DTypeLike = np.uint8) -> NDArray[np.generic]:
+    """All numbers after the first `skip` bytes."""
+    with opened(path, member) as file:
+        forward(file, skip)
+        return np.frombuffer(file.read(), kind)
+
+
+def matlab_numbers(path: Path, array: str) -> NDArray[np.generic]:
+    """All numbers of an array, column by column, in the type they are stored in."""
+    with path.open("rb") as file:
+        stream, kind, size = matlab_array(file, array)
+        return np.frombuffer(stream.read(size), kind)
+
+
+def forward(file: IO[bytes], count: int) -> None:
+    """Pass over `count` bytes. Raises EOFError where there are fewer."""
+    while count > 0:
+        passed = len(file.read(min(count, _PIECE)))
+        if not passed:
+            raise EOFError
+        count -= passed
+
+
+def matlab_array(file: BinaryIO, name: str) -> tuple[IO[bytes], str, int]:
+    """A stream that begins at the array's numbers (column by column), their numpy type, and their size in bytes.
+
+    Raises ValueError where the file is none of version 5 (little-endian), or has no such array of real numbers.
+    """
+    if file.read(128)[124:] != b"\x00\x01IM":
+        raise ValueError("no MATLAB file of version 5")
+    while head := file.read(8):
+        kind, size = struct.unpack("<2I", head)
+        end, inner = file.tell() + size, cast(IO[bytes], file)
+        if kind == _PACKED:
+            inner = io.BufferedReader(_Inflated(file))
+            kind, _ = struct.unpack("<2I", inner.read(8))
+        if kind == _MATRIX:
+            _element(inner)  # flags
+            _element(inner)  # dimensions
+            if _element(inner).decode() == name:
+                kind, size, inside = _tag(inner)
+                if kind not in _NUMBERS:
+                    break
+                return inner if inside is None else io.BytesIO(inside), _NUMBERS[kind], size
+        file.seek(end)
+    raise ValueError(f"no array {name} of real numbers")
+
+
+def _tag(file: IO[bytes]) -> tuple[int, int, bytes | None]:
+    """(type, bytes) of an element, and its data where four bytes or fewer stand in the tag itself."""
+    head = file.read(8)
+    kind, size = struct.unpack("<2I", head)
+    return (kind & 0xFFFF, kind >> 16, head[4:]) if kind >> 16 else (kind, size, None)
+
+
+def _element(file: IO[bytes]) -> bytes:
+    """The data of a small element; elements end at multiples of eight bytes."""
+    _, size, inside = _tag(file)
+    if size > _PIECE:
+        raise ValueError("the header of an array claims to be larger than any is")
+    return inside[:size] if inside is not None else file.read(size + -size % 8)[:size]
+
+
+class _Inflated(io.RawIOBase):
+    """What a zlib stream that begins at the place of `file` unpacks to."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._inflate = file, zlib.decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = b""
+        while not found and not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(_PIECE)
+            found = self._inflate.decompress(packed, len(buffer))
+            if not packed and not found:
+                raise EOFError("the file ends inside an array")
+        buffer[: len(found)] = found
+        return len(found)
