@@ -14,13 +14,18 @@ What it cannot do: say anything of privacy. Images that are no pixel-near copies
 (Yao et al.: "The DCR Delusion", ESORICS 2025). numpy only.
 """
 
+import hashlib
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gan.intervals import negative_hypergeometric_tail
+
+if TYPE_CHECKING:
+    from gan.features.domain import Pictures
 
 _BLOCK_BYTES = 64 * 2**20  # memory that a block of distances may take
 _EXACT = 2**53  # float64 holds every whole number up to here
@@ -44,16 +49,18 @@ class Copying(NamedTuple):
     controls: int
 
 
-def nearest(queries: NDArray[np.uint8], train: NDArray[np.uint8]) -> Neighbours:
+def nearest(queries: "Pictures", train: "Pictures") -> Neighbours:
     """Nearest training image of every query by squared L2 in pixels, exact; the first one where several are as near.
 
-    `queries` uint8 [N, H, W, C] and `train` uint8 [M, H, W, C]; time N x M x pixels, memory bounded by blocks.
+    `queries` uint8 [N, H, W, C] and `train` uint8 [M, H, W, C]; which may lie on the disk; time N x M x pixels,
+    memory bounded by blocks.
     Raises ValueError for another dtype, different image shapes, or no training images.
     """
-    if queries.dtype != np.uint8 or train.dtype != np.uint8 or queries.shape[1:] != train.shape[1:] or not len(train):
+    kinds = [images[np.arange(0)].dtype for images in (queries, train)]
+    if kinds != [np.uint8] * 2 or queries.shape[1:] != train.shape[1:] or not len(train):
         raise ValueError(
             "nearest neighbours need uint8 images of one shape and at least one training image; received "
-            f"{queries.dtype} {list(queries.shape)} and {train.dtype} {list(train.shape)}"
+            f"{kinds[0]} {list(queries.shape)} and {kinds[1]} {list(train.shape)}"
         )
     pixels = int(np.prod(train.shape[1:]))
     assert pixels * 255**2 < _EXACT  # then every sum below is a whole number that float64 holds, in any order
@@ -61,13 +68,13 @@ def nearest(queries: NDArray[np.uint8], train: NDArray[np.uint8]) -> Neighbours:
     place = np.zeros(len(queries), np.int64)
     rows = max(1, min(len(queries), 1024, _BLOCK_BYTES // (8 * pixels)))
     columns = max(1, _BLOCK_BYTES // (8 * max(rows, pixels)))
-    for right in range(0, len(train), columns):
-        block = train[right : right + columns].reshape(-1, pixels).astype(np.float64)
-        norms = np.square(block).sum(axis=1)
-        for left in range(0, len(queries), rows):
-            part = slice(left, left + rows)
-            x = queries[part].reshape(-1, pixels).astype(np.float64)
-            distances = (np.square(x).sum(axis=1)[:, None] - 2 * (x @ block.T) + norms).astype(np.int64)
+    for left in range(0, len(queries), rows):
+        part = slice(left, min(left + rows, len(queries)))
+        x = _flat(queries, part)
+        own = np.square(x).sum(axis=1)[:, None]
+        for right in range(0, len(train), columns):
+            block = _flat(train, slice(right, min(right + columns, len(train))))
+            distances = (own - 2 * (x @ block.T) + np.square(block).sum(axis=1)).astype(np.int64)
             first = distances.argmin(axis=1)
             found = distances[np.arange(len(first)), first]
             closer = found < squared[part]
@@ -76,17 +83,32 @@ def nearest(queries: NDArray[np.uint8], train: NDArray[np.uint8]) -> Neighbours:
     return Neighbours(squared, place)
 
 
-def counted(fakes: NDArray[np.uint8], squared: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which generated images count in the test: bool [N], from images uint8 [N, H, W, C] and their distances [N].
+def _flat(images: "Pictures", part: slice) -> NDArray[np.float64]:
+    return images[np.arange(part.start, part.stop)].reshape(part.stop - part.start, -1).astype(np.float64)
+
+
+def fingerprints(images: "Pictures") -> list[bytes]:
+    """16 bytes for each image uint8 [N, H, W, C], the same for the same pixels alone (BLAKE2b)."""
+    step = max(1, _BLOCK_BYTES // math.prod(images.shape[1:]))
+    return [
+        hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        for start in range(0, len(images), step)
+        for image in images[np.arange(start, min(start + step, len(images)))]
+    ]
+
+
+def counted(prints: Sequence[bytes], squared: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which generated images count in the test: bool [N], from their `fingerprints` and distances [N].
 
     Real images do not repeat (ingest keeps one of each), so a generator that repeats itself breaks the null without
     having copied anything: of equal images only the first counts, or a collapsed generator would be called a copying
     one. Exact copies of training images, at distance 0, count every time.
     """
-    flat = np.ascontiguousarray(fakes).reshape(len(fakes), -1)
-    _, first = np.unique(flat, axis=0, return_index=True)
+    firsts: dict[bytes, int] = {}
+    for place, each in enumerate(prints):
+        firsts.setdefault(each, place)
     mask = np.asarray(squared) == 0
-    mask[first] = True
+    mask[list(firsts.values())] = True
     return mask
 
 

@@ -86,8 +86,8 @@ class Reference:
         return self.path / "published" / extractor
 
     def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images uint8 [N, H, W, C] and labels [N] of `heldout` (all) or `train` (some, evenly spread)."""
-        images = read_array(self.path / f"{split}_images.npy")
+        """Images uint8 [N, H, W, C], mapped, and labels [N] of `heldout` (all) or `train` (some, evenly spread)."""
+        images = read_array(self.path / f"{split}_images.npy", mapped=True)
         return images, read_array(self.path / f"{split}_labels.npy")
 
     def network(self) -> DomainNetwork:

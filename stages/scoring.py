@@ -5,8 +5,7 @@ Every distance is of one generated set of N images against the N held-out ones; 
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from gan.features.domain import DomainNetwork, features
 from gan.intervals import LEVEL, RARE, mean_interval, share_interval, wilson
 from gan.metrics import energy_distance, frechet_distance, inception_score, kernel_distance_full, neighbourhoods
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION, PROTOCOLS
+from stages.drawn import Drawer, blocks
 
 SET_METRICS = (
     "fid_domain", "kid_domain", "energy_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5",
@@ -27,14 +27,6 @@ _LEAST = {"fid_domain": 0.0, "is_domain": 1.0, "density_k5": 0.0}  # an interval
 Features = NDArray[np.float32]
 
 
-class Drawer(Protocol):
-    """What is asked of a generator; `consumer.Generator` is one."""
-
-    def draw(
-        self, count: int, seed: int = 0, *, start: int = 0, batch: int = 256
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Sets:
     """Independent generated sets of N images: scores a set, and what each image was asked for and taken for."""
@@ -44,7 +36,6 @@ class Sets:
     labels: NDArray[np.int64] | None  # [sets * N], asked for
     predicted: NDArray[np.int64]  # [sets * N], most probable output
     features: Features  # [sets * N, D]
-    images: NDArray[np.uint8]  # the first set's [N, H, W, C]
 
 
 def set_scores(real: Features, fake: Features, odds: NDArray[np.float64]) -> dict[str, float]:
@@ -60,35 +51,30 @@ def set_scores(real: Features, fake: Features, odds: NDArray[np.float64]) -> dic
 def generated_sets(
     generator: Drawer, network: DomainNetwork, real: Features, *, sets: int, seed: int, threads: int | None = None
 ) -> Sets:
-    """Draw `sets` sets of len(real) images from consecutive places of `seed` and score each against `real` [N, D]."""
+    """Draw `sets` sets of len(real) images from consecutive places of `seed` and score each against `real` [N, D].
+
+    Set i starts at place i * N, so sets never overlap. Images are looked at in blocks and not kept.
+    """
     if threads is not None:
         use_threads(threads)
     rows: list[dict[str, float]] = []
-    found, predicted, asked, first = [], [], [], None
-    for images, labels in draws(generator, count=len(real), sets=sets, seed=seed):
-        hidden, odds = features(network, images)
+    found, predicted, asked = [], [], []
+    for index in range(sets):
+        seen = []
+        for images, labels in blocks(generator, len(real), seed=seed, start=index * len(real)):
+            seen.append(features(network, images))
+            asked.append(labels)
+        hidden, odds = (np.concatenate(parts) for parts in zip(*seen, strict=True))
         rows.append(set_scores(real, hidden, odds))
         found.append(hidden)
         predicted.append(odds.argmax(axis=1).astype(np.int64))
-        asked.append(labels)
-        first = images if first is None else first
-    assert first is not None
     return Sets(
         n=len(real),
         values={name: [row[name] for row in rows] for name in SET_METRICS},
         labels=np.concatenate([part for part in asked if part is not None]) if asked[0] is not None else None,
         predicted=np.concatenate(predicted),
         features=np.concatenate(found),
-        images=first,
     )
-
-
-def draws(
-    generator: Drawer, *, count: int, sets: int, seed: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64] | None]]:
-    """`sets` times `count` images and labels; set i starts at place i * count of the seed, so sets never overlap."""
-    for index in range(sets):
-        yield generator.draw(count, seed, start=index * count)
 
 
 def use_threads(threads: int) -> None:

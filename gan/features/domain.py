@@ -191,20 +191,21 @@ def _initialize(network: DomainNetwork, seed: int) -> None:
                     module.bias.zero_()
 
 
-def features(network: DomainNetwork, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def features(network: DomainNetwork, images: Pictures) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Features float32 [N, D] and output probabilities float64 [N, K] of uint8 images [N, H, W, C].
 
     Passes of at most 256 images; an image's features do not depend on how many others come with it (within 1e-5).
     Raises ValueError for images of another size or number of channels than the network was trained on.
     """
     expected = (network.resolution, network.resolution, network.channels)
-    if images.ndim != 4 or images.shape[1:] != expected:
+    if images.shape[1:] != expected:
         raise ValueError(f"this extractor takes images [N, {', '.join(map(str, expected))}]; got {list(images.shape)}")
     found = [np.empty((0, network.width), np.float32)]
     odds = [np.empty((0, network.outputs))]
     with torch.inference_mode():
         for start in range(0, len(images), _CHUNK):
-            x = torch.from_numpy(to_float(images[start : start + _CHUNK])).contiguous(memory_format=torch.channels_last)
+            block = images[np.arange(start, min(start + _CHUNK, len(images)))]
+            x = torch.from_numpy(to_float(block)).contiguous(memory_format=torch.channels_last)
             hidden, logits = network(x)
             found.append(hidden.numpy())
             odds.append(torch.softmax(logits.double(), dim=1).numpy())

@@ -11,23 +11,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan.memorization import Neighbours, copies_needed, copying, counted, detectable_share, nearest
+from gan.features.domain import Pictures
+from gan.memorization import (
+    Neighbours,
+    copies_needed,
+    copying,
+    counted,
+    detectable_share,
+    fingerprints,
+    nearest,
+)
 from stages.audit._sides import spread
 from stages.config.audit import AuditConfig
 
 
-def copies(
-    config: AuditConfig, fake: NDArray[np.uint8], train: NDArray[np.uint8], controls: NDArray[np.uint8]
-) -> dict[str, Any]:
+def copies(config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictures) -> dict[str, Any]:
     """Result of the test, of the same test with planted copies, its power, and the closest pairs.
 
     Images are uint8 [N, H, W, C]. `status` is `not_assessed` where planted copies would not be found, or where no
     number of copies would: a test without power that passes says nothing.
     """
     found, real = nearest(fake, train), nearest(controls, train)
-    counts = counted(fake, found.squared)
+    prints = fingerprints(fake)
+    counts = counted(prints, found.squared)
     result = copying(found.squared[counts], real.squared)
-    planted, planted_p = _planted(config, fake, found, train, real)
+    planted, planted_p = _planted(config, prints, found, train, real)
     needed = copies_needed(result.fakes, result.controls, alpha=config.alpha)
     power = detectable_share(result.fakes, result.controls, alpha=config.alpha)
     reason = None
@@ -62,15 +70,17 @@ def copies(
 
 
 def _planted(
-    config: AuditConfig, fake: NDArray[np.uint8], found: Neighbours, train: NDArray[np.uint8], real: Neighbours
+    config: AuditConfig, prints: list[bytes], found: Neighbours, train: Pictures, real: Neighbours
 ) -> tuple[int, float]:
     """(copies, p) of the test where a share of the generated images is replaced by training images."""
-    count = min(len(train), math.ceil(config.planted_share * len(fake)))
-    images, squared = fake.copy(), found.squared.copy()
-    places = spread(np.arange(len(fake)), count)
-    images[places] = train[spread(np.arange(len(train)), count)]
-    squared[places] = nearest(images[places], train).squared
-    return count, copying(squared[counted(images, squared)], real.squared).p
+    count = min(len(train), math.ceil(config.planted_share * len(prints)))
+    prints, squared = prints.copy(), found.squared.copy()
+    places = spread(np.arange(len(prints)), count)
+    copied = train[spread(np.arange(len(train)), count)]
+    squared[places] = nearest(copied, train).squared
+    for place, each in zip(places.tolist(), fingerprints(copied), strict=True):
+        prints[place] = each
+    return count, copying(squared[counted(prints, squared)], real.squared).p
 
 
 def _closest(config: AuditConfig, found: Neighbours, pixels: int) -> list[dict[str, Any]]:

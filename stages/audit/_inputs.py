@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer import Generator
-from gan.features.domain import DomainNetwork, features
+from gan.features.domain import DomainNetwork, Pictures, features
 from stages.reference_folder import Reference, open_reference
 from stages.store import Store, open_store
 
@@ -34,7 +34,7 @@ class Inputs:
         about = self.reference.info["extractor"]
         return {"extractor": "domain", "extractor_sha256": about["sha256"], "resize": "none"}
 
-    def look(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def look(self, images: Pictures) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features [N, D] and predicted classes [N] of uint8 images [N, H, W, C]."""
         found, odds = features(self.network, images)
         return found, odds.argmax(axis=1).astype(np.int64)

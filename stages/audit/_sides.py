@@ -1,4 +1,4 @@
-"""Both sides of the audit in memory: the real training images and the generated ones, with their groups."""
+"""Both sides of the audit: the real training images and the generated ones, where they lie, with their groups."""
 
 import dataclasses
 
@@ -6,13 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan.attributes import bins, measure
+from gan.features.domain import Pictures
+from stages.drawn import BATCH
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
     """Images of one side with what is known of each; the i-th entry everywhere is the i-th image."""
 
-    images: NDArray[np.uint8]  # [N, H, W, C]
+    images: Pictures  # uint8 [N, H, W, C]
     labels: NDArray[np.int64] | None  # [N]: the class of a real image, the class asked for of a generated one
     attributes: dict[str, NDArray[np.int64]]  # attribute to bin index [N]
 
@@ -41,9 +43,12 @@ class Group:
         return f"{len(self.real)} real and {len(self.fake)} generated images, audit.min_group asks for {min_group} each"
 
 
-def side(images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> Side:
+def side(images: Pictures, labels: NDArray[np.int64] | None) -> Side:
     """A side with its attributes measured from the pixels: the same ruler for real and generated images."""
-    return Side(images, labels, measure(images))
+    parts = [
+        measure(images[np.arange(first, min(first + BATCH, len(images)))]) for first in range(0, len(images), BATCH)
+    ]
+    return Side(images, labels, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def everything(real: Side, fake: Side) -> Group:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gan.features.domain import Pictures
 from stages.audit._copies import copies
 from stages.audit._inputs import Inputs, open_inputs
 from stages.audit._labels import agreement, class_shares
@@ -18,7 +19,9 @@ from stages.audit._sides import Side, by_attribute, by_class, side, spread
 from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.audit import AuditConfig
+from stages.drawn import drawn
 from stages.pictures import write_grid
+from stages.store import Split
 
 FORMAT = 1
 
@@ -27,37 +30,36 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
     """See `stages.audit.run`."""
     torch.set_num_threads(config.threads)
     inputs = open_inputs(onnx, reference, images, threads=config.threads)
-    generator, split = inputs.generator, inputs.store.splits
-
-    # Draw, as a service would that asks for no label in particular.
-    drawn, labels = generator.draw(config.samples, config.seed)
-    fake = side(drawn, labels)
-    real = side(split["train"].all(), split["train"].labels if generator.classes else None)
-    controls = _controls(config, inputs)
-
-    report: dict[str, Any] = {
-        "format": FORMAT,
-        "onnx_sha256": generator.sha256,
-        "data_hash": inputs.reference.info["data_hash"],
-        "generator": _describe(inputs),
-        "samples": config.samples,
-        "seed": config.seed,
-        "n_train": len(real),
-        "shares": shares(config, real, fake, generator.classes, generator.prior),
-        **_seen_by_the_network(config, inputs, real, fake),
-        "memorization": copies(config, fake.images, real.images, controls),
-    }
-    report["findings"] = findings(report, config.alpha)
-    results = {
-        "data_hash": report["data_hash"],
-        "onnx_sha256": report["onnx_sha256"],
-        "generator": report["generator"],
-        "findings": report["findings"],
-        "measures": measures(report),
-        "protocols": protocols(report, inputs.extractor),
-    }
-    pictures = closest_images(report["memorization"], fake.images, real.images, controls)
     with output_folder(out) as work:
+        generator, split = inputs.generator, inputs.store.splits
+
+        # Draw, as a service would that asks for no label in particular.
+        fake = side(*drawn(generator, config.samples, seed=config.seed, folder=work))
+        real = side(split["train"], split["train"].labels if generator.classes else None)
+        controls = _controls(config, inputs)
+
+        report: dict[str, Any] = {
+            "format": FORMAT,
+            "onnx_sha256": generator.sha256,
+            "data_hash": inputs.reference.info["data_hash"],
+            "generator": _describe(inputs),
+            "samples": config.samples,
+            "seed": config.seed,
+            "n_train": len(real),
+            "shares": shares(config, real, fake, generator.classes, generator.prior),
+            **_seen_by_the_network(config, inputs, real, fake),
+            "memorization": copies(config, fake.images, real.images, controls),
+        }
+        report["findings"] = findings(report, config.alpha)
+        results = {
+            "data_hash": report["data_hash"],
+            "onnx_sha256": report["onnx_sha256"],
+            "generator": report["generator"],
+            "findings": report["findings"],
+            "measures": measures(report),
+            "protocols": protocols(report, inputs.extractor),
+        }
+        pictures = closest_images(report["memorization"], fake.images, real.images, controls)
         write_json(work / "audit.json", report | {key: results[key] for key in ("measures", "protocols")})
         write_atomically(work / "index.html", render(report, alpha=config.alpha, pictures=pictures))
         rows = ["generated", "nearest training", "unseen real", "nearest training"]
@@ -76,11 +78,13 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
         )
 
 
-def _controls(config: AuditConfig, inputs: Inputs) -> NDArray[np.uint8]:
+def _controls(config: AuditConfig, inputs: Inputs) -> Split:
     """Real images that the generator never saw, evenly spread over both splits; see `stages.audit._copies`."""
-    split = inputs.store.splits
-    unseen = np.concatenate([split["heldout"].all(), split["fit"].all()])
-    return unseen[spread(np.arange(len(unseen)), min(len(unseen), config.controls))]
+    sides = [inputs.store.splits[name] for name in ("heldout", "fit")]
+    rows = np.concatenate([one.rows for one in sides])
+    labels = np.concatenate([one.labels for one in sides])
+    places = spread(np.arange(len(rows)), min(len(rows), config.controls))
+    return Split(sides[0].shards, rows[places], labels[places])
 
 
 def _describe(inputs: Inputs) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def _seen_by_the_network(config: AuditConfig, inputs: Inputs, real: Side, fake: 
         labels["rows"] = agreement(config, fake.labels, predicted, confusion, classes)
         labels["shares"] = class_shares(config, predicted, confusion, inputs.generator.prior, classes)
     heldout = inputs.store.splits["heldout"]
-    unseen = side(heldout.all(), heldout.labels if classes else None)
+    unseen = side(heldout, heldout.labels if classes else None)
     unseen_features = inputs.look(unseen.images)[0]
     groups = [*by_class(real, fake, classes), *by_attribute(real, fake)]
     same = [*by_class(unseen, fake, classes), *by_attribute(unseen, fake)]
@@ -119,14 +123,14 @@ def _seen_by_the_network(config: AuditConfig, inputs: Inputs, real: Side, fake: 
 
 
 def closest_images(
-    memorization: dict[str, Any], fake: NDArray[np.uint8], train: NDArray[np.uint8], controls: NDArray[np.uint8]
+    memorization: dict[str, Any], fake: Pictures, train: Pictures, controls: Pictures
 ) -> dict[str, NDArray[np.uint8]]:
     """Images of the closest pairs, as many of both kinds: generated and unseen real, each with its training image."""
     near, unseen = memorization["closest"], memorization["closest_controls"]
     count = min(len(near), len(unseen))
     return {
-        "generated": fake[[pair["image"] for pair in near[:count]]],
-        "generated_train": train[[pair["train"] for pair in near[:count]]],
-        "unseen": controls[[pair["image"] for pair in unseen[:count]]],
-        "unseen_train": train[[pair["train"] for pair in unseen[:count]]],
+        "generated": fake[np.array([pair["image"] for pair in near[:count]], np.int64)],
+        "generated_train": train[np.array([pair["train"] for pair in near[:count]], np.int64)],
+        "unseen": controls[np.array([pair["image"] for pair in unseen[:count]], np.int64)],
+        "unseen_train": train[np.array([pair["train"] for pair in unseen[:count]], np.int64)],
     }

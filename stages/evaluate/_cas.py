@@ -5,6 +5,7 @@ The classifier has the recipe and the seed of the baseline, which was trained on
 samples as that split has images. What is lost against the baseline is what the samples do not teach.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,25 @@ import numpy as np
 from gan.features.domain import Recipe, features, fit
 from gan.intervals import LEVEL, wilson
 from gan.metrics.protocols import PROTOCOLS
+from stages.drawn import Drawer, drawn
 from stages.reference_folder import Reference
-from stages.scoring import Drawer, measure, not_assessed
+from stages.scoring import measure, not_assessed
 
 NAME = "cas"
 
 
-def cas(generator: Drawer, reference: Reference, *, seed: int, start: int) -> tuple[dict[str, Any], list[int]]:
-    """(measure, right answers per class); samples are places `start` and on of `seed`. No value without labels."""
+def cas(
+    generator: Drawer, reference: Reference, *, seed: int, start: int, folder: Path
+) -> tuple[dict[str, Any], list[int]]:
+    """(measure, right answers per class); samples are places `start` and on of `seed`, and lie in `folder` meanwhile.
+
+    No value without labels.
+    """
     count, baseline = int(reference.info["counts"]["train"]), reference.info["baselines"][NAME]
     held_images, held_labels = reference.pictures("heldout")
     if baseline is None:
         return _refused("the real images carry no labels", len(held_labels), count)
-    images, labels = generator.draw(count, seed, start=start)
+    images, labels = drawn(generator, count, seed=seed, start=start, folder=folder)
     if labels is None:
         return _refused("the generator takes no labels, so its samples cannot teach them", len(held_labels), count)
     if len(np.unique(labels)) < 2:

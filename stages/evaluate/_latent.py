@@ -11,6 +11,7 @@ from gan.features.domain import DomainNetwork, features
 from gan.latents import latents
 from gan.metrics import density_coverage, precision_recall
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION
+from stages.drawn import BATCH
 from stages.scoring import Sets
 
 STEPS = 9  # images of an interpolation, both ends among them
@@ -73,14 +74,20 @@ def _truncated(
     """The first set with its latents scaled by each psi: some images, and what happens to fidelity and variety."""
     z = latents(seed, 0, sets.n, generator.z_dim)
     labels = None if sets.labels is None else sets.labels[: sets.n]
-    columns = _columns(labels, shown, sets.n)
+    columns = np.array(_columns(labels, shown, sets.n))
     rows, sweep = [], []
     for psi in PSIS:
-        images = generator.render(z * np.float32(psi), labels)
-        found = features(network, images)[0]
+        found = np.empty((sets.n, network.width), np.float32)
+        row = np.empty((len(columns), generator.resolution, generator.resolution, generator.channels), np.uint8)
+        for first in range(0, sets.n, BATCH):
+            part = slice(first, first + BATCH)
+            images = generator.render(z[part] * np.float32(psi), None if labels is None else labels[part])
+            found[part] = features(network, images)[0]
+            inside = (columns >= first) & (columns < first + BATCH)
+            row[inside] = images[columns[inside] - first]
+        rows.append(row)
         precision, recall = precision_recall(real, found, k=K_PRECISION)
         density, coverage = density_coverage(real, found, k=K_COVERAGE)
-        rows.append(images[columns])
         sweep.append(
             {"psi": psi, "precision_k3": precision, "recall_k3": recall, "density_k5": density, "coverage_k5": coverage}
         )

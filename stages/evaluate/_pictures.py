@@ -43,18 +43,25 @@ class Pictures:
 
 
 def choose(
-    generator: Generator, network: DomainNetwork, reference: Reference, sets: Sets, *, columns: int, seed: int
+    generator: Generator,
+    network: DomainNetwork,
+    reference: Reference,
+    sets: Sets,
+    images: Images,
+    *,
+    columns: int,
+    seed: int,
 ) -> Pictures:
-    """Take the first images of each kind, in store order and in order of the seed."""
+    """Take the first images of each kind, in store order and in order of the seed; `images` are the first set's."""
     held, held_labels = reference.pictures("heldout")
     shown = _shown(generator, reference, held_labels)
-    real, generated = _rows(generator, sets, held, held_labels, shown, columns, seed)
-    pairs, numbers = _nearest(sets.images, held, reference.pictures("train")[0])
+    real, generated = _rows(generator, images, held, held_labels, shown, columns, seed)
+    pairs, numbers = _nearest(images, held, reference.pictures("train")[0])
     features = reference.features("heldout")
-    best, worst, scores = _extremes(features, sets)
+    best, worst, scores = _extremes(features, sets, images)
     return Pictures(
-        [reference.classes[label] for label in shown], real, generated, _disagreements(reference, sets), pairs, numbers,
-        best, worst, scores, walk(generator, network, features, sets, shown=shown, seed=seed),
+        [reference.classes[label] for label in shown], real, generated, _disagreements(reference, sets, images), pairs,
+        numbers, best, worst, scores, walk(generator, network, features, sets, shown=shown, seed=seed),
     )  # fmt: skip
 
 
@@ -66,20 +73,20 @@ def _shown(generator: Generator, reference: Reference, held_labels: NDArray[np.i
 
 
 def _rows(
-    generator: Generator, sets: Sets, held: Images, held_labels: NDArray[np.int64], shown: list[int],
+    generator: Generator, images: Images, held: Images, held_labels: NDArray[np.int64], shown: list[int],
     columns: int, seed: int,
 ) -> tuple[Images, Images]:  # fmt: skip
     """The two grids: a row per class, or plain rows without classes."""
     if not shown:
         count = min(ROWS * columns, len(held))
-        return held[:count], sets.images[:count]
+        return held[:count], images[:count]
     # A class with few held-out images repeats blank cells rather than images.
-    real = np.concatenate([_filled(held[held_labels == label][:columns], columns) for label in shown])
+    real = np.concatenate([_filled(held[np.flatnonzero(held_labels == label)[:columns]], columns) for label in shown])
     generated = np.concatenate([generator.generate(columns, seed, label, start=label * columns) for label in shown])
     return real, generated
 
 
-def _extremes(real: NDArray[np.float32], sets: Sets) -> tuple[Images, Images, dict[str, Any]]:
+def _extremes(real: NDArray[np.float32], sets: Sets, images: Images) -> tuple[Images, Images, dict[str, Any]]:
     """Images of the first set by realism score; a score that has no bound, at a distance of 0, is null."""
     scores = realism(real, sets.features[: sets.n], k=K_PRECISION)
     order = np.argsort(-scores, kind="stable")
@@ -91,7 +98,7 @@ def _extremes(real: NDArray[np.float32], sets: Sets) -> tuple[Images, Images, di
     }
     median = float(np.median(scores))
     listed_all: dict[str, Any] = {"k": K_PRECISION, "median": median if np.isfinite(median) else None, **listed}
-    return sets.images[sides["best"]], sets.images[sides["worst"]], listed_all
+    return images[sides["best"]], images[sides["worst"]], listed_all
 
 
 def _filled(images: Images, count: int) -> Images:
@@ -99,13 +106,13 @@ def _filled(images: Images, count: int) -> Images:
     return np.concatenate([images, blank])
 
 
-def _disagreements(reference: Reference, sets: Sets) -> list[tuple[Images, str, str]]:
+def _disagreements(reference: Reference, sets: Sets, images: Images) -> list[tuple[Images, str, str]]:
     """Images of the first set that the classifier takes for another class than was asked for."""
     if sets.labels is None or not reference.classes:
         return []
     asked, taken = sets.labels[: sets.n], sets.predicted[: sets.n]
     places = np.flatnonzero(asked != taken)[:DISAGREEMENTS]
-    return [(sets.images[i], reference.classes[asked[i]], reference.classes[taken[i]]) for i in places]
+    return [(images[i], reference.classes[asked[i]], reference.classes[taken[i]]) for i in places]
 
 
 def _nearest(

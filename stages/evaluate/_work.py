@@ -9,6 +9,7 @@ from gan.ranks import joined
 from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.evaluate import EvaluateConfig
+from stages.drawn import drawn
 from stages.evaluate._cas import cas, cas_protocol
 from stages.evaluate._classes import per_class
 from stages.evaluate._curves import read_curves
@@ -57,12 +58,13 @@ def _write(
         # The numbers: sets of images, a classifier taught by them, and the published networks.
         network, real = reference.network(), reference.features("heldout")
         sets = generated_sets(generator, network, real, sets=config.sets, seed=config.seed)
-        taught, taught_per_class = cas(generator, reference, seed=config.seed, start=config.sets * sets.n)
+        taught, taught_per_class = cas(generator, reference, seed=config.seed, start=config.sets * sets.n, folder=work)
         measures = {**_measures(config, reference, sets), "cas": taught, **published.measures}
         keys = protocols(reference.info["extractor"], n=sets.n, sets=config.sets, seed=config.seed)
         keys |= {"cas": cas_protocol(reference, seed=config.seed), **published.protocols}
         # What a person looks at.
-        pictures = choose(generator, network, reference, sets, columns=config.columns, seed=config.seed)
+        images, _ = drawn(generator, sets.n, seed=config.seed, folder=work)
+        pictures = choose(generator, network, reference, sets, images, columns=config.columns, seed=config.seed)
         report = {
             "format": 1,
             "data_hash": reference.info["data_hash"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from gan.memorization import copies_needed, copying, counted, detectable_share, nearest
+from gan.memorization import copies_needed, copying, counted, detectable_share, fingerprints, nearest
 
 pytestmark = pytest.mark.fast
 
@@ -66,7 +66,7 @@ def test_six_exact_copies_among_three_hundred_are_found_every_time(digits: np.nd
         fakes, train, controls = digits[order[:300]].copy(), digits[order[300:1123]], digits[order[1123:]]
         fakes[:6] = train[:6]
         found = nearest(fakes, train)
-        result = copying(found.squared[counted(fakes, found.squared)], nearest(controls, train).squared)
+        result = copying(found.squared[counted(fingerprints(fakes), found.squared)], nearest(controls, train).squared)
         assert result.p < 0.01
         assert result.controls == 674 and result.fakes == 300
 
@@ -94,7 +94,7 @@ def test_repeating_one_unseen_image_is_collapse_and_repeating_a_training_image_i
     train, controls, unseen = digits[:800], digits[800:1400], digits[1400:]
     for images, copies in ((np.repeat(unseen[:10], 30, axis=0), False), (np.repeat(train[:1], 300, axis=0), True)):
         found = nearest(images, train)
-        mask = counted(images, found.squared)
+        mask = counted(fingerprints(images), found.squared)
         assert mask.sum() == (300 if copies else 10)
         assert (copying(found.squared[mask], nearest(controls, train).squared).p < 0.01) is copies
 

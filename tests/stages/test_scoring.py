@@ -38,7 +38,7 @@ def test_intervals_never_leave_what_is_possible_and_unbiased_ones_may_be_negativ
     values = {name: [0.99, 1.0, 1.0] for name in SET_METRICS} | {name: [0.01, 0.0, 0.0] for name in ("fid_domain",)}
     values |= {name: [-0.02, 0.01, 0.0] for name in ("kid_domain", "energy_domain")}
     empty = np.empty(0)
-    sets = Sets(9, values, None, empty.astype(np.int64), empty.astype(np.float32), empty.astype(np.uint8))
+    sets = Sets(9, values, None, empty.astype(np.int64), empty.astype(np.float32))
     found = {name: set_measure(sets, name, None) for name in SET_METRICS}
     assert found["precision_k3"]["high"] == found["coverage_k5"]["high"] == 1.0 and found["density_k5"]["high"] > 1
     assert found["fid_domain"]["low"] == 0.0 and found["is_domain"]["low"] == 1.0
