@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.command import command
 from flows.promotion.moves import PROMOTION, Log, Move, move, recover
 from flows.state import serialised, settle
 from flows.tracking.registry import Registry, connect, plain, sentences, unmade
@@ -139,12 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--by", default="", help="who says so; recorded")
     parser.add_argument("--comment", default="", help="why; recorded")
     options = parser.parse_args(argv)
-    try:
+
+    def act() -> int:
         sys.stdout.write(_answer(options) + "\n")
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"approval: {error}\n")
-        return 1
-    return 0
+        return 0
+
+    return command("approval", act)
 
 
 def _answer(options: argparse.Namespace) -> str:

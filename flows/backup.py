@@ -14,12 +14,13 @@ runs. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 import argparse
 import contextlib
 import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flows.command import command
+from flows.erase import open_repo
 from flows.state import hold, serialised, settle
 from flows.status import model_name
 from flows.tracking.registry import Registry, connect, sentences
@@ -27,9 +28,13 @@ from flows.upkeep.database import restore_database, save_database
 from flows.upkeep.sweep import aliased, dvc, kept
 from stages.common.files import read_json, sha256_file, write_json
 
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
 _FORMAT = 1
 _REMOTE = "ganops-backup"
-_ALL = ("--all-branches", "--all-tags", "--run-cache")
+_OPTIONS = ("--all-branches", "--all-tags", "--run-cache")
+_ALL = {"all_branches": True, "all_tags": True, "run_cache": True}
 
 
 def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
@@ -46,9 +51,9 @@ def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
         _save_files(run, work / "runs" / str(run.info.run_id))
     with _papers(project, registry):
         if _default_remote(project):
-            dvc(project, "fetch", *_ALL)
-        with _remote(project, work / "dvc"):
-            dvc(project, "push", "--remote", _REMOTE, *_ALL)
+            dvc(project, "fetch", *_OPTIONS)
+        with _remote(project, work / "dvc") as repo:
+            repo.push(remote=_REMOTE, **_ALL)
     files = {str(path.relative_to(work)): sha256_file(path) for path in sorted(work.rglob("*")) if path.is_file()}
     about = {"format": _FORMAT, "state": str(state), "postgres": postgres, "files": files}
     write_json(work / "backup.json", about)
@@ -65,10 +70,10 @@ def restore(project: Path, state: Path, folder: Path) -> str:
     for path in runs:
         registry.client.log_artifacts(path.name, str(path))
     with _papers(project, registry):
-        with _remote(project, folder / "dvc"):
-            dvc(project, "fetch", "--remote", _REMOTE, *_ALL)
+        with _remote(project, folder / "dvc") as repo:
+            repo.fetch(remote=_REMOTE, **_ALL)
         if remote := _default_remote(project):
-            dvc(project, "push", *_ALL)
+            dvc(project, "push", *_OPTIONS)
     where = f"DVC's cache and its remote {remote}" if remote else "DVC's cache"
     return f"restored: the registry, the files of {len(runs)} runs, {where}{told}; `dvc checkout` fills data/"
 
@@ -112,13 +117,11 @@ def _papers(project: Path, registry: Registry) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _remote(project: Path, folder: Path) -> Iterator[None]:
-    """While the block runs, DVC knows `folder` as a remote."""
-    dvc(project, "remote", "add", "--local", "--force", _REMOTE, str(folder.resolve()))
-    try:
-        yield
-    finally:
-        dvc(project, "remote", "remove", "--local", _REMOTE)
+def _remote(project: Path, folder: Path) -> "Iterator[Repo]":
+    """DVC with `folder` as its default remote, which it must have to push all branches; no file says so."""
+    settings = {"remote": {_REMOTE: {"url": str(folder.resolve())}}, "core": {"remote": _REMOTE}}
+    with open_repo(project, settings) as repo:
+        yield repo
 
 
 def _default_remote(project: Path) -> str | None:
@@ -134,18 +137,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--postgres", action="store_true", help="save: the registry's database is PostgreSQL")
     options = parser.parse_args(argv)
-    project, state, folder = Path.cwd(), settle(), options.folder.resolve()
-    try:
+
+    def act() -> int:
+        project, state, folder = Path.cwd(), settle(), options.folder.resolve()
         with hold(state), serialised(state), sentences():
             if options.act == "save":
                 told = save(project, state, folder, postgres=options.postgres)
             else:
                 told = restore(project, state, folder)
-    except (ValueError, OSError, sqlite3.Error) as error:
-        sys.stderr.write(f"backup: {error}\n")
-        return 1
-    sys.stdout.write(f"{told}\n")
-    return 0
+        sys.stdout.write(f"{told}\n")
+        return 0
+
+    return command("backup", act)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.command import command
 from flows.state import hold, settle
 from flows.status import model_name
 from flows.tracking.registry import Registry, connect, plain, sentences, unmade
@@ -62,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reason", help="why, for the tombstone and the card; names nobody")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(argv)
-    try:
+
+    def act() -> int:
         report = erase(Path.cwd(), settle(), options.sha256.lower(), options.reason, remove=options.remove)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"erase: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(report, indent=2) + "\n" if options.json else _text(report))
-    return 0
+        sys.stdout.write(json.dumps(report, indent=2) + "\n" if options.json else _text(report))
+        return 0
+
+    return command("erase", act)
 
 
 def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove: bool) -> dict[str, Any]:
@@ -103,13 +104,13 @@ def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove
 
 
 @contextlib.contextmanager
-def open_repo(project: Path) -> "Iterator[Repo]":
-    """The DVC repository of the project. Raises ValueError where there is none."""
+def open_repo(project: Path, settings: dict[str, Any] | None = None) -> "Iterator[Repo]":
+    """The DVC repository of the project, with more `settings` than it has. Raises ValueError where DVC refuses."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
-        with Repo(str(project)) as repo:
+        with Repo(str(project), config=settings) as repo:
             yield repo
     except DvcException as error:
         raise ValueError(f"DVC: {' '.join(str(error).split())}") from None

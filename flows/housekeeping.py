@@ -10,12 +10,12 @@ import argparse
 import contextlib
 import dataclasses
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flows.command import command
 from flows.state import hold, settle
 from flows.status import model_name
 from flows.tracking.registry import Registry, connect, sentences, unmade
@@ -129,20 +129,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")
     parser.add_argument("--days", type=float, default=30, help="what is younger stays; default: 30")
     options = parser.parse_args(argv)
-    project, state = Path.cwd(), settle()
-    before = time.time() - options.days * 86400
-    broom = Broom(project=project, state=state, before=before, dry=options.dry_run, say=_say)
-    try:
-        if options.days < 0:
+
+    def act() -> int:
+        if not options.days >= 0:
             raise ValueError(f"--days must be 0 or more; received {options.days:g}")
+        project, state = Path.cwd(), settle()
+        before = time.time() - options.days * 86400
+        broom = Broom(project=project, state=state, before=before, dry=options.dry_run, say=_say)
         with hold(state), sentences():
             free = shutil.disk_usage(state).free
             clean(broom, None if unmade(state) else connect(state, model_name(project / "params.yaml")))
             _say(f"{(shutil.disk_usage(state).free - free) / 1e6:+.1f} MB of free disk")
-    except (ValueError, OSError, subprocess.SubprocessError) as error:
-        sys.stderr.write(f"housekeeping: {error}\n")
-        return 1
-    return 0
+        return 0
+
+    return command("housekeeping", act)
 
 
 if __name__ == "__main__":

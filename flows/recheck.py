@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.command import command
 from flows.promotion import serving
 from flows.promotion.fitness import HOURS, declared, own_bytes, scored
 from flows.state import hold, settle
@@ -125,15 +126,15 @@ def raise_alarm(report: Report) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, say so; the exit code."""
     argparse.ArgumentParser(prog="python -m flows.recheck", description=__doc__).parse_args(argv)
-    try:
+
+    def act() -> int:
         report = run(Path.cwd(), settle(), lambda line: sys.stderr.write(f"{line}\n"))
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"recheck: {error}\n")
-        return 1
-    sys.stdout.write(report.told() + "\n")
-    if report.failed and os.environ.get("PREFECT_API_URL"):
-        raise_alarm(report)
-    return ALARM if report.failed else 0
+        sys.stdout.write(report.told() + "\n")
+        if report.failed and os.environ.get("PREFECT_API_URL"):
+            raise_alarm(report)
+        return ALARM if report.failed else 0
+
+    return command("recheck", act)
 
 
 if __name__ == "__main__":

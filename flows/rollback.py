@@ -8,12 +8,12 @@ further back takes `--to`. Exit codes: 0 done or nothing to do, 1 refused (nothi
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.command import command
 from flows.promotion import serving
 from flows.promotion.moves import ROLLBACK, Log, Move, history, move, recover
 from flows.state import serialised, settle
@@ -32,14 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reason", required=True, help="why, in words; it is recorded with the version that is left")
     parser.add_argument("--to", metavar="VERSION", help="a version that was champion; default: the alias previous")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
+
+    def act() -> int:
         sys.stdout.write(run(Path.cwd(), settle(), options.reason, options.to, _say) + "\n")
-    except KeyboardInterrupt:
-        return _complain("stopped; nothing is half done, run it again to go on", 130)
-    except (ValueError, OSError) as error:
-        return _complain(str(error), 1)
-    return 0
+        return 0
+
+    return command("rollback", act)
 
 
 def run(project: Path, state: Path, reason: str, to: str | None, log: Log) -> str:
@@ -134,11 +132,6 @@ def _move(registry: Registry, moves: list[Move], champion: str | None, target: s
 
 def _say(line: str) -> None:
     sys.stderr.write(f"rollback: {line}\n")
-
-
-def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"rollback: {message}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from flows.command import command
 from flows.promotion.moves import INTENT, ROLLBACK, Move, history
 from flows.state import settle
 from flows.tracking.registry import Registry, connect, plain, sentences, unmade
+from stages.config import read_section
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,20 +28,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.status", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(argv)
-    try:
+
+    def act() -> int:
         found = status(settle(), model_name(Path("params.yaml")))
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"status: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else text(found))
-    return 0
+        sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else text(found))
+        return 0
+
+    return command("status", act)
 
 
 def model_name(params: Path) -> str:
     """The registered model's name: `export.name` of params.yaml. Raises ValueError where it has none."""
-    content = yaml.safe_load(params.read_text(encoding="utf-8"))
+    if not params.is_file():
+        raise ValueError(f"{params.parent.resolve()} holds no {params.name}; run this in the project's folder")
     try:
-        name = content["export"]["name"]
+        name = read_section(params, "export")["name"]
     except (KeyError, TypeError):
         raise ValueError(f"{params} must hold export.name, the name of the model in the registry") from None
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.command import command
 from flows.erase import TAG, open_repo
 from flows.state import settle
 from flows.status import model_name
@@ -26,13 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sha256", help="SHA-256 of the image's content, as in manifest.parquet and quarantine.csv")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(argv)
-    try:
+
+    def act() -> int:
         found = trace(Path.cwd(), settle(), options.sha256.lower())
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"trace: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else text(found))
-    return 0
+        sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else text(found))
+        return 0
+
+    return command("trace", act)
 
 
 def trace(project: Path, state: Path, sha256: str) -> dict[str, Any]:

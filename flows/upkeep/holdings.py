@@ -61,10 +61,16 @@ class Cache:
 
 
 def open_cache(repo: "Repo") -> Cache:
-    """All folder objects of the local cache."""
+    """All folder objects of the local cache. Raises ValueError for one that cannot be read: it could hold the image."""
     folders = []
     for path in sorted(Path(repo.cache.local.path).glob("??/*.dir")):
-        files = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+        try:
+            files = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path} in DVC's cache is not the list of files that DVC writes; remove it, `dvc fetch` or"
+                " `dvc repro` brings back what is needed"
+            ) from None
         folders.append(Folder(path.parent.name + path.name, files))
     return Cache(repo, folders)
 

@@ -14,7 +14,7 @@ from flows.state import embedded_store, serialised
 from flows.tracking.record import PAPERS, PIPELINE
 from flows.tracking.registry import Registry, fetch_file
 from flows.work.pipeline import DVC
-from flows.work.process import last_sentence
+from flows.work.process import dvc_sentence, last_sentence
 from flows.work.repository import git
 
 if TYPE_CHECKING:
@@ -145,5 +145,5 @@ def dvc(project: Path, *arguments: str) -> str:
     """What `dvc ARGUMENTS` prints. Raises ValueError with its last sentence."""
     answer = subprocess.run([*DVC, *arguments], cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if answer.returncode:
-        raise ValueError(f"dvc {arguments[0]}: {last_sentence(answer.stderr.splitlines())}")
+        raise ValueError(f"dvc {arguments[0]}: {dvc_sentence(answer.stderr)}")
     return answer.stdout

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from flows.promotion.moves import INTENT
 from flows.state import embedded_store
+from flows.status import model_name
 from flows.tracking.evidence import read_candidate
 from flows.tracking.registry import ONNX, connect, sentences
 from flows.work.pipeline import check_lock, stale
@@ -28,6 +29,7 @@ def decide(project: Path, state: Path) -> Work:
 
     Raises ValueError where DVC or the registry refuses.
     """
+    model_name(project / "params.yaml")  # what cannot be read is said better here than by DVC
     check_lock(project)
     changed = stale(project)
     if changed:

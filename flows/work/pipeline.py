@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from flows.work.process import last_sentence, leashed
+from flows.work.process import dvc_sentence, last_sentence, leashed
 from flows.work.retry import Unavailable
 
 DVC = (sys.executable, "-m", "dvc")
@@ -28,6 +28,7 @@ _RUNNING = re.compile(r"Running stage '(?P<name>[^']+)':$")  # a warning without
 _SKIPPED = re.compile(r"Stage '(?P<name>[^']+)' (?P<why>didn't change, skipping|is cached - skipping run)")
 
 
+_NO_LOCK = "dvc.lock is not what DVC wrote (edited by hand, or cut off); run `git checkout dvc.lock`, then this again"
 _EXIT = re.compile(r"exited with (?P<code>-?\d+)$")
 _RESUME_ME = "75"
 _KILLED = 256 - signal.SIGKILL  # the leash's exit code then
@@ -62,9 +63,7 @@ def check_lock(project: Path) -> None:
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
-        raise ValueError(
-            "dvc.lock is not what DVC wrote (edited by hand, or cut off); run `git checkout dvc.lock`, then this again"
-        )
+        raise ValueError(_NO_LOCK)
 
 
 def _digests(stage: dict[str, Any]) -> bool:
@@ -78,7 +77,9 @@ def stale(project: Path) -> dict[str, Any]:
     command = [*DVC, "status", "--json"]
     answer = subprocess.run(command, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if answer.returncode:
-        raise ValueError(f"dvc status: {last_sentence(answer.stderr.splitlines())}")
+        if "dvc.lock' validation failed" in answer.stderr:
+            raise ValueError(_NO_LOCK)
+        raise ValueError(f"dvc status: {dvc_sentence(answer.stderr)}")
     return dict(json.loads(answer.stdout))
 
 

@@ -71,9 +71,16 @@ def _wait_or_kill(process: subprocess.Popen[str]) -> None:
 
 
 def last_sentence(lines: Sequence[str]) -> str:
-    """The last line in which a failed command says why, without DVC's own echo of the command."""
+    """The last line in which a failed command says why, without DVC's own echo of commands and files."""
     echo = re.compile(
         r"ERROR: failed to reproduce .* failed to run: |> |Updating lock file|To track the changes|\s*git add"
+        r"|Having any troubles\?|\s*\d+ │"
     )
     said = [line.strip() for line in lines if line.strip() and not echo.match(line)]
     return said[-1].removeprefix("ERROR: ") if said else "it said nothing"
+
+
+def dvc_sentence(stderr: str) -> str:
+    """Why a `dvc` command failed: the line that it marks as its error (advice may follow), else its last sentence."""
+    lines = stderr.splitlines()
+    return next((line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")), last_sentence(lines))

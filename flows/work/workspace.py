@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.work.process import last_sentence
+from flows.work.process import dvc_sentence, last_sentence
 from flows.work.repository import git
 from flows.work.retry import Unavailable
 
@@ -85,9 +85,9 @@ def dvc(project: Path, *arguments: str) -> str:
     answer = subprocess.run([*DVC, *arguments], cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if answer.returncode == 0:
         return answer.stdout
-    lines, words = answer.stderr.splitlines(), answer.stderr.lower()
+    words = answer.stderr.lower()
     away = any(word in words for word in _AWAY) and not any(word in words for word in _REFUSED)
-    raise (Unavailable if away else ValueError)(f"dvc {arguments[0]}: {last_sentence(lines)}")
+    raise (Unavailable if away else ValueError)(f"dvc {arguments[0]}: {dvc_sentence(answer.stderr)}")
 
 
 def _digits(path: Path) -> None:

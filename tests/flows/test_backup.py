@@ -97,6 +97,23 @@ def test_what_was_destroyed_is_restored(promoted: Path, state: Path, tmp_path: P
     assert '"quality": 1.0' in (promoted / "data" / "train" / "weights.txt").read_text()
 
 
+def test_a_project_without_a_remote_is_saved_into_any_folder(project: Path, state: Path, tmp_path: Path) -> None:
+    repro(project)
+    assert night(project, state).decision == "promoted"
+    before, folder = told(project), tmp_path / "Sicherung für Montag"
+    code, said = run(project, "save", str(folder))
+    assert code == 0, said
+    (state / "mlflow.db").unlink()
+    for lost in (state / "artifacts", project / ".dvc" / "cache", project / "data" / "export"):
+        shutil.rmtree(lost)
+    code, said = run(project, "restore", str(folder))
+    assert code == 0, said
+    assert told(project) == before
+    dvc(project, "checkout", "data/export")
+    assert (project / "data" / "export" / "generator.onnx").is_file()
+    assert not (project / ".dvc" / "config.local").exists()
+
+
 @contextlib.contextmanager
 def cluster() -> Iterator[Path]:
     """A real PostgreSQL on a socket in a new folder; root's belongs to the user postgres, as PostgreSQL insists."""

@@ -94,6 +94,11 @@ def test_sigkill_of_the_owner_ends_the_command(tmp_path: Path) -> None:
         ),
         (["> cmd", "ERROR: failed to reproduce 'b': output 'b' does not exist"], "output 'b' does not exist"),
         (["ERROR: you are not inside of a DVC repository"], "you are not inside of a DVC repository"),
+        (["ERROR: unexpected error - no", "", "Having any troubles? Hit us up at"], "unexpected error - no"),
+        (
+            ["expected int, in stages, line 6", "    5 │   deps:  ", "    6 │   - path"],
+            "expected int, in stages, line 6",
+        ),
         ([], "it said nothing"),
     ],
 )
