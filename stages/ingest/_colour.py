@@ -2,6 +2,7 @@
 
 import functools
 import io
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from PIL import Image, ImageCms, ImageFile
 from stages.ingest._sample import Refused
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-_DEEP_COLOUR = ("RGB;16B", "RGBA;16B")  # Pillow's names of 16-bit PNG pixels, of which it keeps the high byte alone
+# Pillow's names of 16-bit colour, of which it keeps the high byte alone, and of the same read as if bytes were swapped.
+_FOREIGN = "L" if sys.byteorder == "big" else "B"  # where N is the machine's own order, of compressed TIFF
+_ORDERS = {"B": "L", "L": "B", "N": _FOREIGN}
+_SWAPPED = {f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for order, other in _ORDERS.items()}
 
 
 def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Image:
@@ -19,7 +23,9 @@ def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Ima
     if kind == "PNG" and content[24] == 16 and "transparency" in image.info:
         raise Refused("16-bit: with a transparent colour; convert it to 8 bits a channel")
     if kind == "PNG" and content[24] == 16 and image.mode in ("RGB", "RGBA"):  # IHDR is always the first chunk
-        return _deep_colour(image, content)
+        return _deep_colour(image, content, kind)
+    if kind == "TIFF" and image.tile and ";16" in _pixels(image.tile[0]) and image.mode not in ("I;16", "I;16B", "I"):
+        return _deep_colour(image, content, kind)
     image.load()
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N"):
         return _with_exif(_from_16_bit(np.asarray(image).astype(np.uint16)), image)
@@ -28,15 +34,25 @@ def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Ima
     return image
 
 
-def _deep_colour(image: ImageFile.ImageFile, content: bytes) -> Image.Image:
-    """A 16-bit colour PNG, decoded twice: once for the high bytes, once for the low ones."""
-    tile = image.tile[0]
-    if tile.args not in _DEEP_COLOUR:
-        raise Refused("16-bit: grey with transparency; convert it to 8 bits a channel")
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as low:
-        low.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
+def _deep_colour(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Image:
+    """A 16-bit colour image, decoded twice: once for the high bytes, once for the low ones."""
+    if not all(_pixels(tile) in _SWAPPED for tile in image.tile):
+        what = "grey with transparency" if kind == "PNG" else "of a kind that would be cut to its high bytes"
+        raise Refused(f"16-bit: {what}; convert it to 8 bits a channel")
+    with Image.open(io.BytesIO(content), formats=[kind]) as low:
+        low.tile = [_swapped(tile) for tile in image.tile]
         values = np.asarray(image).astype(np.uint32) * 256 + np.asarray(low)
     return _with_exif(_from_16_bit(values), image)
+
+
+def _pixels(tile: ImageFile._Tile) -> str:
+    """Pillow's name of the pixels in a tile; formats with more to say have it first in a tuple."""
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _swapped(tile: ImageFile._Tile) -> ImageFile._Tile:
+    name = _SWAPPED[_pixels(tile)]
+    return tile._replace(args=(name, *tile.args[1:]) if isinstance(tile.args, tuple) else name)
 
 
 def _with_exif(converted: Image.Image, image: Image.Image) -> Image.Image:

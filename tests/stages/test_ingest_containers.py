@@ -209,6 +209,13 @@ def test_webdataset_samples_that_are_not_whole(raw: Path) -> None:
     }  # fmt: skip
 
 
+def test_webdataset_samples_without_the_fields_asked_for(raw: Path) -> None:
+    files = {"a.png": png(1), "a.cls": b"0", "a.json": b'{"who": 1}', "b.png": png(2), "b.cls": b"1"}
+    (raw / "s.tar").write_bytes(tarred(files | {"c.png": png(3), "c.cls": b"1", "c.json": b'{"who": 2}'}))
+    result = ingest(raw, source=a_webdataset(group="who"))
+    assert result.refused == {"s.tar/b.png": "no fields: the sample has no .json member"}
+
+
 # ---- numpy arrays
 
 

@@ -95,6 +95,30 @@ def test_sixteen_bits_are_rounded_not_cut(colour: int, channels: int) -> None:
     assert image[0, 2, 0] == 1, "cutting the low byte would give 0"
 
 
+def tiff_16(values: NDArray[Any], order: str, packed: bool) -> bytes:
+    """A 16-bit TIFF of colour [H, W, 3 or 4], in one strip; Pillow writes none. order: `<` or `>`."""
+    height, width, samples = values.shape
+    pixels = values.astype(f"{order}u2").tobytes()
+    pixels = zlib.compress(pixels) if packed else pixels
+    fields = [(256, 1, width), (257, 1, height), (258, samples, 8), (259, 1, 8 if packed else 1), (262, 1, 2)]
+    fields += [(273, 1, 16), (277, 1, samples), (278, 1, height), (279, 1, len(pixels))]
+    fields += [(338, 1, 2)] if samples == 4 else []
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 16 + len(pixels))
+    table = struct.pack(f"{order}H", len(fields))
+    for tag, count, value in fields:
+        table += struct.pack(f"{order}HHII", tag, 4 if tag != 258 else 3, count, value)
+    return head + struct.pack(f"{order}4H", 16, 16, 16, 16) + pixels + table + bytes(4)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["raw", "deflated"])
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+@pytest.mark.parametrize("samples", [3, 4])
+def test_sixteen_bit_colour_tiff_is_rounded_not_cut(samples: int, order: str, packed: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8, samples))
+    values[..., 3:] = 65535
+    assert np.array_equal(stored(tiff_16(values, order, packed)), np.rint(values[..., :3] / 257))
+
+
 def test_sixteen_bit_tiff() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (8, 8)).astype(np.uint16)
     assert np.array_equal(stored(encoded(Image.fromarray(values), "TIFF"), channels=1)[..., 0], np.rint(values / 257))

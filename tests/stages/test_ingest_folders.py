@@ -175,6 +175,9 @@ def test_what_a_manifest_gets_wrong_is_refused_row_by_row(raw: Path) -> None:
         ("file,kind\n", {"file": "other.csv"}, "other.csv does not exist"),
         ("file,kind\n", {"file": "../sheet.yaml"}, "sheet.yaml leads out of .*put the manifest"),
         ('file,kind\n"0.png,1\n', {}, "cannot be read as a table"),
+        ("", {}, "has no column 'file'.*it has none"),
+        ("file,kind,kind\n0.png,a,b\n1.png,b,a\n", {}, "has several columns 'kind'"),
+        ("file,kind\n0.png,a,,\n1.png,b,c\n", {}, "has 3 fields in line 3 and 2 columns"),
         ("file,kind\n\xff\xfe", {}, "cannot be read as a table"),
     ],
 )

@@ -145,8 +145,14 @@ def _arrow_errors() -> type[Exception]:
 
 def _csv(file: TextIO, path: Path, columns: list[str]) -> Iterator[list[str]]:
     reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-    places = _places(path, next(reader, []), columns)
+    names = next(reader, [])
+    places = _places(path, names, columns)
     for row in reader:
+        if any(row[len(names) :]):
+            raise ValueError(
+                f"{path} has {len(row)} fields in line {reader.line_num} and {len(names)} columns; quote what holds a"
+                " comma"
+            )
         if row:
             yield [row[place].strip() if place < len(row) else "" for place in places]
 
@@ -174,8 +180,11 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[list[str]]:
 def _places(path: Path, names: list[str], columns: list[str]) -> list[int]:
     missing = [name for name in columns if name not in names]
     if missing:
-        known = ", ".join(map(repr, names[:60]))
+        known = ", ".join(map(repr, names[:60])) or "none"
         raise ValueError(f"{path} has no column {missing[0]!r}, which ingest.source names; it has {known}")
+    twice = [name for name in columns if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path} has several columns {twice[0]!r}, which ingest.source names; rename all but one")
     return [names.index(name) for name in columns]
 
 

@@ -114,7 +114,8 @@ def _field(fields: dict[str, Any], name: str) -> str:
 
 def _text(root: Path, members: dict[str, _tree.Entry], ending: str) -> str:
     if ending not in members:
-        raise Refused(f"no label: the sample has no .{ending} member")
+        what = "label" if ending == "cls" else "fields"
+        raise Refused(f"no {what}: the sample has no .{ending} member")
     entry = members[ending]
     (answer,) = _tree.read(root, entry.unit, [entry.place], _MOST_TEXT)
     if isinstance(answer, Refused):
