@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST = 1e50  # in magnitude: beyond it cubes and squares of sums leave float64
+SMALLEST = 1e-50  # largest difference from the first row: far below it products of covariances become 0 in float64
 _ROWS = 4096  # looked at at once, so that a check never doubles the memory
 
 Features = NDArray[np.floating]
@@ -38,15 +39,17 @@ def feature_array(features: Features, name: str, *, at_least: int) -> NDArray[np
 
 
 def rows_pair(real: Features, fake: Features, *, at_least: int) -> tuple[Features, Features]:
-    """Both operands, checked, of one width. Raises ValueError also where all real rows are the same one.
+    """Both operands, checked, of one width. Raises ValueError also where all real rows are the same one, within 1e-50.
 
     Identical fakes are a collapsed generator, which has a distance; identical real rows are a mistake.
     """
     real, fake = (feature_rows(array, name, at_least=at_least) for array, name in ((real, "real"), (fake, "fake")))
     if real.shape[1] != fake.shape[1]:
         raise ValueError(f"real and fake must have the same width; received {real.shape[1]} and {fake.shape[1]}")
-    if all((part == real[0]).all() for part in blocks(real)):
-        raise ValueError("real must vary; received features that are the same in every row")
+    if all(np.abs(np.subtract(part, real[0], dtype=np.float64)).max() < SMALLEST for part in blocks(real)):
+        raise ValueError(
+            f"real must vary; received features that are the same in every row, within {SMALLEST:g}; scale the features"
+        )
     return real, fake
 
 

@@ -94,7 +94,7 @@ def read_json(path: Path, *, format: int = 1, needs: Iterable[str] = ()) -> dict
     """A JSON object of ours. Raises ValueError where it is none, of another format, or lacks a key of `needs`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and lists nested too deeply
         raise ValueError(f"{path} is not a JSON file of ganops: {error}") from None
     if not isinstance(value, dict) or value.get("format") != format:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__

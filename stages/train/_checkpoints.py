@@ -166,10 +166,10 @@ def _control(path: Path) -> Control:
     """The decisions that a checkpoint carries; none where its header cannot be read."""
     with path.open("rb") as file:
         length = file.read(8)
-        header = file.read(int.from_bytes(length, "little"))
+        header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))  # damaged, it may be anything
     try:
         return Control(**json.loads(_metadata(length + header)["control"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Control()
 
 

@@ -119,6 +119,7 @@ BAD = [
     (NAN, np.eye(5), "real must be finite; 5 rows are not, the first is row 0"),
     (np.eye(5), INF.astype(np.float32), "fake must be finite"),
     (np.ones((5, 5)), np.eye(5), "real must vary"),
+    (np.eye(5) * 1e-80, np.eye(5) * 2e-80, "real must vary"),  # covariances times each other would be 0
     (np.eye(5), np.eye(5) * 1e80, "fake must stay below 1e.50"),
 ]
 

@@ -82,6 +82,13 @@ def test_collapsed_generator_has_the_distance_of_a_point() -> None:
     assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("scale", [2.0**-160, 2.0**160])  # about 1e-48 and 1e48: the ends of what is allowed
+def test_the_distance_scales_with_the_square_of_the_features(scale: float) -> None:
+    real, fake = np.random.default_rng(11).normal(size=(2, 60, 5))
+    expected = frechet_distance(real, fake)
+    assert frechet_distance(real * scale, fake * scale) == pytest.approx(expected * scale**2, rel=1e-9, abs=0)
+
+
 BAD = [
     (np.zeros((0, 4)), np.zeros((5, 4)), "real must hold at least 2"),
     (np.eye(4), np.eye(4)[:1], "fake must hold at least 2"),

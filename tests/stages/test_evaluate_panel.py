@@ -224,13 +224,16 @@ def test_bad_answers_are_refused(
 
 def test_hostile_files_are_refused(made: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    for content, message in ((b"[" * 500_000, "nested too deeply"), (b"x" * 2_000_000, "bytes"), (b"\xff", "JSON")):
+    none = "a.json is not a JSON file of ganops"
+    contents = ((b"[" * 500_000, none), (b"9" * 5_000, none), (b"\xff", none), (b"x" * 2_000_000, "bytes"))
+    for content, message in contents:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             read(made / "key.json", [path])
     good = given(made, path, "Ann", with_errors(made, 3))
-    with pytest.raises(ValueError, match="not the key"):
-        read(given(made, tmp_path / "k.json", "x", ["real"], onnx_sha256="0"), [good])
+    for answers in (["real"], [["real"], "generated"]):
+        with pytest.raises(ValueError, match="not the key"):
+            read(given(made, tmp_path / "k.json", "x", answers, onnx_sha256="0"), [good])
 
 
 def test_a_rater_counts_once(made: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from stages.config import build
 from stages.config.train import TrainConfig
 from stages.store import open_store
 from stages.train import run
+from stages.train._checkpoints import prune
 from stages.train._loop import Run
 from stages.train._processes import Processes, check_gpus
 from tests.stages.small_training import bars, small
@@ -188,6 +189,15 @@ def test_a_checkpoint_of_other_networks_of_a_newer_version_or_cut_short(
         again, expected = load_file(only), load(sound)
         assert again.keys() == expected.keys() and all(torch.equal(again[name], expected[name]) for name in expected)
         only.unlink()
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 100, b"\xff" * 7 + b"\x7f", b"\x02" + b"\0" * 7 + b"[]", b""])
+def test_a_checkpoint_damaged_while_the_run_goes_on_does_not_end_it(home: Path, damage: bytes) -> None:
+    train(home, total_kimg=0.32)
+    path = newest(home)
+    path.with_stem(path.stem.replace("-000-", "-001-")).write_bytes(damage)  # any header, of any length
+    prune(path.parent, up_to=20, keep=2)
+    assert path.exists()
 
 
 def test_gpus_that_do_not_exist_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
