@@ -191,7 +191,11 @@ def test_a_checkpoint_of_other_networks_of_a_newer_version_or_cut_short(
         only.unlink()
 
 
-@pytest.mark.parametrize("damage", [b"\xff" * 100, b"\xff" * 7 + b"\x7f", b"\x02" + b"\0" * 7 + b"[]", b""])
+@pytest.mark.parametrize(
+    "damage",
+    [b"\xff" * 100, b"\xff" * 7 + b"\x7f", b"\x02" + b"\0" * 7 + b"[]", b""],
+    ids=["length-overflows", "length-exceeds-memory", "header-is-a-list", "empty"],
+)
 def test_a_checkpoint_damaged_while_the_run_goes_on_does_not_end_it(home: Path, damage: bytes) -> None:
     train(home, total_kimg=0.32)
     path = newest(home)
