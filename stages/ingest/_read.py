@@ -19,7 +19,17 @@ from stages.ingest._pool import decode_all
 from stages.ingest._sample import Listing
 from stages.ingest._worker import PACK, Job, Task
 
-_CODE = ("_archives.py", "_colour.py", "_decode.py", "_near.py", "_pack.py", "_records.py", "_tree.py", "_worker.py")
+_CODE = (
+    "_archives.py",
+    "_colour.py",
+    "_decode.py",
+    "_near.py",
+    "_pack.py",
+    "_published.py",
+    "_records.py",
+    "_tree.py",
+    "_worker.py",
+)
 _KEPT = 4  # folders of other settings or other raw data that are kept
 Refusals = list[tuple[str, str, str]]  # source, reason, SHA-256 where the content was read
 

@@ -20,7 +20,7 @@ from infra.digits import write_digits
 from stages.common.command import main
 from stages.common.files import read_json, tree_digests
 from stages.config import build
-from stages.config.ingest import IngestConfig, Splits
+from stages.config.ingest import Splits
 from stages.config.validate import Drift, Limits, ValidateConfig
 from stages.ingest import run as ingest
 from stages.ingest.sources import folder
@@ -28,6 +28,7 @@ from stages.validate import run
 from stages.validate._frames import read_frames
 from stages.validate._run import breaking, run_checks
 from stages.validate._suite import checks
+from tests.stages import ingesting
 from tests.stages.browser import CHROMIUM, tab
 
 CONFIG = ValidateConfig(
@@ -41,19 +42,11 @@ CONFIG = ValidateConfig(
     ),
     max_near_duplicates=0.2, drift=Drift(false_alarms=0.01, min_moved=0.05), warn=("drift", "near_duplicates"),
 )  # fmt: skip
-INGEST = IngestConfig(
-    source=folder.Config(name="folder", labels="folders"), use=("publication",),
-    resolution=8, channels=1, fit="crop", upscale=False,
-    background=(255, 255, 255), splits=Splits(train=0.55, fit=0.3, heldout=0.15), near_duplicates=None,
-    max_refused_share=0.05, max_pixels=10_000_000, shard_images=4096, processes=0,
+INGEST = ingesting.config(
+    source=folder.Config(name="folder", labels="folders"), splits=Splits(train=0.55, fit=0.3, heldout=0.15),
+    max_refused_share=0.05, shard_images=4096,
 )  # fmt: skip
-SHEET = (
-    "name: digits <b>&\nsource: the tests\nlicence: CC BY 4.0\nspdx: CC-BY-4.0\n"
-    "legal_basis: as published\nmotivation: tests need pictures\ncomposition: small pictures\n"
-    "collection: drawn\nconsent: nobody is shown\npersonal_data: none\nsensitive_attributes: none\n"
-    "allowed_use: [internal, research, commercial, publication]\nretention: as long as the tests run\n"
-    "contact: the tests\n"
-)
+SHEET = ingesting.SHEET.replace("test pictures", "digits <b>&")
 
 
 @pytest.fixture(scope="module")

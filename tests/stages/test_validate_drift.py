@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency
 
 from infra.digits import write_digits
 from stages.common.files import read_json
-from stages.config.ingest import IngestConfig, Splits
+from stages.config.ingest import Splits
 from stages.config.validate import Drift, ValidateConfig
 from stages.ingest import run as ingest
 from stages.ingest.sources import folder
@@ -21,25 +21,17 @@ from stages.validate import run
 from stages.validate._drift import Moved, compare, holm, homogeneity, join
 from stages.validate._measures import measure, names
 from stages.validate._profile import bins_of, counts_in, edges
+from tests.stages import ingesting
 
 DRIFT = Drift(false_alarms=0.01, min_moved=0.05)
 CONFIG = ValidateConfig(
     min_images=100, min_images_per_class=1, min_class_balance=0.0, max_split_deviation=50.0, min_level_range=16,
     min_mean_level=10.0, max_mean_level=245.0, limits=(), max_near_duplicates=1.0, drift=DRIFT, warn=(),
 )  # fmt: skip
-INGEST = IngestConfig(
-    source=folder.Config(name="folder", labels="folders"), use=("publication",),
-    resolution=8, channels=1, fit="crop", upscale=False,
-    background=(255, 255, 255), splits=Splits(train=0.55, fit=0.3, heldout=0.15), near_duplicates=None,
-    max_refused_share=0.05, max_pixels=10_000_000, shard_images=4096, processes=0,
+INGEST = ingesting.config(
+    source=folder.Config(name="folder", labels="folders"), splits=Splits(train=0.55, fit=0.3, heldout=0.15),
+    max_refused_share=0.05, shard_images=4096,
 )  # fmt: skip
-SHEET = (
-    "name: digits\nsource: the tests\nlicence: CC BY 4.0\nspdx: CC-BY-4.0\nlegal_basis: as published\n"
-    "motivation: tests need pictures\ncomposition: small pictures\ncollection: drawn\n"
-    "consent: nobody is shown\npersonal_data: none\nsensitive_attributes: none\n"
-    "allowed_use: [internal, research, commercial, publication]\nretention: as long as the tests run\n"
-    "contact: the tests\n"
-)
 GRID = (0.0, 64.0, 64, "linear")
 
 
@@ -150,7 +142,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stores of two halves of the digits, and of one half changed."""
     home = tmp_path_factory.mktemp("worlds")
     write_digits(home / "raw")
-    (home / "sheet.yaml").write_text(SHEET)
+    (home / "sheet.yaml").write_text(ingesting.SHEET)
     for half in (0, 1):
         for path in sorted((home / "raw").glob("*/*.png"))[half::2]:
             target = home / f"raw{half}" / path.parent.name / path.name
