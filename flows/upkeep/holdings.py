@@ -159,7 +159,7 @@ def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple
     found = [
         (folder, "decoded images")
         for folder in sorted((state / "ingest").glob("*/"))
-        if any(needle in path.read_bytes() for path in folder.glob("*.npz"))
+        if any(needle in path.read_bytes() for path in folder.glob("*.records"))
     ]
     for path in sorted((state / "train").glob("*/trajectory.json")):
         if read_json(path).get("data_hash") in data_hashes:

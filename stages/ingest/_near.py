@@ -60,16 +60,22 @@ def near_duplicates(
     """
     across, same = np.full(len(hashed), -1), np.full(len(hashed), -1)
     crowded = np.zeros(len(hashed), np.bool_)
-    for band, mask in itertools.product(range(4), _masks(distance // 4)):
+    for band in range(4):
         keys = (hashed >> np.uint64(16 * band)).astype(np.uint16)
         order = np.lexsort((mean, keys))
-        for first, second in _joined(keys, mean, order, mask, crowded):
-            difference = hashed[first] ^ hashed[second]
-            close = np.bitwise_count(difference) <= distance
-            close &= np.abs(mean[first] - mean[second]) <= levels
-            seen = _seen_before(difference, band, distance // 4)
-            close &= ~seen | crowded[first] | crowded[second]  # an earlier band may have left these out
-            _note(first[close], second[close], side, across, same, confirm)
+        bucket = _Buckets(keys[order], mean[order])
+        sorted_hashes = hashed[order]
+        for mask in _masks(distance // 4):
+            if (large := bucket.large(mask)) is not None:
+                crowded[order[large]] = True
+            for first, second in bucket.joined(mask, large):
+                difference = sorted_hashes[first] ^ sorted_hashes[second]
+                close = np.flatnonzero(np.bitwise_count(difference) <= distance)  # few, so that the rest costs little
+                first, second, difference = order[first[close]], order[second[close]], difference[close]
+                right = np.abs(mean[first] - mean[second]) <= levels
+                seen = _seen_before(difference, band, distance // 4)
+                right &= ~seen | crowded[first] | crowded[second]  # an earlier band may have left these out
+                _note(first[right], second[right], side, across, same, confirm)
     return Near(across, same, int(crowded.sum()))
 
 
@@ -107,46 +113,52 @@ def _seen_before(difference: NDArray[np.uint64], band: int, radius: int) -> NDAr
     return seen
 
 
-def _joined(
-    keys: NDArray[np.uint16],
-    mean: NDArray[np.float64],
-    order: NDArray[np.int64],
-    mask: int,
-    crowded: NDArray[np.bool_],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs whose keys differ by exactly `mask`, in chunks, each pair once; `order` sorts by key, then by mean."""
-    ordered = keys[order]
-    partner = ordered ^ np.uint16(mask)
-    start, end = np.searchsorted(ordered, partner, "left"), np.searchsorted(ordered, partner, "right")
-    large = end - start > CROWD
-    if large.any():
-        crowded[order[large]] = True
-        start[large], end[large] = _window(mean[order], start, end, large)
-    at = np.arange(len(order))
-    if mask == 0:
-        start = np.maximum(start, at + 1)
-    else:
-        end = np.where(partner > ordered, end, start)
-    counts = np.maximum(end - start, 0)
-    ends = np.cumsum(counts)
-    first_row = 0
-    while first_row < len(order):
-        done = ends[first_row - 1] if first_row else 0
-        last_row = max(first_row + 1, int(np.searchsorted(ends, done + _CHUNK, "right")))
-        rows = np.arange(first_row, last_row)
-        repeated = np.repeat(rows, counts[rows])
-        offsets = np.arange(len(repeated)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
-        yield order[repeated], order[start[repeated] + offsets]
-        first_row = last_row
+class _Buckets:
+    """Images in the order of one quarter of their hashes, of equal ones in that of their means; all by place in it."""
 
+    def __init__(self, keys: NDArray[np.uint16], mean: NDArray[np.float64]) -> None:
+        self._keys, self._bounds = keys, np.searchsorted(keys, np.arange(2**16 + 1))
+        self._levels, self._rank = np.unique(mean, return_inverse=True)
 
-def _window(
-    mean: NDArray[np.float64], start: NDArray[np.int64], end: NDArray[np.int64], large: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The CROWD members nearest in brightness within each large bucket, by place in the order."""
-    low, high = np.empty(large.sum(), np.int64), np.empty(large.sum(), np.int64)
-    for place, row in enumerate(np.flatnonzero(large)):
-        middle = start[row] + np.searchsorted(mean[start[row] : end[row]], mean[row])
-        low[place] = min(max(start[row], middle - CROWD // 2), end[row] - CROWD)
-        high[place] = low[place] + CROWD
-    return low, high
+    def large(self, mask: int) -> NDArray[np.bool_] | None:
+        """Which images have more than CROWD others at the key that differs from theirs by `mask`; None if none has."""
+        partner = self._keys ^ np.uint16(mask)
+        large = np.diff(self._bounds)[partner] > CROWD
+        return large if large.any() else None
+
+    def joined(
+        self, mask: int, large: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Pairs whose keys differ by exactly `mask`, in chunks, each pair once; of `large` ones the nearest in mean."""
+        partner = self._keys ^ np.uint16(mask)
+        start, end = self._bounds[:-1][partner], self._bounds[1:][partner]
+        if large is not None:
+            start[large] = self._nearest(partner, start, end, large)
+            end[large] = start[large] + CROWD
+        if mask == 0:
+            start = np.maximum(start, np.arange(len(start)) + 1)
+        else:
+            end = np.where(partner > self._keys, end, start)
+        counts = np.maximum(end - start, 0)
+        ends = np.cumsum(counts)
+        first_row = 0
+        while first_row < len(counts):
+            done = ends[first_row - 1] if first_row else 0
+            last_row = max(first_row + 1, int(np.searchsorted(ends, done + _CHUNK, "right")))
+            rows, many = np.arange(first_row, last_row), counts[first_row:last_row]
+            offsets = start[first_row:last_row] - (np.cumsum(many) - many)
+            yield np.repeat(rows, many), np.arange(many.sum()) + np.repeat(offsets, many)
+            first_row = last_row
+
+    def _nearest(
+        self,
+        partner: NDArray[np.uint16],
+        start: NDArray[np.int64],
+        end: NDArray[np.int64],
+        large: NDArray[np.bool_],
+    ) -> NDArray[np.int64]:
+        """Where the CROWD members nearest in mean begin in the bucket `start` to `end` of each large `partner`."""
+        places = len(self._levels) * self._keys.astype(np.int64) + self._rank  # as ordered as the images
+        wanted = len(self._levels) * partner[large].astype(np.int64) + self._rank[large]
+        middle = np.searchsorted(places, wanted)
+        return np.minimum(np.maximum(start[large], middle - CROWD // 2), end[large] - CROWD)

@@ -1,26 +1,29 @@
 """Decoded samples in the state folder, found again by the stamp of their file or by their content.
 
-A pack is two files that never change: `<name>.npy`, the pixels, and `<name>.npz`, a record per sample; the second is
-renamed into place last, so that a pack that is seen is whole. Nothing here has a say in what the store holds.
+A pack is two files that never change: `<name>.pixels`, and `<name>.records`, a line of JSON and a record per sample;
+the second is renamed into place last, so that a pack that is seen is whole. Neither is of a common format: there may
+be thousands, and what numpy does to open one takes longer than to read it. Nothing here has a say in what the store
+holds.
 """
 
 import functools
-import io
-import zipfile
+import json
+import math
+import mmap
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gan.attributes import bins, measure
-from stages.common.files import write_array
+from stages.common.files import named
 from stages.ingest._near import hashes
 from stages.ingest._sample import STAMP
+
+_PIXELS, _RECORDS = ".pixels", ".records"
 
 
 def record_type(channels: int) -> np.dtype[Any]:
@@ -43,16 +46,19 @@ def record_type(channels: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Pack:
-    """`length` samples, for those that cannot be used the reason by row; the others' pixels stay on the disk."""
+    """`length` samples, for those that cannot be used the reason by row; the others' pixels, uint8 of `shape`
+    [n, H, W, C], stay on the disk."""
 
     path: Path
     length: int
+    shape: tuple[int, ...]
     reasons: dict[int, str]
 
     def pixels(self, places: NDArray[np.integer]) -> NDArray[np.uint8]:
         """uint8 [len(places), H, W, C]. Nothing stays open or mapped: there may be more packs than a process may open,
         and more pixels than it may map."""
-        return np.asarray(np.take(npy.open_memmap(self.path, mode="r"), places, axis=0))
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            return np.take(np.frombuffer(mapped, np.uint8).reshape(self.shape), places, axis=0)
 
 
 def write_pack(
@@ -64,46 +70,42 @@ def write_pack(
         records["near"][kept] = hashes(pixels)
         records["mean"][kept] = pixels.reshape(len(pixels), -1).mean(axis=1)
         records["attributes"][kept] = np.stack(list(measure(pixels).values()), axis=1)
-    rows, texts = np.array(list(reasons), np.int64), np.array(list(reasons.values()), np.str_)
-    body = io.BytesIO()
-    np.savez(body, records=records, rows=rows, reasons=texts)
-    _write(folder, f"{name}.npy", lambda path: write_array(path, pixels))
-    _write(folder, f"{name}.npz", lambda path: path.write_bytes(body.getbuffer()))
+    body = records.tobytes()
+    head = {"shape": pixels.shape, "crc32": zlib.crc32(body), "reasons": list(reasons.items())}
+    _write(folder, f"{name}{_PIXELS}", np.ascontiguousarray(pixels).data)
+    _write(folder, f"{name}{_RECORDS}", json.dumps(head).encode() + b"\n" + body)
 
 
-def _write(folder: Path, name: str, write: Callable[[Path], object]) -> None:
+def _write(folder: Path, name: str, content: bytes | memoryview) -> None:
     temporary = folder / f".{name}.partial"
     try:
-        write(temporary)
-        temporary.replace(folder / name)
-    except OSError as error:
-        error.filename = error.filename or str(folder / name)
-        raise
+        with named(folder / name):
+            temporary.write_bytes(content)
+            temporary.replace(folder / name)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read_pack(folder: Path, name: str, kind: np.dtype[Any]) -> tuple[Pack, NDArray[np.void]] | None:
     """A pack and its records, which are of this `kind`; None where it is not whole."""
+    path = folder / f"{name}{_PIXELS}"
     try:
-        with (folder / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as content:
-            records, rows, reasons = content["records"], content["rows"], content["reasons"]
-        kept = len(npy.open_memmap(folder / f"{name}.npy", mode="r"))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        line, _, body = path.with_suffix(_RECORDS).read_bytes().partition(b"\n")
+        head, records = json.loads(line), np.frombuffer(body, kind)
+        whole = zlib.crc32(body) == head["crc32"] and path.stat().st_size == math.prod(head["shape"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if records.dtype != kind or kept != int((records["place"] >= 0).sum()):
-        return None
-    return Pack(folder / f"{name}.npy", len(records), dict(zip(rows.tolist(), reasons.tolist(), strict=True))), records
+    return (Pack(path, len(records), tuple(head["shape"]), dict(head["reasons"])), records) if whole else None
 
 
 def pack_names(folder: Path) -> list[str]:
     """Names of the packs in a folder, in order."""
-    return sorted(path.stem for path in folder.glob("*-*-*.npz"))
+    return sorted(path.stem for path in folder.glob(f"*{_RECORDS}"))
 
 
 def remove_pack(pack: Pack) -> None:
     """Remove a pack, its records first, so that a half is never taken for a whole."""
-    for suffix in (".npz", ".npy"):
+    for suffix in (_RECORDS, _PIXELS):
         pack.path.with_suffix(suffix).unlink(missing_ok=True)
 
 
@@ -112,7 +114,7 @@ def remove_partials(folder: Path) -> None:
     for path in folder.glob(".*.partial"):
         path.unlink(missing_ok=True)
     whole = set(pack_names(folder))
-    for path in folder.glob("*.npy"):
+    for path in folder.glob(f"*{_PIXELS}"):
         if path.stem not in whole:
             path.unlink()
 

@@ -150,7 +150,7 @@ def nothing_is_left(night: Night) -> None:
     assert [path.name for path in (night.state / "worktrees").iterdir()] == []
     assert list((night.state / "looks").glob("*")) == []
     assert sh(night.project, "git", "worktree", "list").count("\n") == 0
-    assert sh(night.project, "git", "status", "--porcelain", "--untracked-files=no") == "M flows/automations.yaml"
+    assert sh(night.project, "git", "status", "--porcelain", "--untracked-files=no") == ""
     runs = connect(night.state, "tiny").client.search_runs([connect(night.state, "tiny").experiment()])
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
     assert night.servers.command("down").returncode == 0

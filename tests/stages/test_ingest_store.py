@@ -19,6 +19,7 @@ import yaml
 
 from infra.digits import write_digits
 from stages.common.files import tree_digests
+from stages.config.ingest import NearDuplicates
 from stages.ingest import _again, _read, _tree, _work, _worker, _write
 from stages.ingest.sources import folder
 from tests.stages.ingesting import CONFIG, SHEET, config, encoded, ingest, noise, png, zipped
@@ -109,15 +110,33 @@ def test_other_rules_find_nothing_of_the_old_ones(raw: Path, monkeypatch: pytest
         assert made == from_scratch(raw, monkeypatch, source=FOLDERS, **changes)
 
 
-def test_a_damaged_state_folder_is_passed_over(raw: Path) -> None:
+DAMAGE = {
+    "cut short": lambda content: content[:-10],
+    "empty": lambda content: b"",
+    "one bit flipped": lambda content: content[:-10] + bytes([content[-10] ^ 1]) + content[-9:],
+    "other JSON": lambda content: b"7\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [
+        (what, how)
+        for what in ("*.records", "*.pixels", "near.npz")
+        for how in DAMAGE
+        if (what, how) != ("*.pixels", "one bit flipped")  # of pixels the length alone is looked at
+    ],
+)
+def test_a_damaged_state_folder_is_passed_over(raw: Path, what: str, how: str) -> None:
+    changes = {"source": FOLDERS, "near_duplicates": NearDuplicates(distance=3, levels=1.0)}
     time.sleep(SETTLED)
-    first = tree_digests(ingest(raw, source=FOLDERS).path)
+    first = tree_digests(ingest(raw, **changes).path)
     state = Path(os.environ["GANOPS_STATE"]) / "ingest"
-    packs = sorted(max(state.iterdir(), key=lambda path: path.stat().st_mtime).glob("*.np*"))
-    assert len(packs) >= 2
-    for path in packs:
-        path.write_bytes(path.read_bytes()[:-100])
-    assert tree_digests(ingest(raw, "again", source=FOLDERS).path) == first
+    damaged = sorted(max(state.iterdir(), key=lambda path: path.stat().st_mtime).glob(what))
+    assert damaged
+    for path in damaged:
+        path.write_bytes(DAMAGE[how](path.read_bytes()))
+    assert tree_digests(ingest(raw, "again", **changes).path) == first
 
 
 def edit_unseen(path: Path) -> None:
