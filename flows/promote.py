@@ -8,6 +8,7 @@ and nothing else.
 
 import dataclasses
 import json
+import sys
 
 from flows.approval import WAITING
 from flows.promotion import waivers
@@ -86,4 +87,11 @@ def _move(candidate: Candidate, version: str, outcome: Decision, registry: Regis
             "evidence_sha256": candidate.evidence_sha256,
             "waived": outcome.waived,
         },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(
+        "promote: no command; `python -m flows.retrain` decides, also where nothing changed; for a version that waits "
+        "there is `python -m flows.approval`, and `python -m flows.rollback` goes back"
     )
