@@ -49,11 +49,11 @@ def _row(raw: bytes) -> list[Row]:
     return [row] if "step" in row else []
 
 
-def live_log(data: Path, state: Path) -> Tail | None:
+def live_log(data: Path, state: Path, since: float = 0.0) -> Tail | None:
     """The log of the training that `data`/ingest and params.yaml beside `data` ask for; None before it has begun.
 
     The trainer names its folder after images, settings, code and torch; of several that agree in images and settings it
-    is the one that was written last.
+    is the one that was written last, and not before `since` (seconds since 1970), when it may be one of older code.
     """
     try:
         data_hash = json.loads((data / "ingest" / "dataset.json").read_text(encoding="utf-8"))["data_hash"]
@@ -61,8 +61,11 @@ def live_log(data: Path, state: Path) -> Tail | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     logs = [path.with_name(LOG) for path in state.glob(f"train/*/{RECORD}") if _asked(path, data_hash, section)]
-    newest = max((log for log in logs if log.is_file()), key=lambda log: log.stat().st_mtime_ns, default=None)
-    return Tail(newest, section.get("total_kimg", float("inf"))) if newest is not None else None
+    written = {log: log.stat().st_mtime for log in logs if log.is_file()}
+    newest = max(written, key=lambda log: written[log], default=None)
+    if newest is None or written[newest] < since:
+        return None
+    return Tail(newest, section.get("total_kimg", float("inf")))
 
 
 def _asked(record: Path, data_hash: str, section: dict[str, Any]) -> bool:

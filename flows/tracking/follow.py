@@ -6,11 +6,12 @@
         ...
         register(candidate, registry, facts, following.run())
 
-Everything goes through one thread, so no stage ever waits for a server. What a server does not take is kept and sent
-again: lines of the trainer stay in its log until they were taken. `following.run()` waits a little for the rest, ends
-the thread and names the run; None where no server has answered. `register` takes the run over, adds what is missing of
-the curve from the files (`record`), and ends it: so a rerun after a crash, a cached stage and a training on
-another machine have whole curves too. A block that is left by an exception ends the run as FAILED or KILLED.
+Everything goes through one thread, so no stage ever waits for a server; it also says in the log how far the training
+is. What a server does not take is kept and sent again: lines of the trainer stay in its log until they were taken.
+`following.run()` waits a little for the rest, ends the thread and names the run; None where no server has answered.
+`register` takes the run over, adds what is missing of the curve from the files (`record`), and ends it: so a rerun
+after a crash, a cached stage and a training on another machine have whole curves too. A block that is left by an
+exception ends the run as FAILED or KILLED.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from flows.status import model_name
 from flows.tracking.curves import Row, Tail, live_log
 from flows.tracking.load import Load
+from flows.tracking.progress import Progress
 from flows.tracking.registry import Registry, address, connect, sentences
 from flows.tracking.runs import begin, bury, revive
 
@@ -55,10 +57,11 @@ class Following:
         self.project, self.state, self.facts, self.log = project, state, facts, log
         self.registry: Registry | None = None
         self.run_id: str | None = None
-        self._began = int(time.time() * 1000)
+        self._began = time.time()
         self._steps: set[int] = set()  # of the curve, taken by the server
         self._waiting: list[Metric] = []
         self._tail: Tail | None = None
+        self._progress: Progress | None = None
         self._training, self._ending = threading.Event(), threading.Event()
         self._load = Load()
         self._deadline = float("inf")
@@ -99,6 +102,7 @@ class Following:
             ending = self._ending.is_set()  # asked before the look, so that the last look sees all
             try:
                 self._load.sample()
+                self._look()
                 with sentences():
                     self._send()
                 if pause > EVERY:
@@ -123,19 +127,27 @@ class Following:
             registry.client.log_batch(run, metrics=batch)
             del load[: len(batch)]
 
+    def _look(self) -> None:
+        """Find the trainer's log, once it writes one, and say how far it is."""
+        if self._training.is_set() and self._tail is None:
+            self._tail = live_log(self.project / "data", self.state, self._began)
+            if self._tail is not None:
+                self._progress = Progress(Tail(self._tail.path, self._tail.most), self._began, self.log)
+        if self._progress is not None:
+            self._progress.look()
+
     def _read(self) -> bool:
         """Fetch the next lines of the trainer's log; whether there were any. A step that was sent is not sent again."""
-        if not self._training.is_set():
-            return False
-        if self._tail is None:
-            self._tail = live_log(self.project / "data", self.state)
         if self._tail is None:
             return False
         found = self._tail.read()
         new = {int(row["step"]): row for row in found if int(row["step"]) not in self._steps}
         self._steps |= set(new)
-        self._waiting += curve_metrics(list(new.values()), self._began)
+        self._waiting += curve_metrics(list(new.values()), self._time_ms())
         return bool(found)
+
+    def _time_ms(self) -> int:
+        return int(self._began * 1000)
 
     def _open(self) -> tuple[Registry, str]:
         """The registry, and this pipeline's run in it: made, or restored where somebody deleted it."""
@@ -144,7 +156,7 @@ class Following:
         registry = connect(self.state, model_name(self.project / "params.yaml"))
         if self.run_id is None:
             bury(registry)
-            self.run_id = begin(registry, self.facts, self._began)
+            self.run_id = begin(registry, self.facts, self._time_ms())
         revive(registry, self.run_id)
         self.registry = registry
         return registry, self.run_id

@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.promotion.judge import Decision
 from flows.tracking.evidence import Candidate
+from flows.tracking.progress import in_words
 from flows.tracking.register import Registered
 
 
@@ -37,9 +38,9 @@ class Outcome:
 
 def lines(outcome: Outcome, seconds: float | None = None, where: str | None = None) -> list[str]:
     """The last words of a retrain: what ran, how long, which version, who is champion and why, where to look."""
-    told = [f"  {name:<10} {how:<11} {_duration(spent)}".rstrip() for name, (how, spent) in outcome.stages.items()]
+    told = [f"  {name:<10} {how:<11} {in_words(spent)}".rstrip() for name, (how, spent) in outcome.stages.items()]
     if seconds is not None:
-        told.append(f"took       {_duration(seconds)}")
+        told.append(f"took       {in_words(seconds)}")
     if outcome.candidate is not None and outcome.registered is not None:
         told.append(f"model      {outcome.candidate.name} {outcome.registered.note}")
     if outcome.decision is not None:
@@ -98,10 +99,3 @@ def safe(text: object) -> str:
     """One line of text in which neither HTML nor Markdown means anything."""
     plain = " ".join(html.escape(str(text)).split())
     return "".join(f"\\{character}" if character in "|*_`[]#" else character for character in plain)
-
-
-def _duration(seconds: float) -> str:
-    if not seconds:
-        return ""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"

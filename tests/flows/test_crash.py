@@ -1,8 +1,10 @@
 """Promotion and rollback, killed before each thing that they write, raced, and watched: real processes, real MLflow."""
 
 import json
+import random
 import re
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ _QUERIES = (
     "SELECT version, key, value FROM model_version_tags ORDER BY version, key",
     "SELECT value FROM registered_model_tags ORDER BY key",
 )
+REFUSED = re.compile(r"the champion moved from|has been moving the champion since|nothing to go back to|is at work")
 
 
 def snapshot(state: Path) -> list[list[Any]]:
@@ -105,6 +108,48 @@ def test_two_promotions_at_once_are_serialised(runner: Runner, built: Callable[.
     assert aliases(registry)["champion"] == promoted["champion"]
     assert aliases(registry)["previous"] == "1"
     assert len(history(registry.notes())) == 2
+
+
+MANY = pytest.param(40, id="many", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("rounds", [pytest.param(4, id="few"), MANY])
+def test_promotions_and_rollbacks_raced_and_killed_at_random(
+    runner: Runner, built: Callable[..., Path], state: Path, rounds: int
+) -> None:
+    """Three working copies at one registry, three acts at once, two of them killed within seconds, again and again."""
+    crown(built(), state)
+    acts = []
+    for quality in (1.5, 2.0, 3.0):
+        copy = shutil.copytree(built(train__quality=quality), state.parents[1] / f"copy-{quality}", symlinks=True)
+        acts.append({"folder": str(copy), "registry": str(state / "mlflow.db")})
+    dice, deaths = random.Random(rounds), 0
+    for _ in range(rounds):
+        wanted = [
+            {**where, **({"what": "night"} if dice.random() < 0.7 else {"what": "rollback", "reason": "diced"})}
+            for where in acts
+        ]
+        for one in dice.sample(wanted, 2):
+            one["die_after"] = dice.uniform(0, 4)
+        for code, answer in runner(state.parent, *wanted):
+            assert code in (0, 1, -signal.SIGKILL), answer
+            assert code != 1 or REFUSED.search(answer), answer
+            deaths += code < 0
+        assert champion(state) in {str(version.version) for version in connect(state, "tiny").versions()}
+    assert deaths >= rounds // 2
+    for where in acts:  # the morning: each once more, undisturbed
+        ((code, answer),) = runner(state.parent, {**where, "what": "night"})
+        assert code == 0, answer
+    registry = connect(state, "tiny")
+    versions = {str(version.version): version for version in registry.versions()}
+    assert len(versions) == 4 == len({version.tags["onnx_sha256"] for version in versions.values()})
+    assert all(version.tags["judged_by"] and registry.intact(version) for version in versions.values())
+    notes, found = registry.notes(), aliases(registry)
+    assert "intent" not in notes
+    assert history(notes)[-1].version == found["champion"] != found.get("previous")
+    assert "rolled_back" not in versions[found["champion"]].tags
+    runs = registry.client.search_runs([registry.experiment()])
+    assert {run.info.status for run in runs} == {"FINISHED"} and len(runs) == 4
 
 
 def test_a_reader_never_sees_an_error_or_mixed_files(runner: Runner, built: Callable[..., Path], state: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,11 +62,12 @@ def test_the_curve_arrives_while_the_training_runs_and_the_run_goes_to_the_versi
 ) -> None:
     project = built()
     log = log_of(state)
-    log.write_text(line(20))
     registry = connect(state, "tiny")
     with follow(project, state, run_facts(project, {}), print) as following:
         until(lambda: following.run_id is not None)
         run = str(following.run_id)
+        log.write_text(line(20))
+        time.sleep(1)
         assert steps(registry, run) == []  # the log may be of older work until the training begins
         following.training()
         until(lambda: steps(registry, run) == [20])
@@ -88,6 +90,42 @@ def test_the_curve_arrives_while_the_training_runs_and_the_run_goes_to_the_versi
     measure = registry.client.get_metric_history(run, "fid_domain")[0]
     assert measure.step == 100  # the generator's step, beside the curve that led to it
     assert len(registry.client.search_runs([registry.experiment()])) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_log_of_older_code_is_not_taken_for_the_one_that_begins(built: Callable[..., Path], state: Path) -> None:
+    """Same images, same settings, other code: the trainer has another folder, and writes there when it has started."""
+    project = built()
+    older = log_of(state).parent
+    older.joinpath("log.jsonl").write_text(line(20, loss_d=7.0))
+    registry = connect(state, "tiny")
+    with follow(project, state, {}, print) as following:
+        following.training()
+        time.sleep(1)
+        newer = shutil.copytree(older, older.with_name("newer"))
+        newer.joinpath("log.jsonl").write_text(line(20))
+        run = str(following.run())
+    assert [metric.value for metric in registry.client.get_metric_history(run, "train/loss_d")] == [1 / 20]
+
+
+@pytest.mark.usefixtures("quick")
+def test_how_far_the_training_is_is_said_while_it_runs(
+    built: Callable[..., Path], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no registry at all; and of a training that is resumed nothing is said of what came before."""
+    monkeypatch.setattr("flows.tracking.progress.EVERY", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    project, said = built(train__total_kimg=2.0), list[str]()
+    with follow(project, state, {}, said.append) as following:
+        log_of(state).write_text(line(500, time=time.time() - 60))
+        following.training()
+        until(lambda: any("does not answer" in words for words in said))
+        with log_of(state).open("a") as file:
+            file.write(line(1500))
+        until(lambda: len(said) == 2)
+        following.run(patience=0.5)
+    assert said[1] == "train: 1.5 of 2 kimg (75%), 10 images/s, about 50.0 s left"
 
 
 @pytest.mark.usefixtures("quick")
@@ -130,9 +168,9 @@ def test_a_server_that_comes_back_gets_what_it_missed(
 
     monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     log = log_of(state)
-    log.write_text(line(20))
     registry = connect(state, "tiny")
     with follow(project, state, {}, said.append) as following:
+        log.write_text(line(20))
         following.training()
         until(lambda: following.run_id is not None and steps(registry, str(following.run_id)) == [20])
         away[0] = True
@@ -155,7 +193,6 @@ def test_a_run_whose_process_was_killed_is_ended_and_the_rerun_has_the_whole_cur
     project = built()
     log = log_of(state)
     content = log.read_text()
-    log.write_text(line(20) + line(40))
     code = (
         "import time; from pathlib import Path; import flows.tracking.follow as f; f.EVERY = 0.1\n"
         "from flows.state import settle\n"
@@ -164,12 +201,14 @@ def test_a_run_whose_process_was_killed_is_ended_and_the_rerun_has_the_whole_cur
     registry = connect(state, "tiny")
     with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], cwd=project) as process:
         try:
+            until(lambda: len(runs(registry)) == 1, 120)
+            log.write_text(line(20) + line(40))
             until(lambda: any(steps(registry, str(run.info.run_id)) == [20, 40] for run in runs(registry)), 120)
         finally:
             process.kill()
     (died,) = (str(run.info.run_id) for run in runs(registry))
-    log.write_text(content + content)  # the trainer came back and began again
     with follow(project, state, {}, print) as following:
+        log.write_text(content + content)  # the trainer came back and began again
         following.training()
         run = str(following.run())
         register(read_candidate(project), registry, run_facts(project, {}), run)
@@ -214,9 +253,9 @@ def test_a_real_server_that_dies_and_returns_has_the_whole_curve_and_the_version
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     log = log_of(state)
     content = log.read_text().splitlines(keepends=True)
-    log.write_text(content[0])
     registry = connect(state, "tiny")
     with follow(project, state, run_facts(project, {}), said.append) as following:
+        log.write_text(content[0])
         following.training()
         until(lambda: len(said) == 1)  # it is not there yet
         with server(tmp_path, port):
@@ -267,9 +306,9 @@ def test_a_pipeline_that_fails_leaves_a_run_that_says_so(built: Callable[..., Pa
 @pytest.mark.usefixtures("quick")
 def test_an_experiment_deleted_in_mlflow_comes_back(built: Callable[..., Path], state: Path) -> None:
     project = built()
-    log_of(state).write_text(line(20))
     registry = connect(state, "tiny")
     with follow(project, state, {}, print) as following:
+        log_of(state).write_text(line(20))
         following.training()
         until(lambda: following.run_id is not None and steps(registry, str(following.run_id)) == [20])
         registry.client.delete_experiment(registry.experiment())

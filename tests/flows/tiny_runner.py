@@ -1,7 +1,8 @@
 """Forks a child for each act that comes in as JSON, one job a line: real processes, without paying for imports again.
 
 An act is {"what": NAME, ...}. With "die_at": K the child sends itself SIGKILL just before the K-th time that it would
-write to the registry, counted over all writing methods of MLflow's client.
+write to the registry, counted over all writing methods of MLflow's client; with "die_after": S after so many seconds,
+wherever it is.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -103,6 +105,10 @@ def child(project: Path, wanted: dict[str, Any], answer: Path) -> None:
         os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{shared}", "GANOPS_STATE": str(project / ".ganops")}
     state = settle()
     connect(state, "tiny")
+    if (seconds := wanted.pop("die_after", None)) is not None:
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
     try:
         told, code = act(project=project, state=state, **wanted), 0
     except ValueError as error:
