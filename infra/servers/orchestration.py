@@ -35,6 +35,7 @@ def server(where: Place, port: int, kept: dict[str, str]) -> Service:
             "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.address(where, "prefect", "asyncpg"),
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
+            "PREFECT_SERVER_UI_API_URL": "/api",  # what the pages ask: the server that they came from
         },
         after=("postgres",),
         prepare=lambda: write_private(home / "secrets", secret),
