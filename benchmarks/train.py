@@ -27,6 +27,7 @@ from gan import batches, networks, pixels, training
 from gan.losses.non_saturating import Config as NonSaturating
 from gan.losses.relativistic import Config as Relativistic
 from gan.objective import Objective
+from stages.train._meter import utilisation
 
 DCGAN = {
     "form": "transposed",
@@ -215,7 +216,7 @@ def compare(name: str, case: dict[str, Any], *, device: str, quick: bool, thread
         )
         ours.thread.shutdown()
         speeds = [steps * BATCH / s for s in seconds]
-        more = {"utilisation": torch.cuda.utilization() / 100} if device == "cuda" else {"threads": threads}
+        more = {"utilisation": utilisation()} if device == "cuda" else {"threads": threads}
         report(
             name + suffix, unit="images/s", ours=speeds[0], peer="plain loop, fp32", theirs=speeds[1],
             goal=1.3 if classic else 1.5, lower_is_better=False, device=device, batch=BATCH, **more,

@@ -100,6 +100,7 @@ class BatchNorm(nn.Module):
     def _normalised(self, x: Tensor, gain: Tensor | None, bias: Tensor | None) -> Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size(self.group) == 1:
             return F.batch_norm(x, self.mean, self.variance, gain, bias, self.training, self.momentum, self.eps)
+        given, x = x.dtype, x.float() if x.dtype in (torch.bfloat16, torch.float16) else x  # sums need the digits
         sides = [side for side in range(x.dim()) if side != 1]
         shape = [-1 if side == 1 else 1 for side in range(x.dim())]
         count = x.numel() // x.shape[1] * dist.get_world_size(self.group)
@@ -110,7 +111,8 @@ class BatchNorm(nn.Module):
             self.mean.lerp_(mean, self.momentum)
             self.variance.lerp_(variance * (count / (count - 1)), self.momentum)
         normal = centred * (variance + self.eps).rsqrt().view(shape)
-        return normal if gain is None or bias is None else normal * gain.view(shape) + bias.view(shape)
+        normal = normal if gain is None or bias is None else normal * gain.view(shape) + bias.view(shape)
+        return normal.to(given)
 
 
 class Dropout(nn.Module):

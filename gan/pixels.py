@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class NotFinite(ValueError):
+    """Images hold pixels that are infinite or no numbers."""
+
+
 def to_float(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """float32 [N, C, H, W] in [-1, 1] from uint8 [N, H, W, C]. Raises ValueError for another dtype or rank."""
     if images.dtype != np.uint8 or images.ndim != 4:
@@ -16,8 +20,8 @@ def to_float(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def to_uint8(images: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """uint8 [N, H, W, C] from float [N, C, H, W]. Raises ValueError where a pixel is not finite."""
+    """uint8 [N, H, W, C] from float [N, C, H, W]. Raises NotFinite where a pixel is not finite."""
     if not np.isfinite(images).all():
-        raise ValueError("images hold pixels that are not finite")
+        raise NotFinite("images hold pixels that are not finite")
     levels = np.rint((np.clip(images, -1, 1).astype(np.float32) + 1) * np.float32(127.5))
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from consumer._wire import read_metadata
 from stages.common.files import digest, output_folder, read_json, sha256_file
 
@@ -26,12 +28,20 @@ def copy(source: Path, out: Path, onnx: Path | None = None) -> str:
     if missing:
         raise ValueError(f"{source} lacks {', '.join(missing)}; name the folder `generator` of a training's output")
     read_json(source / "generator.json", needs=("architecture", "ancestry"))
+    for name in FILES[1:]:
+        try:
+            with safe_open(source / name, "np"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{source / name} holds no whole networks ({error}); copy it again") from None
     if onnx is not None:
         files = {name: sha256_file(source / name) for name in ("generator.json", "generator.safetensors")}
         found = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         stated = read_metadata(onnx.read_bytes()).get("input_digest")
         if stated != found:
             raise ValueError(f"{onnx} was exported from networks of digest {stated}; those in {source} have {found}")
+    if out.is_file() or (out.is_dir() and {path.name for path in out.iterdir()} - set(FILES)):
+        raise ValueError(f"--out {out} holds other files, which would be lost; name a new or an empty folder")
     with output_folder(out) as work:
         for name in FILES:
             shutil.copyfile(source / name, work / name)

@@ -84,7 +84,8 @@ def whole(data: Path, state: Path) -> list[Row]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = {
-            int(float(row["step"])): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            int(float(row["step"])): {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
         }
     log = live_log(data, state)
     if log is not None:

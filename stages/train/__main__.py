@@ -5,6 +5,7 @@ import sys
 from stages.common.command import main
 from stages.config.train import TrainConfig
 from stages.train import run
+from stages.train._stopper import resumable
 
 if __name__ == "__main__":
     inputs = {
@@ -14,4 +15,5 @@ if __name__ == "__main__":
         "init": "networks that `python -m stages.warm_start` copied; for train.init, not looked at without it",
     }
     words = {"adopt": "KEY of other work in the state folder on these images, to go on with under these settings"}
-    sys.exit(main("train", TrainConfig, run, inputs=inputs, optional=("selection", "init"), words=words))
+    with resumable():
+        sys.exit(main("train", TrainConfig, run, inputs=inputs, optional=("selection", "init"), words=words))

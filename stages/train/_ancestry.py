@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gan.training import Players
@@ -32,10 +33,14 @@ class Start:
     ancestry: list[dict[str, Any]]
 
     def into(self, players: Players) -> None:
-        """Put the weights into all three networks."""
-        players.generator.load_state_dict(self.generator)
-        players.average.load_state_dict(self.generator)
-        players.discriminator.load_state_dict(self.discriminator)
+        """Put the weights into all three networks. Raises ValueError where they are not those of the architecture."""
+        try:
+            players.generator.load_state_dict(self.generator)
+            players.average.load_state_dict(self.generator)
+            players.discriminator.load_state_dict(self.discriminator)
+        except RuntimeError as error:
+            said = " ".join(str(error).split())[:300]
+            raise ValueError(f"the networks of train.init are not those of their generator.json: {said}") from None
 
 
 def open_start(config: TrainConfig, folder: Path | None, store: Store, architecture: dict[str, Any]) -> Start | None:
@@ -64,7 +69,12 @@ def open_start(config: TrainConfig, folder: Path | None, store: Store, architect
             )
     kept = ("name", "licence", "data_hash", "step", "seed")
     ancestry = [*about["ancestry"], {"init": found, **{name: about[name] for name in kept}}]
-    generator, discriminator = (load_file(folder / name) for name in FILES[1:])
+    try:
+        generator, discriminator = (load_file(folder / name) for name in FILES[1:])
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder} holds no whole networks ({error}); `python -m stages.warm_start` copies some"
+        ) from None
     return Start(generator, discriminator, ancestry)
 
 

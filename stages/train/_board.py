@@ -72,10 +72,10 @@ class Board:
             self._writer.add_histogram(name, values.detach().float().cpu().numpy(), step)
 
     def _graphs(self, run: "Run") -> None:
-        """Both networks, one below the other, as traced on two samples."""
-        z, classes, info = torch.zeros(2, run.config.z_dim), len(run.store.classes), run.store.info
-        label = (torch.arange(2) % classes,) if classes else ()
-        images = torch.zeros(2, info["channels"], info["resolution"], info["resolution"])
+        """Both networks, one below the other, as traced on two samples, or on one group of them."""
+        count, classes, info = max(2, run.config.network.group), len(run.store.classes), run.store.info
+        z, label = torch.zeros(count, run.config.z_dim), (torch.arange(count) % classes,) if classes else ()
+        images = torch.zeros(count, info["channels"], info["resolution"], info["resolution"])
         fresh = run.fresh()  # without the hooks and the gradients of those that train
         pair = _Pair(fresh.generator, fresh.discriminator).cpu().eval()
         with warnings.catch_warnings(), torch.no_grad():

@@ -69,12 +69,15 @@ class Control:
             return []
         place = {"attempt": self.attempt, "step": int(row["step"])}
         value = row[selection.metric]
-        if self.best is None or better(selection.metric, value, self.best["value"]):
-            self.best = {**place, "kimg": row["kimg"], "value": value}
         wrong = self._wrong(config)
+        leaves = (
+            bool(wrong) and config.rollbacks.most > 0
+        )  # the run goes back, and no checkpoint is made of this moment
+        if not leaves and (self.best is None or better(selection.metric, value, self.best["value"])):
+            self.best = {**place, "kimg": row["kimg"], "value": value}
         if not any(self._suspicious(config, row).values()):
             self._sound(config, place)
-        since = row["kimg"] - self.best["kimg"]
+        since = row["kimg"] - self.best["kimg"] if self.best else 0.0
         if selection.patience_kimg is not None and since >= selection.patience_kimg:
             self.stopped = f"{selection.metric} has not improved for {since:g} kimg"
         return wrong

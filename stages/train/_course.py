@@ -25,7 +25,7 @@ def measure(run: "Run") -> bool:
         )
     found = run.processes.told(found)
     if not found:
-        return alarm(run, "divergence", "the generator's weights are not finite", fatal=True)
+        return alarm(run, "divergence", "the generator's images are not finite", fatal=True)
     if run.processes.first:
         run.meter.write(row | found)
         run.board.numbers("measures", row | found)

@@ -89,9 +89,10 @@ class Run:
             self.start.into(self.players)
 
     def take(self, step: int, rows: list[dict[str, float]], control: Control) -> None:
-        """Go on from a checkpoint. The last row of a shorter run is no row of this one."""
+        """Go on from a checkpoint. The last row of a shorter run is no row of this one, unless it stopped there."""
         self.step, self.control = step, control
-        self.rows = [row for row in rows if row["step"] % _LOG_EVERY == 0 or row["step"] == self.steps]
+        ends = (self.steps, step) if control.stopped is not None else (self.steps,)
+        self.rows = [row for row in rows if row["step"] % _LOG_EVERY == 0 or row["step"] in ends]
         control.alarms = [one for one in control.alarms if self.regular(one["step"]) or one["step"] == self.steps]
         control.measures = [row for row in control.measures if self.due_at(int(row["step"]), "selection")]
         self.feed.reseed(control_rules.seed(self.config, control.attempt))
@@ -154,15 +155,18 @@ class Run:
 
     def save(self) -> None:
         """Checkpoint the present step."""
-        self.processes.check_equal(list(self.players.generator.parameters()))
+        self.processes.check_equal(self.tensors())
         if self.processes.first:
             save_checkpoint(self.state, self.players, step=self.step, rows=self.rows, control=self.control)
 
     def finite(self) -> bool:
-        """False where a weight is not a number any more."""
+        """False where a weight, or a running mean, is not a number any more."""
+        return bool(torch.stack([torch.isfinite(tensor).all() for tensor in self.tensors()]).all())
+
+    def tensors(self) -> list[Tensor]:
+        """Weights and running means of all three networks: what all processes hold alike."""
         nets = (self.players.generator, self.players.discriminator, self.players.average)
-        weights = [weight for net in nets for weight in net.parameters()]
-        return bool(torch.stack([torch.isfinite(weight).all() for weight in weights]).all())
+        return [tensor for net in nets for tensor in (*net.parameters(), *net.buffers())]
 
     def checkpoint(self) -> None:
         """Checkpoint a step at which one is due."""
@@ -224,8 +228,11 @@ class Run:
             return alarm(self, "divergence", "weights are not finite", fatal=True)
         if measures and measure(self):
             return True
-        if shows:
-            snapshot(self)
+        ended = self.control.stopped is not None and not (self.rows and self.rows[-1]["step"] == self.step)
+        if ended and self.note(terms)[1]:  # curves end where the run does
+            return True
+        if shows and not snapshot(self):
+            return alarm(self, "divergence", "images are not finite", fatal=True)
         if saves:
             self.checkpoint()
         return False

@@ -72,7 +72,7 @@ def _checked(folder: Path | None) -> Path:
 def measured(
     config: TrainConfig, yardstick: Yardstick, average: nn.Module, discriminator: nn.Module, store: Store, device: str
 ) -> dict[str, float]:
-    """Measures of the present moving average, on latents of the selection's own seed; empty where it is not finite."""
+    """Measures of the present moving average on the selection's own latents; empty where its images are not finite."""
     from gan.features.domain import features
     from gan.metrics import frechet_distance_of_moments, moments, neighbourhoods
 
@@ -84,9 +84,10 @@ def measured(
     if store.classes:
         shares = [float(np.mean(labels == index)) for index in range(len(store.classes))]
         label = latents.labels(selection.seed, 0, selection.images, shares)
-    if not all(bool(torch.isfinite(weight).all()) for weight in average.parameters()):
+    try:
+        images = _drawn(average, z, label, device)
+    except pixels.NotFinite:
         return {}
-    images = _drawn(average, z, label, device)
     fake, _ = features(yardstick.network, images)
     mean, covariance = moments(fake)
     near = neighbourhoods(_spread(yardstick.real, selection.images), fake, k_precision=3, k_density=5)
@@ -97,7 +98,7 @@ def measured(
         "density_train": near.density,
         "coverage_train": near.coverage,
         "diversity_train": float(np.trace(covariance) / np.trace(yardstick.covariance)),
-        "separation": _separation(discriminator, images, label, store, device),
+        "separation": _separation(discriminator, images, label, store, device, config.network.group),
     }
     return {name: round(value, 6) for name, value in found.items()}
 
@@ -116,24 +117,33 @@ def _drawn(
             pixels.to_uint8(
                 average(_to(z[part], device), None if label is None else _to(label[part], device)).cpu().numpy()
             )
-            for part in _parts(len(z))
+            for part in _parts(len(z), _BATCH)
         ]
     )
 
 
 def _separation(
-    discriminator: nn.Module, fake: NDArray[np.uint8], label: NDArray[np.int64] | None, store: Store, device: str
+    discriminator: nn.Module,
+    fake: NDArray[np.uint8],
+    label: NDArray[np.int64] | None,
+    store: Store,
+    device: str,
+    group: int,
 ) -> float:
     """Share of pairs of a training image and a generated one that the discriminator puts in the right order.
 
-    0.5 is chance. It does not move when a constant is added to all logits, to which relativistic losses are blind.
+    0.5 is chance. It does not move when a constant is added to all logits, to which relativistic losses are blind. A
+    discriminator that compares the images of a `group` sees whole ones, of all classes as in training.
     """
     split, training = store.splits["train"], discriminator.training
     discriminator.eval()
     places = _spread(np.arange(len(split)), len(fake))
+    if group > 1:
+        places = np.random.default_rng(0).permutation(places)[: len(places) // group * group]
+        fake = fake[: len(fake) // group * group]
     own = split.labels[places] if label is not None else None
-    real_logits = _logits(discriminator, lambda part: split.take(places[part]), len(places), own, device)
-    fake_logits = np.sort(_logits(discriminator, lambda part: fake[part], len(fake), label, device))
+    real_logits = _logits(discriminator, lambda part: split.take(places[part]), len(places), own, device, group)
+    fake_logits = np.sort(_logits(discriminator, lambda part: fake[part], len(fake), label, device, group))
     discriminator.train(training)
     below = np.searchsorted(fake_logits, real_logits, "left") + np.searchsorted(fake_logits, real_logits, "right")
     return float(below.mean() / 2 / len(fake_logits))
@@ -145,16 +155,17 @@ def _logits(
     count: int,
     label: NDArray[np.int64] | None,
     device: str,
+    group: int,
 ) -> NDArray[np.float32]:
     found = []
-    for part in _parts(count):
+    for part in _parts(count, max(1, _BATCH // group) * group):
         shown = _to(pixels.to_float(images(part)), device)
         found.append(discriminator(shown, None if label is None else _to(label[part], device)).float().cpu().numpy())
     return np.concatenate(found)
 
 
-def _parts(count: int) -> list[slice]:
-    return [slice(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _to(values: NDArray[Any], device: str) -> torch.Tensor:

@@ -16,6 +16,14 @@ import torch
 _UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
 
 
+def utilisation() -> float | None:
+    """Share of the last moments in which the GPU worked; None where its driver does not tell (in some containers)."""
+    try:
+        return torch.cuda.utilization() / 100
+    except Exception:  # noqa: BLE001 - NVML has errors of its own, and none of them may end a training
+        return None
+
+
 class Meter:
     """Counts from its making: `images` of all processes, which its owner adds."""
 
@@ -33,8 +41,8 @@ class Meter:
             "waiting_for_data": round(min(1.0, (waited - self.waited) / seconds), 4),
             "memory_mib": round(self.memory() / 2**20, 1),
         }
-        if self.cuda:
-            line["utilisation"] = torch.cuda.utilization() / 100
+        if self.cuda and (share := utilisation()) is not None:
+            line["utilisation"] = share
         self.looked, self.seen, self.waited = now, self.images, waited
         self.write(line)
         return line

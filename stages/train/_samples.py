@@ -32,12 +32,18 @@ def grid(run: "Run", path: Path) -> None:
     write_grid(path, samples(run, ROWS * columns), columns=columns)
 
 
-def snapshot(run: "Run") -> None:
-    """A grid of the samples of this moment, in the state folder until the run is published."""
+def snapshot(run: "Run") -> bool:
+    """A grid of the samples of this moment, in the state folder until the run is published; False where the samples
+    are not finite."""
+    sound = True
     if run.processes.first:
         path = run.state / f"grid-{run.step:09d}.png"
-        grid(run, path)
-        run.board.snapshot(run, path)
+        try:
+            grid(run, path)
+            run.board.snapshot(run, path)
+        except pixels.NotFinite:
+            sound = False
+    return run.processes.told({"sound": sound})["sound"]
 
 
 def snapshot_due(run: "Run", step: int) -> bool:

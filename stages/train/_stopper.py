@@ -5,9 +5,29 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from stages.common.command import ResumeLater
-from stages.train._processes import Processes
+
+if TYPE_CHECKING:
+    from stages.train._processes import Processes
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """SIGTERM in the block, where nobody else listens to it, raises ResumeLater: what is saved stays."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise ResumeLater("stopped by SIGTERM; run it again to go on from the last checkpoint")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Stopper:
@@ -32,7 +52,7 @@ class Stopper:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def check(self, processes: Processes, save: Callable[[], None]) -> None:
+    def check(self, processes: "Processes", save: Callable[[], None]) -> None:
         """Save and leave the loop, all processes at the same step, where one of them has received a signal."""
         received = processes.largest(self.received or 0)
         if received:

@@ -72,11 +72,13 @@ def train(
         shown = grids(run)
         with output_folder(out) as work:
             write_networks(run, work / "generator", step=published.step)
-            write_curves(work / "curves.csv", run.rows, names=list(run.rows[0]))
+            write_curves(
+                work / "curves.csv", run.rows, names=list(dict.fromkeys(name for row in run.rows for name in row))
+            )
             write_curves(work / "measures.csv", run.control.measures, names=("step", "kimg", *MEASURES))
             for step, path in shown.items():
                 if run.due_at(step, "snapshot_kimg"):
-                    shutil.copyfile(path, work / f"samples-{round(step * config.batch / 1000):06d}.png")
+                    shutil.copyfile(path, work / f"samples-{_moment(run, step)}.png")
             grid(run, work / "samples.png")
             moments = shown or {last: work / "samples.png"}
             by_kimg = [(step * config.batch / 1000, path) for step, path in moments.items()]
@@ -108,6 +110,12 @@ def train(
         prune(state, up_to=run.steps, keep=1)  # what stays lets a larger budget go on from here
         processes.told(dataclasses.asdict(summary))
     return summary
+
+
+def _moment(run: Run, step: int) -> str:
+    """Thousand images at a step, in names that sort; with decimals where snapshots lie closer than a thousand."""
+    kimg = step * run.config.batch / 1000
+    return f"{kimg:06.0f}" if run.interval("snapshot_kimg") * run.config.batch >= 1000 else f"{kimg:010.3f}"
 
 
 def _announce(run: Run, found: dict[str, Any]) -> None:
@@ -173,7 +181,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def write_curves(path: Path, rows: list[dict[str, float]], *, names: Sequence[str]) -> None:
-    """Rows over the run as CSV, for `dvc plots`."""
+    """Rows over the run as CSV, for `dvc plots`; what a row does not have is left empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()

@@ -106,7 +106,7 @@ def test_what_a_run_leaves(store: Path, tmp_path: Path, monkeypatch: pytest.Monk
     curves = (tmp_path / "train" / "curves.csv").read_text().splitlines()
     assert curves[0].startswith("step,kimg,loss_d")
     assert [line.split(",")[0] for line in curves[1:]] == ["20.0", "40.0", "60.0"]
-    assert {"samples-000000.png", "samples-000001.png", "samples.png"} <= set(summary.outputs)
+    assert {"samples-000000.480.png", "samples-000000.960.png", "samples.png"} <= set(summary.outputs)
     (log,) = (tmp_path / "state").glob("train/*/log.jsonl")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 40, 60]

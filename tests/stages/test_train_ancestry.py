@@ -69,6 +69,19 @@ def test_adopted_work_goes_on_under_other_settings_and_says_so(home: Path, caplo
         train(home, "fresh", adopt=named(home), **other)
 
 
+def test_adopted_work_may_have_other_losses_to_write_down(home: Path) -> None:
+    """Its early rows know nothing of a penalty that came later; a reader of the curve passes over what is empty."""
+    from flows.tracking.curves import whole
+
+    r1, r2 = small()["penalties"]
+    train(home, "first", penalties=[r1], **SHORT)
+    for adopt in (named(home, penalties=[r1]), None):
+        train(home, "data/train", adopt=adopt, penalties=[r1, r2])
+    found = whole(home / "data", home / "state")
+    assert [row["step"] for row in found] == [20.0, 40.0, 60.0]
+    assert ["gradient_fake" in row for row in found] == [False, True, True]
+
+
 def test_what_does_not_fit_is_not_adopted(home: Path) -> None:
     train(home, "first", **SHORT)
     for changes, said in (
@@ -138,3 +151,32 @@ def test_networks_that_are_not_the_pinned_ones_or_do_not_fit_are_refused(
         train(home, "warm", networks=home / "init", init_from="x", **{"init": {"name": "weights", "sha256": "00"}})
     assert warm_start.main(["--from", str(home / "first"), "--out", str(home / "no")]) == 1
     assert "lacks generator.json" in capsys.readouterr().err
+
+
+def test_only_whole_networks_are_copied_and_no_other_file_is_lost(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(home, "first", **SHORT)
+    source, precious = home / "first" / "generator", home / "precious"
+    precious.mkdir()
+    (precious / "photo.png").write_bytes(b"mine")
+    for out in (precious, precious / "photo.png"):
+        assert warm_start.main(["--from", str(source), "--out", str(out)]) == 1
+        assert "holds other files, which would be lost" in capsys.readouterr().err
+    assert (precious / "photo.png").read_bytes() == b"mine"
+    warm_start.copy(source, home / "init")
+    sha256 = warm_start.copy(source, home / "init")  # again, over itself
+
+    weights = source / "discriminator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert warm_start.main(["--from", str(source), "--out", str(home / "cut")]) == 1
+    assert f"{weights} holds no whole networks (" in capsys.readouterr().err and not (home / "cut").exists()
+    assert digest(home / "init") == sha256
+    shutil.copy(weights, home / "init")
+    cut = {"init": {"name": "weights", "sha256": digest(home / "init")}}
+    with pytest.raises(ValueError, match="holds no whole networks"):
+        train(home, "warm", networks=home / "init", **cut)
+    shutil.copy(source / "generator.safetensors", home / "init" / "discriminator.safetensors")
+    swapped = {"init": {"name": "weights", "sha256": digest(home / "init")}}
+    with pytest.raises(ValueError, match=r"the networks of train\.init are not those of their generator\.json"):
+        train(home, "warm", networks=home / "init", **swapped)

@@ -21,7 +21,7 @@ from stages.config import build
 from stages.config.train import TrainConfig
 from stages.reference._selection import write_selection
 from stages.store import open_store
-from stages.train import _checkpoints, _course, run
+from stages.train import _checkpoints, _course, _loop, run
 from tests.stages.small_training import bars, small
 
 PROJECT = Path(__file__).parents[2]
@@ -112,6 +112,51 @@ def test_a_run_without_progress_stops_early_and_stays_so(home: Path) -> None:
     again = train(home, "again", selection=patient, **RISING | {"total_kimg": 16.0})
     assert again.results["steps"] == summary.results["steps"]
     assert again.outputs == summary.outputs
+
+
+def test_a_run_that_stops_before_its_first_look_has_a_curve(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    early = MEASURED | {"every_kimg": 0.08, "patience_kimg": 0.1}
+    found = dict.fromkeys(("fid_train", "precision_train", "recall_train", "density_train", "coverage_train"), 1.0)
+    monkeypatch.setattr(_course, "measured", lambda *_: found | {"diversity_train": 1.0, "separation": 0.5})
+    for _ in range(2):
+        summary = train(home, selection=early)
+        assert summary.results["steps"] == 15 and summary.results["last"]["step"] == 15.0
+        assert len((home / "train" / "curves.csv").read_text().splitlines()) == 2
+
+
+def test_a_discriminator_that_compares_images_is_measured_in_whole_groups(home: Path) -> None:
+    """60 training and 200 generated images, neither of which fills groups of 8 or passes of 256."""
+    network = {
+        "name": "dcgan", "form": "upsampling", "width": 8, "embedding": 4, "norm": "none", "dropout": 0.0,
+        "minibatch": "deviation", "group": 8,
+    }  # fmt: skip
+    train(home, network=network, selection=MEASURED | {"images": 301})
+    separation = measures(home)["separation"]
+    assert len(separation) == 3 and (separation >= 0).all() and (separation <= 1).all()
+
+
+def test_images_that_are_not_finite_ring_though_the_weights_are(home: Path) -> None:
+    """Weights near the largest float: what they draw overflows. Measured or only looked at, the run goes back."""
+    poisoned = []
+
+    def poison(players: Any, **more: Any) -> None:
+        _update_average(players, **more)
+        if more["images_done"] >= 39 * 16 and not poisoned:
+            poisoned.append(True)
+            for weight in players.average.last.parameters():
+                weight.data.fill_(3e38)
+            players.average.image.weight.data[:, ::2] = -1.0
+            players.average.image.weight.data[:, 1::2] = 1.0  # infinity less infinity
+
+    _update_average = _loop.training.update_average
+    for changes in ({"selection": MEASURED}, {"snapshot_kimg": 0.16, "checkpoint_kimg": 0.32}):
+        poisoned.clear()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(_loop.training, "update_average", poison)
+            summary = train(home, rollbacks=ONCE, alarms=ALARMS | {"collapse": 0.0}, **changes)
+        assert poisoned and summary.results["steps"] == 60
+        (alarm,) = summary.results["control"]["alarms"]
+        assert alarm["kind"] == "divergence" and alarm["step"] == 40 and "images are not finite" in alarm["said"]
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,34 @@ def test_a_checkpoint_of_other_networks_of_a_newer_version_or_cut_short(
         only.unlink()
 
 
+def test_a_checkpoint_named_as_of_old_is_of_an_older_format(home: Path) -> None:
+    train(home, total_kimg=0.32)
+    path = newest(home)
+    old = path.rename(path.with_name(f"checkpoint-000000020-{path.stem.rpartition('-')[2]}.safetensors"))
+    with pytest.raises(ValueError, match=rf"{old} is of an older format, this version reads 2; go on with the version"):
+        train(home, total_kimg=0.32)
+
+
+def test_sigterm_asks_to_be_resumed_while_the_command_starts_too(home: Path) -> None:
+    (home / "params.yaml").write_text(yaml.safe_dump({"train": small()}))
+    paths = {"images": home / "ingest", "passed": home / "passed.json", "params": home / "params.yaml"}
+    options = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+    early = (  # as soon as torch is asked for
+        "import os, signal, sys, runpy\n"
+        "class Early:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': sys.meta_path.remove(self); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Early())\n"
+        "runpy.run_module('stages.train', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", early, *options, "--out", str(home / "out")],
+        cwd=PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (75, "")
+    assert done.stderr == "train: stopped by SIGTERM; run it again to go on from the last checkpoint\n"
+
+
 @pytest.mark.parametrize(
     "damage",
     [b"\xff" * 100, b"\xff" * 7 + b"\x7f", b"\x02" + b"\0" * 7 + b"[]", b""],

@@ -9,6 +9,7 @@ from PIL import Image
 from stages.config import build
 from stages.config.train import TrainConfig
 from stages.train import run
+from stages.train._meter import Meter
 from stages.train._progress import write_progress
 from tests.stages.small_training import bars, small
 
@@ -39,6 +40,29 @@ def test_tensorboard_reads_numbers_pictures_histograms_and_the_graph(
     monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "unwatched-state"))
     config = build(TrainConfig, small(), "train")
     assert run(config, images=store, passed=passed, out=tmp_path / "unwatched").outputs == watched.outputs
+
+
+def test_a_discriminator_that_compares_images_can_be_watched_and_snapshots_may_lie_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+    network = {
+        "name": "dcgan", "form": "upsampling", "width": 8, "embedding": 4, "norm": "none", "dropout": 0.0,
+        "minibatch": "discrimination", "group": 8,
+    }  # fmt: skip
+    config = build(TrainConfig, small(tensorboard=True, network=network, snapshot_kimg=0.32), "train")
+    run(config, images=bars(tmp_path), passed=tmp_path / "passed.json", out=tmp_path / "out")
+    found = sorted(path.name for path in (tmp_path / "out").glob("samples-*.png"))
+    assert found == [f"samples-{kimg}.png" for kimg in ("000000.320", "000000.640", "000000.960")]
+
+
+def test_a_gpu_whose_driver_does_not_tell_its_load_trains_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here there is none at all, so that the question about its memory is the only one that must be answered."""
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 2**20)
+    line = Meter(tmp_path, "cuda:0").look({"step": 20.0}, waited=0.0)
+    assert line["memory_mib"] == 1.0 and "utilisation" not in line
 
 
 @pytest.mark.parametrize("channels", [1, 3])
