@@ -32,6 +32,7 @@ from flows.upkeep.holdings import (
     open_cache,
     raw_files,
     raw_objects,
+    refused_sources,
     runs_of,
     state_folders,
 )  # fmt: skip
@@ -122,11 +123,12 @@ def _find(
     cache = open_cache(repo)
     found = data_versions(project, cache, sha256)
     versions = [version for version, _ in found]
-    sources, hashes = {version.source for version in versions}, {version.data_hash for version in versions}
+    sources = {version.source for version in versions} | refused_sources(project, cache, sha256)
+    hashes = {version.data_hash for version in versions}
     made = derived(cache, hashes)
     ours = [folder for _, folder in found if folder] + [folder for stage, folder in made if stage in PICTURES]
-    objects = [*only_in(cache, ours), *raw_objects(cache, sha256, sources)]
     files = raw_files(project, sha256)
+    objects = [*only_in(cache, ours), *raw_objects(cache, sha256, sources, files)]
     places = [Place("raw", _short(project, path), "the image itself", path.unlink) for path in files]
     places += [
         Place("raw", _short(project, path), "holds it among others: write that file anew without it")

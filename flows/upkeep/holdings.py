@@ -6,6 +6,7 @@ A data version is an image store as ingest wrote it, in the workspace or in DVC'
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from stages.common.files import read_json, sha256_file
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-_MANIFEST, _INFO, _SUMMARY = "manifest.parquet", "dataset.json", "summary.json"
+_MANIFEST, _INFO, _SUMMARY, _REFUSED = "manifest.parquet", "dataset.json", "summary.json", "quarantine.csv"
 RAW = "data/raw"
+_RECORDS = ("*.records", "*-*-*.npz")  # of decoded images, now and as earlier versions wrote them
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,23 @@ def only_in(cache: Cache, folders: list[Folder]) -> list[str]:
     return sorted((files - others) | mine)
 
 
-def raw_objects(cache: Cache, sha256: str, sources: set[str]) -> list[str]:
-    """MD5 of the image's own file in the cache, where raw data are under DVC: found by path, confirmed by content."""
+def refused_sources(project: Path, cache: Cache, sha256: str) -> set[str]:
+    """Where the image was read from by those stores that refused it."""
+    lists = [project / "data" / "ingest" / _REFUSED, *(cache.file(folder, _REFUSED) for folder in cache.folders)]
+    found = set()
+    for path in lists:
+        if path and path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                found |= {row["source"] for row in csv.DictReader(file) if row["sha256"] == sha256}
+    return found
+
+
+def raw_objects(cache: Cache, sha256: str, sources: set[str], files: list[Path]) -> list[str]:
+    """MD5 of the image's own file under DVC: of `files`, which have its content, and of those in the cache that lie
+    under one of its `sources`, confirmed by content."""
     candidates = {folder.files[name] for folder in cache.folders for name in sources if name in folder.files}
-    return sorted(md5 for md5 in candidates if cache.path(md5).is_file() and sha256_file(cache.path(md5)) == sha256)
+    known = {md5 for md5 in candidates if cache.path(md5).is_file() and sha256_file(cache.path(md5)) == sha256}
+    return sorted(known | {hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in files})
 
 
 def raw_files(project: Path, sha256: str) -> list[Path]:
@@ -159,7 +174,7 @@ def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple
     found = [
         (folder, "decoded images")
         for folder in sorted((state / "ingest").glob("*/"))
-        if any(needle in path.read_bytes() for path in folder.glob("*.records"))
+        if any(needle in path.read_bytes() for pattern in _RECORDS for path in folder.glob(pattern))
     ]
     for path in sorted((state / "train").glob("*/trajectory.json")):
         if read_json(path).get("data_hash") in data_hashes:

@@ -186,8 +186,13 @@ def _infos(bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
             if number > _MOST_MEMBERS:
                 raise Refused(f"too large: holds more than {_MOST_MEMBERS:,} members; divide the archive")
             yield info
+    if not bounded.last:
+        raise Refused("truncated: this archive has no end; its last members may be lost")
     if bounded.last.strip(b"\0"):
         raise Refused("damaged: this archive cannot be read to its end")
+    while padding := bounded.content(_MOST_HEADER):
+        if padding.strip(b"\0"):
+            raise Refused("damaged: something follows the end of this archive, perhaps another one; divide them")
 
 
 def _tar_members(path: Path) -> list[Member]:

@@ -62,7 +62,7 @@ def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDupli
         partner = found.across[at]
         where = f"{_source(listing, samples, partner)} ({SPLITS[sides[partner]]})"
         refused.append((_source(listing, samples, at), f"near duplicate: of {where}", _digest(samples, at)))
-    both = np.flatnonzero(stay & (found.same >= 0))
+    both = np.flatnonzero(stay & (found.same >= 0) & stay[found.same])  # -1 looks at the last: left out already
     listed = [(_source(listing, samples, at), _source(listing, samples, found.same[at])) for at in both]
     return Distinct(samples.where(stay), sides[stay], copies, refused, listed, found.crowded)
 

@@ -98,7 +98,7 @@ def check_covers(sheet: dict[str, Any], found: str, datasheet: Path, raw: Path) 
     """Raise ValueError where the datasheet names the images that it covers and these are others."""
     if sheet["covers"] != found:
         raise ValueError(
-            f"{datasheet} describes {sheet['name']} alone and {raw} holds other images (content {found[:12]}, "
+            f"{datasheet} describes {sheet['name']} alone and {raw} holds other images (content {found}, "
             f"it covers {str(sheet['covers'])[:12]}); write a datasheet for yours: copy it, fill in its fields, and "
             "leave out `covers` (docs/data.md shows one)"
         )

@@ -135,6 +135,8 @@ def _finish(image: Image.Image, rules: Rules) -> tuple[NDArray[np.uint8], int, i
     """From 8-bit L or RGB."""
     if not rules.upscale and min(image.size) < rules.resolution:
         raise _too_small(*image.size, rules)
+    if rules.channels == 3 and image.mode == "L" and len(set(rules.background)) > 1:
+        image = image.convert("RGB")  # else there would be no place for a coloured background
     stored = _channels(_SHAPES[rules.fit](image, rules.resolution, rules.background), rules)
     return stored, image.width, image.height
 

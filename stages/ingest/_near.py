@@ -160,5 +160,8 @@ class _Buckets:
         """Where the CROWD members nearest in mean begin in the bucket `start` to `end` of each large `partner`."""
         places = len(self._levels) * self._keys.astype(np.int64) + self._rank  # as ordered as the images
         wanted = len(self._levels) * partner[large].astype(np.int64) + self._rank[large]
-        middle = np.searchsorted(places, wanted)
+        among = np.flatnonzero(large) - np.searchsorted(
+            places, places[large]
+        )  # those of one mean look at their own part
+        middle = np.searchsorted(places, wanted) + among
         return np.minimum(np.maximum(start[large], middle - CROWD // 2), end[large] - CROWD)

@@ -94,7 +94,8 @@ def _plain(entry: os.DirEntry[bytes], parts: tuple[bytes, ...]) -> Found:
     """Nearly all of them; nothing is done here that could be left out, because there may be millions."""
     unit = b"/".join(parts)
     try:
-        return Entry(parts, as_text(unit), unit, stamp_of(entry.stat(follow_symlinks=False)))
+        status = entry.stat(follow_symlinks=False)
+        return Entry(parts, as_text(unit), unit, stamp_of(status) if status.st_nlink == 1 else _linked(status, parts))
     except FileNotFoundError:
         return as_text(unit), "unreadable: it has just gone"
 
@@ -109,7 +110,7 @@ def _file(entry: os.DirEntry[bytes], parts: tuple[bytes, ...], root: Path) -> It
         if not stat.S_ISREG(status.st_mode):
             raise Refused("not a file: a pipe, socket or device")
         if not _archives.is_one(entry.name):
-            yield Entry(parts, source, unit, stamp_of(status))
+            yield Entry(parts, source, unit, _linked(status, parts))
             return
         members = _archives.members(Path(os.fsdecode(entry.path)))
     except (Refused, FileNotFoundError) as reason:
@@ -124,6 +125,11 @@ def _file(entry: os.DirEntry[bytes], parts: tuple[bytes, ...], root: Path) -> It
             stamp = stamp_of(status, place)
             chain = status.st_ino if _archives.is_stream(entry.name) else -1
             yield Entry((*parts[:-1], *inside), f"{source}/{as_text(name)}", unit, stamp, place, chain)
+
+
+def _linked(status: os.stat_result, parts: tuple[bytes, ...]) -> bytes:
+    """The stamp of a file with several names, which may claim several types: it is found by its own name's alone."""
+    return stamp_of(status, f"named {as_text(parts[-1])}")
 
 
 def _check_link(path: Path, root: Path) -> None:

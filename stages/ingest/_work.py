@@ -24,7 +24,7 @@ from stages.ingest._erased import Tombstone, read_tombstones, without_erased
 from stages.ingest._read import Refusals, Samples, hex_digests, prune, read_samples, work_folder
 from stages.ingest._sample import Listing
 from stages.ingest._worker import Job
-from stages.ingest._write import write_rows, write_store
+from stages.ingest._write import COLUMNS, write_rows, write_store
 from stages.state import exclusive, state_folder
 from stages.store import SPLITS
 
@@ -39,6 +39,11 @@ def ingest(
     listing: Listing = importlib.import_module(f"stages.ingest.sources.{config.source.name}").listing(
         config.source, raw
     )
+    if taken := sorted({*COLUMNS, *bins(config.channels)} & set(listing.attributes)):
+        raise ValueError(
+            f"ingest.source.attributes must not be called as the manifest's own columns; received {taken[0]!r}: rename "
+            "it in your data, or leave it out"
+        )
     if not len(listing) and not listing.refused:
         raise ValueError(
             f"{raw} holds no files that source {config.source.name} reads; put your data there, or run `make data` "

@@ -20,6 +20,7 @@ from stages.ingest._read import Samples, hex_digests
 from stages.ingest._sample import Listing
 from stages.store import SPLITS
 
+COLUMNS = ("sha256", "source", "split", "label", "class", "width", "height", "group")  # of any manifest
 _ROWS = 65536  # of a row group of the manifest
 _PIECE = 2**24  # bytes of a shard in memory at once
 
@@ -78,8 +79,10 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[tuple[str, ...]
     """A CSV file, sorted; names with commas, quotes and newlines stay one field."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(header)
-        writer.writerows(sorted(rows))
+        for row in sorted(rows):  # readers take a carriage return for the end of a row, the writer does not
+            (quoting if any("\r" in field for field in row) else writer).writerow(row)
 
 
 def _spans(ends: Sequence[int]) -> Iterator[slice]:

@@ -54,7 +54,9 @@ def read_frames(path: Path) -> Frames:
     _add_leaks(images, path)
     _add_undeclared(images, store.info["datasheet"].get("declares") or {})
     smallest = 1 if settings.get("upscale") else store.info["resolution"]
-    return Frames(store, columns, smallest, manifest, images, _classes(store), _splits(store, settings["splits"]))
+    return Frames(
+        store, columns, smallest, manifest, images, _classes(store), _splits(store, settings["splits"], images)
+    )
 
 
 def _measured(store: Store) -> pd.DataFrame:
@@ -147,13 +149,16 @@ def _counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     return np.bincount(labels[labels >= 0], minlength=classes)[:classes] if classes else np.array([len(labels)])
 
 
-def _splits(store: Store, shares: dict[str, Any]) -> pd.DataFrame:
-    """Share of each split beside the configured one, and their distance in binomial standard deviations."""
+def _splits(store: Store, shares: dict[str, Any], images: pd.DataFrame) -> pd.DataFrame:
+    """Share of each split beside the configured one, and their distance in standard deviations: binomial ones, where
+    whole groups are assigned those of as many draws as would vary as much, (sum of sizes)^2 / sum of squared sizes."""
     total = max(1, sum(len(part) for part in store.splits.values()))
+    sizes = images["group"].value_counts().to_numpy() if "group" in images else np.ones(total)
+    draws = sizes.sum() ** 2 / (sizes**2).sum() if len(sizes) else total
     rows = []
     for name in SPLITS:
         share, wanted = len(store.splits[name]) / total, float(shares[name])
-        deviation = abs(share - wanted) / (wanted * (1 - wanted) / total) ** 0.5
+        deviation = abs(share - wanted) / (wanted * (1 - wanted) / draws) ** 0.5
         rows.append(
             {"split": name, "images": len(store.splits[name]), "share": share, "wanted": wanted, "deviation": deviation}
         )

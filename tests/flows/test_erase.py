@@ -1,17 +1,20 @@
 """Erasure and tracing with real DVC, a real remote folder and real MLflow: no byte of the image is left."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_images import VICTIM, made, sh
 
 from flows.erase import erase, main
 from flows.trace import main as trace_main
 from flows.trace import text, trace
 from flows.tracking.registry import connect
+from flows.upkeep.holdings import state_folders
 from stages.common.files import read_json, sha256_file
 
 
@@ -56,8 +59,6 @@ def image(project: Path) -> tuple[str, bytes, bytes]:
 def _rows(png: bytes) -> list[bytes]:
     from io import BytesIO
 
-    from PIL import Image
-
     return [np.asarray(Image.open(BytesIO(png))).tobytes()]
 
 
@@ -100,6 +101,34 @@ def test_an_erased_image_is_gone_from_everywhere_and_never_comes_back(world: Pat
     assert again["tombstone"] == done["tombstone"] and again["models"] == done["models"]
     assert done["models"] == [{"version": "1", "aliases": [], "split": done["models"][0]["split"], "marked": True}]
     assert not holding([remote, state / "ingest"], content, pixels)
+
+
+def test_a_refused_image_and_a_copy_are_gone_from_cache_and_remote_too(world: Path, tmp_path: Path) -> None:
+    """Neither is in a manifest: one is found by the list of what was refused, one by its bytes alone."""
+    raw = world / "data" / "raw" / "0"
+    picture = Image.open(raw / "2.png")
+    picture.save(raw / "copy.bmp")
+    Image.merge("RGB", [picture, picture.rotate(90), picture]).save(raw / "person.png")
+    for command in (("add", "data/raw"), ("repro",), ("push", "--run-cache")):
+        sh(world, "dvc", *command)
+    contents = {name: (raw / name).read_bytes() for name in ("copy.bmp", "person.png")}
+    assert '0/person.png,"colour' in (world / "data" / "ingest" / "quarantine.csv").read_text()
+    assert "0/copy.bmp" in (world / "data" / "ingest" / "duplicates.csv").read_text()
+    (raw / "person.png").unlink()  # known to the store's list alone
+    everywhere = [world / ".dvc", tmp_path / "remote"]
+    for content in contents.values():
+        assert len(holding(everywhere, content)) == 2
+        erase(world, tmp_path / "state", hashlib.sha256(content).hexdigest(), "asked for", remove=True)
+        assert not holding([*everywhere, raw], content)
+
+
+def test_decoded_images_of_earlier_versions_are_found(tmp_path: Path) -> None:
+    sha256 = "ab" * 32
+    for number, name in enumerate(("0a-000000-0000.npz", "0a-000000-0000.records", "near.npz")):
+        folder = tmp_path / "ingest" / str(number)
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(b"head" + bytes.fromhex(sha256))
+    assert [folder.name for folder, _ in state_folders(tmp_path, sha256, set())] == ["0", "1"]
 
 
 @pytest.mark.slow

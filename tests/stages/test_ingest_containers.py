@@ -197,15 +197,16 @@ def test_webdataset(raw: Path) -> None:
 def test_webdataset_samples_that_are_not_whole(raw: Path) -> None:
     files = {"a.png": png(1), "a.cls": b"1", "b.png": png(2), "c.cls": b"1", "d.png": png(3), "d.jpg": b"x",
              "d.cls": b"1", "e.png": png(4), "e.cls": b"9", "f.png": png(5), "f.cls": b"\xff", "g.PNG": png(6),
-             "g.cls": b"0"}  # fmt: skip
+             "g.cls": b"0", "h.png": png(8), "h.PNG": png(9), "h.cls": b"1", "i.png": png(10),
+             "i.cls": b" "}  # fmt: skip
     (raw / "s.tar").write_bytes(tarred(files))
     (raw / "loose.png").write_bytes(png(7))
     result = ingest(raw, source=a_webdataset(classes=("no", "yes")))
-    assert set(labels(result)) == {"s.tar/a.png", "s.tar/g.PNG"}
+    assert set(labels(result)) == {"s.tar/a.png", "s.tar/g.PNG", "s.tar/h.PNG"}
     reasons = {name: reason.split(":")[0] for name, reason in result.refused.items()}
     assert reasons == {
         "s.tar/b.png": "no label", "s.tar/c.cls": "no image", "s.tar/d.cls": "several images", "s.tar/e.png": "label",
-        "s.tar/f.png": "label", "loose.png": "wrong type",
+        "s.tar/f.png": "label", "loose.png": "wrong type", "s.tar/h.png": "twice", "s.tar/i.png": "no label",
     }  # fmt: skip
 
 
@@ -214,6 +215,24 @@ def test_webdataset_samples_without_the_fields_asked_for(raw: Path) -> None:
     (raw / "s.tar").write_bytes(tarred(files | {"c.png": png(3), "c.cls": b"1", "c.json": b'{"who": 2}'}))
     result = ingest(raw, source=a_webdataset(group="who"))
     assert result.refused == {"s.tar/b.png": "no fields: the sample has no .json member"}
+
+
+def test_webdataset_fields_nested_without_end(raw: Path) -> None:
+    files = {"a.png": png(1), "a.json": b"[" * 100_000, "b.png": png(2), "b.json": b'{"kind": "x"}'}
+    (raw / "s.tar").write_bytes(tarred(files | {"c.png": png(3), "c.json": b'{"kind": "y"}'}))
+    result = ingest(raw, source=a_webdataset(label="kind"))
+    assert result.refused == {"s.tar/a.png": "label: the .json member is no JSON"}
+
+
+def test_a_compressed_shard_is_listed_in_one_pass(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard(raw / "a.tar.gz", range(50), mode="w:gz")
+    shard(raw / "b.tar.gz", range(50, 60), mode="w:gz")
+    passes, whole = [], webdataset._tree.read
+    monkeypatch.setattr(
+        webdataset._tree, "read", lambda root, unit, *more: passes.append(unit) or whole(root, unit, *more)
+    )
+    found = webdataset.listing(a_webdataset(label="kind", group="who"), raw)
+    assert len(found) == 60 and passes == [b"a.tar.gz", b"b.tar.gz"]
 
 
 # ---- numpy arrays
@@ -302,3 +321,23 @@ def test_settings_of_the_documented_sources_are_sound(request: pytest.FixtureReq
         (tmp_path / "params.yaml").write_text(base[:start] + indented + base[end:])
         names.add(load_section(IngestConfig, tmp_path / "params.yaml", "ingest").source.name)
     assert names == {path.stem for path in (root / "stages" / "ingest" / "sources").glob("[!_]*.py")}
+
+
+def test_labels_that_cannot_be_read_are_named(raw: Path) -> None:
+    np.savez(raw / "all.npz", x=noise(3, 8, 8), y=np.array(["a", "", "b"]))
+    result = ingest(raw, source=an_array())
+    assert result.refused == {"all.npz/000001": "no label: an empty text"}
+    content = bytearray((raw / "all.npz").read_bytes())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the last member of either list: the labels
+        content[content.rindex(mark) + flags] |= 1
+    (raw / "all.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"all\.npz cannot be read: .*encrypted"):
+        ingest(raw, source=an_array())
+
+
+def test_idx_labels_without_images_are_refused_by_name(raw: Path) -> None:
+    (raw / "a-images-idx3-ubyte").write_bytes(idx_file(noise(6, 28, 28)))
+    (raw / "a-labels-idx1-ubyte").write_bytes(idx_file(np.arange(6, dtype=np.uint8)))
+    (raw / "b-labels-idx1-ubyte").write_bytes(b"junk")
+    result = ingest(raw, source=idx.Config(name="idx", labels=True, classes=(), transposed=False), resolution=8)
+    assert result.refused == {"b-labels-idx1-ubyte": "no images: labels without a file of images beside them"}

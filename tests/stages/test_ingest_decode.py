@@ -265,6 +265,8 @@ def test_crop_pad_and_stretch() -> None:
     assert (crop[:, 3] < 40).all() and (crop[:, 4] > 160).all(), "the edge lies in the middle of the central square"
     assert (pad[:2] == 255).all() and (pad[6:] == 255).all()
     colour = stored(encoded(noise(4, 8, 3)), fit="pad", background=(1, 2, 3), upscale=True)
+    grey = stored(encoded(noise(4, 8)), fit="pad", background=(1, 2, 3), upscale=True)
+    assert (grey[0] == (1, 2, 3)).all() and (grey[2:6, :, 0] == grey[2:6, :, 1]).all()
     assert (colour[:2] == (1, 2, 3)).all() and (colour[6:] == (1, 2, 3)).all()
 
 

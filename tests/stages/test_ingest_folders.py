@@ -1,6 +1,7 @@
 """Raw data as files of images: in folders, in archives of folders, and named by a table."""
 
 import csv
+import gzip
 import hashlib
 import tarfile
 import zipfile
@@ -204,3 +205,35 @@ def test_validate_knows_declared_attributes_and_groups(raw: Path) -> None:
     frames = read_frames(ingest(raw, source=a_manifest(group="who", attributes=("note",))).path)
     assert frames.columns == list(frames.manifest.columns)
     assert (frames.images["missing_fields"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["split", "source", "ink"])
+def test_an_attribute_does_not_take_the_place_of_a_column_of_the_manifest(raw: Path, name: str) -> None:
+    names = pictures(raw)
+    lines = [f"file,kind,{name}", *(f"{one},a,mine" for one in names[:4]), *(f"{one},b,mine" for one in names[4:])]
+    (raw / "list.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=rf"attributes must not be called as the manifest's own .* received '{name}'"):
+        ingest(raw, source=a_manifest(attributes=(name,)))
+
+
+def test_names_with_carriage_returns_stay_one_field(raw: Path) -> None:
+    (raw / "a.png").write_bytes(png(1))
+    (raw / "b\r.png").write_bytes(png(1))
+    (raw / "Icon\r").write_bytes(b"")
+    (raw / 'plain, "quoted"\n.txt').write_bytes(b"text")
+    result = ingest(raw)
+    assert result.table("duplicates.csv") == [["b\r.png", "a.png"]]
+    assert result.refused.keys() == {"Icon\r", 'plain, "quoted"\n.txt'}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["tar", "tar.gz"])
+def test_tar_files_that_hide_members_are_refused(raw: Path, packed: bool) -> None:
+    one, two = tarred({"a.png": png(1), "b.png": png(2)}), tarred({"c.png": png(3)})
+    first = one.index(b"b.png")  # where its header begins
+    for name, content in {"joined": one + two, "cut": one[:first], "whole": two}.items():
+        path = raw / (f"{name}.tar.gz" if packed else f"{name}.tar")
+        path.write_bytes(gzip.compress(content) if packed else content)
+    result = ingest(raw)
+    reasons = {source.partition(".")[0]: reason.partition(":")[0] for source, reason in result.refused.items()}
+    assert reasons == {"joined": "damaged", "cut": "truncated"}
+    assert [row["source"].rpartition("/")[2] for row in result.rows] == ["c.png"]

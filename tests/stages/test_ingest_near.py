@@ -1,5 +1,6 @@
 """Near duplicates: found whatever was done to the picture, not found where nothing was, and found without N^2 work."""
 
+import hashlib
 import io
 import time
 from pathlib import Path
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from PIL.PngImagePlugin import PngInfo
 
 from stages.config.ingest import NearDuplicates
+from stages.ingest._copies import split_of
 from stages.ingest._near import CROWD, hashes, near_duplicates
-from tests.stages.ingesting import encoded, ingest
+from stages.store import SPLITS
+from tests.stages.ingesting import CONFIG, encoded, ingest
 
 pytestmark = pytest.mark.fast
 NEAR = NearDuplicates(distance=7, levels=4.0)
@@ -110,6 +114,41 @@ def test_a_crowd_costs_no_square() -> None:
     assert (found.across[side == 0] >= 0).all() and (found.same[2:] >= 0).all()
     assert pairs < 4 * count * CROWD < count**2 / 4
     assert time.perf_counter() - start < 60
+
+
+@pytest.mark.parametrize("means", ["distinct", "equal"])
+def test_in_a_crowd_of_one_brightness_partners_are_found_too(means: str) -> None:
+    """2,000 hashes with one quarter in common, 1,000 of them one bit from a neighbour."""
+    randomness = np.random.default_rng(0)
+    hashed = randomness.integers(0, 2**48, 2000, dtype=np.uint64) << np.uint64(16)
+    hashed[1::2] = hashed[::2] ^ np.uint64(1 << 20)
+    mean = np.repeat(np.linspace(0, 255, 1000), 2) if means == "distinct" else np.full(2000, 128.0)
+    found = near_duplicates(hashed, mean, np.zeros(2000, np.int64), 3, 4, lambda first, _: np.ones(len(first), bool))
+    assert found.crowded == 2000
+    assert np.array_equal(found.same[1::2], np.arange(0, 2000, 2))
+
+
+def test_a_picture_whose_partner_was_refused_is_no_leak(tmp_path: Path) -> None:
+    """`a` is near `b` and near `c`, which are too far apart; `c` is held out and `a`, in train, refused for it."""
+    splits = CONFIG.splits
+
+    def on(side: str, level: int) -> bytes:
+        picture = scene(3).point(lambda value: 100 + value // 4 + level)
+        for number in range(1000):
+            info = PngInfo()
+            info.add_text("number", str(number))
+            content = encoded(picture, pnginfo=info)
+            if SPLITS[split_of(np.frombuffer(hashlib.sha256(content).digest(), "V32"), splits)[0]] == side:
+                return content
+        raise AssertionError(side)
+
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name, side, level in (("a", "train", 0), ("b", "train", 3), ("c", "heldout", -3)):
+        (raw / f"{name}.png").write_bytes(on(side, level))
+    result = ingest(raw, resolution=32, channels=3, near_duplicates=NEAR)
+    assert result.refused == {"a.png": "near duplicate: of c.png (heldout)"}
+    assert [row["source"] for row in result.rows] == ["b.png", "c.png"] and not result.table("near_duplicates.csv")
 
 
 def test_of_near_pictures_on_two_sides_the_one_nearer_to_training_is_refused(tmp_path: Path) -> None:

@@ -139,6 +139,23 @@ def test_a_damaged_state_folder_is_passed_over(raw: Path, what: str, how: str) -
     assert tree_digests(ingest(raw, "again", **changes).path) == first
 
 
+def test_one_file_of_several_names_is_what_each_name_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links inside the folder are allowed; whatever the order in which they were met, an answer belongs to a name."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for number in range(6):
+        (raw / f"{number}.png").write_bytes(png(number))
+    (raw / "z.jpg").symlink_to(raw / "0.png")
+    os.link(raw / "1.png", raw / "a.jpg")
+    time.sleep(SETTLED)
+    first = ingest(raw, "first")
+    assert set(first.refused) == {"a.jpg", "z.jpg"} and first.counts["kept"] == 6
+    decoded: list[str] = []
+    monkeypatch.setattr(_worker, "decode", lambda body, name, rules: decoded.append(name))
+    again = ingest(raw, "again")
+    assert tree_digests(again.path) == tree_digests(first.path) and not decoded
+
+
 def edit_unseen(path: Path) -> None:
     """Other pixels in as many bytes, the old time set back: only the time of the change of the inode tells."""
     before, old = path.stat(), path.read_bytes()

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -163,3 +164,23 @@ def test_images_and_classes_are_those_of_torchvision(
     not_images = {f"images.tar.gz/images/{file}" for file in ("Abyssinian_1.mat", "Abyssinian_999.jpg")}
     lists = {f"dtd-r1.0.1.tar.gz/dtd/labels/{split}1.txt" for split in SPLITS}
     assert result.refused.keys() == {"OxfordIIITPet": not_images, "DTD": lists}.get(name, set())
+
+
+def test_two_data_sets_of_one_file_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever was read before from the same archive, images and labels are those of the one that is asked for."""
+    (content,), file = stl10(), source.DATASETS["STL10"].files[0][0]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / file).write_bytes(content)
+    digest = hashlib.md5(content).hexdigest()
+    time.sleep(0.2)  # a file that has just changed is not found again by its time
+
+    def read(name: str) -> dict[str, bytes]:
+        monkeypatch.setitem(source.DATASETS, name, replace(source.DATASETS[name], files=((file, digest),)))
+        chosen = source.Config(name="torchvision", dataset=name)
+        return {at: image.tobytes() for at, image in
+                ingest(tmp_path / "raw", source=chosen, resolution=96, channels=3).images.items()}  # fmt: skip
+
+    read("STL10-unlabeled")
+    after = read("STL10")
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "another state"))
+    assert read("STL10") == after

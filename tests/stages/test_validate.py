@@ -25,7 +25,7 @@ from stages.config.validate import Drift, Limits, ValidateConfig
 from stages.ingest import run as ingest
 from stages.ingest.sources import folder
 from stages.validate import run
-from stages.validate._frames import read_frames
+from stages.validate._frames import _splits, read_frames
 from stages.validate._run import breaking, run_checks
 from stages.validate._suite import checks
 from tests.stages import ingesting
@@ -441,3 +441,20 @@ def test_a_folder_that_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has not finished"):
         run(CONFIG, images=tmp_path / "store", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_splits_of_groups_vary_as_groups_do() -> None:
+    """Whole groups are assigned: 40 of 100 images each are 40 draws, not 4,000, seldom 5 deviations off."""
+    from types import SimpleNamespace
+
+    dice, shares = np.random.default_rng(0), {"train": 0.55, "fit": 0.3, "heldout": 0.15}
+    alarms = 0
+    for _ in range(300):
+        side = np.repeat(dice.choice(3, 40, p=list(shares.values())), 100)
+        splits = {name: np.flatnonzero(side == at) for at, name in enumerate(shares)}
+        store: Any = SimpleNamespace(splits=splits)
+        grouped = _splits(store, shares, pd.DataFrame({"group": np.repeat(np.arange(40), 100).astype(str)}))
+        alone = _splits(store, shares, pd.DataFrame({"source": np.arange(4000)}))
+        np.testing.assert_allclose(grouped["deviation"], alone["deviation"] / 10)
+        alarms += bool((grouped["deviation"] > 5).any())
+    assert alarms == 0

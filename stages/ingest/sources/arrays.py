@@ -17,6 +17,8 @@ from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
 
 _ADVICE = "arrays of Python objects (pickles) are never loaded"
 
+_BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -53,6 +55,9 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     for number in range(shape[0]):
         place, source = f"{number} {config.images}", f"{found.source}/{number:06d}"
         label = None if labels is None else str(labels[number])
+        if label == "":
+            builder.refuse(source, "no label: an empty text")
+            continue
         if label is not None and config.classes:
             if not label.isdecimal() or int(label) >= len(config.classes):
                 builder.refuse(source, f"label: {label!r} is none of the {len(config.classes)} classes")
@@ -77,7 +82,7 @@ def contents(
                     break
                 yield "", np.frombuffer(values, kind).reshape(shape[1:])
                 given += 1
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
+    except _BROKEN:
         pass
     for _ in range(given, len(places)):
         yield Refused("truncated: the file ends inside this image, or is damaged before it")
@@ -127,7 +132,7 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
         with _opened(path, key) as file:
             shape, kind = _header(file, path)
             there = _size(path, key, file)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, NotImplementedError, RuntimeError):
+    except (*_BROKEN, SyntaxError, NotImplementedError, RuntimeError):
         raise ValueError(f"{path} is no whole numpy file") from None
     size = float(np.prod([float(edge) for edge in shape])) * kind.itemsize
     if len(shape) not in (3, 4) or 0 in shape or size > there:
@@ -158,7 +163,7 @@ def _labels(config: Config, path: Path, count: int) -> NDArray[Any]:
             if not 0 < most <= _size(beside, config.labels, file):
                 raise ValueError(f"{beside} does not hold the labels that its header promises")
             values = np.frombuffer(file.read(most), kind).reshape(-1)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError) as error:
+    except (*_BROKEN, SyntaxError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{beside} cannot be read: {' '.join(str(error).split())}") from None
     if len(values) != count or kind.kind not in "uiU":
         raise ValueError(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stages.ingest import _tree
 from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
 
-_MARK = "-images-idx3-ubyte"
+_MARK, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,10 @@ def listing(config: Config, root: Path) -> Listing:
             builder.refuse(*found)
         elif _MARK in found.source and not found.place:
             _add(config, root, found, builder)
-        elif "-labels-idx1-ubyte" not in found.source:
+        elif _LABELS not in found.source:
             builder.refuse(found.source, "wrong type: no IDX file by its name")
+        elif _beside(root / os.fsdecode(found.unit), _LABELS, _MARK) is None:
+            builder.refuse(found.source, "no images: labels without a file of images beside them")
     return builder.finish(config.classes or None)
 
 
@@ -54,10 +56,9 @@ def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder
         shape = _shape(file, path, 3)
     labels: NDArray[np.uint8] | None = None
     if config.labels:
-        beside = path.with_name(path.name.replace(_MARK, "-labels-idx1-ubyte"))
-        pair = [beside, beside.with_suffix("") if beside.suffix == ".gz" else beside.with_name(f"{beside.name}.gz")]
-        there = next((one for one in pair if one.is_file()), None)
+        there = _beside(path, _MARK, _LABELS)
         if there is None:
+            beside = path.with_name(path.name.replace(_MARK, _LABELS))
             raise ValueError(f"{beside} does not exist; put it beside the images, or set ingest.source.labels: false")
         labels = _labels(there, shape[0])
         _check_classes(config, there, labels)
@@ -71,6 +72,13 @@ def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder
             f"{found.source}/{number:06d}", found.unit, stamp_of(status, place), place=place, chain=chain,
             class_name=name,
         )  # fmt: skip
+
+
+def _beside(path: Path, own: str, other: str) -> Path | None:
+    """The other file of a pair, plain or gzip."""
+    beside = path.with_name(path.name.replace(own, other))
+    pair = [beside, beside.with_suffix("") if beside.suffix == ".gz" else beside.with_name(f"{beside.name}.gz")]
+    return next((one for one in pair if one.is_file()), None)
 
 
 def contents(

@@ -133,7 +133,7 @@ def _add_records(
     for index, part in enumerate(published.parts):
         source = as_text(unit) + (f"/{part.member}" if part.member else "")
         for number, label in enumerate(_labels(files, part) if part.file == name else ()):
-            place = f"{number} {index}"
+            place = f"{number} {index} {part.member or part.file}"  # other data sets have other parts of the same file
             builder.add(
                 f"{source}/{number:06d}", unit, stamp_of(status, place), place=place,
                 chain=status.st_ino * 64 % 2**62 + index,

@@ -3,6 +3,7 @@
 `000017.jpg`, `000017.cls` and `000017.json` are one sample: its image, its class as text, and what else is said of it.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ class Config:
 
 def listing(config: Config, root: Path) -> Listing:
     """All samples of all shards, in path order of their images."""
-    builder = ListingBuilder(config.attributes, config.group is not None)
-    for members in _samples(root, builder):
+    builder, texts = ListingBuilder(config.attributes, config.group is not None), _Texts(root)
+    for members in _samples(root, builder, texts):
         images = [one for end, one in members.items() if end in _IMAGES]
         if len(images) != 1:
             word = "no image" if not images else "several images"
@@ -44,7 +45,7 @@ def listing(config: Config, root: Path) -> Listing:
             )
             continue
         try:
-            label, group, attributes = _said(config, root, members)
+            label, group, attributes = _said(config, texts, members)
         except Refused as reason:
             builder.refuse(images[0].source, reason)
             continue
@@ -63,10 +64,40 @@ def contents(
     return _tree.read(root, unit, places, most)
 
 
-def _samples(root: Path, builder: ListingBuilder) -> Iterator[dict[str, _tree.Entry]]:
-    """Members of each sample by their ending."""
-    key: tuple[bytes, str] | None = None
-    members: dict[str, _tree.Entry] = {}
+class _Texts:
+    """What the members of a shard say; those of a compressed one are read in one pass, not each from the start."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[str, tuple[str, bytes] | Refused] = {}
+
+    def shard(self, entries: Sequence[_tree.Entry]) -> None:
+        """From here on texts of this shard, whose members are `entries`, are asked for."""
+        self._read = {}
+        wanted = [one for one in entries if one.chain >= 0 and one.source.lower().endswith((".cls", ".json"))]
+        if wanted:
+            places = sorted((one.place for one in wanted), key=lambda place: int(place.split()[0]))
+            answers = _tree.read(self._root, wanted[0].unit, places, _MOST_TEXT)
+            self._read = dict(zip(places, answers, strict=True))
+
+    def of(self, entry: _tree.Entry) -> tuple[str, bytes] | Refused:
+        """Name and content of a member."""
+        if entry.place in self._read:
+            return self._read[entry.place]
+        (answer,) = _tree.read(self._root, entry.unit, [entry.place], _MOST_TEXT)
+        return answer
+
+
+def _samples(root: Path, builder: ListingBuilder, texts: _Texts) -> Iterator[dict[str, _tree.Entry]]:
+    """Members of each sample by their ending, shard by shard."""
+    for _, found in itertools.groupby(_members(root, builder), key=lambda entry: entry.unit):
+        entries = list(found)
+        texts.shard(entries)
+        yield from _of_shard(entries, builder)
+
+
+def _members(root: Path, builder: ListingBuilder) -> Iterator[_tree.Entry]:
+    """All members of all shards."""
     for found in _tree.walk(root):
         if not isinstance(found, _tree.Entry):
             builder.refuse(*found)
@@ -74,29 +105,40 @@ def _samples(root: Path, builder: ListingBuilder) -> Iterator[dict[str, _tree.En
         if not found.place:
             builder.refuse(found.source, "wrong type: no tar file by its name")
             continue
+        yield found
+
+
+def _of_shard(entries: Sequence[_tree.Entry], builder: ListingBuilder) -> Iterator[dict[str, _tree.Entry]]:
+    key, members = "", dict[str, _tree.Entry]()
+    for found in entries:
         folder, _, name = found.source.rpartition("/")
         stem, _, ending = name.partition(".")
-        if (found.unit, f"{folder}/{stem}") != key:
+        if f"{folder}/{stem}" != key:
             if members:
                 yield members
-            key, members = (found.unit, f"{folder}/{stem}"), {}
-        members[ending.lower()] = found
+            key, members = f"{folder}/{stem}", {}
+        if ending.lower() in members:
+            builder.refuse(found.source, f"twice: the sample has another .{ending.lower()} member")
+        else:
+            members[ending.lower()] = found
     if members:
         yield members
 
 
-def _said(config: Config, root: Path, members: dict[str, _tree.Entry]) -> tuple[str | None, str, tuple[str, ...]]:
+def _said(config: Config, texts: _Texts, members: dict[str, _tree.Entry]) -> tuple[str | None, str, tuple[str, ...]]:
     fields: dict[str, Any] = {}
     if any((config.attributes, config.group, config.label not in (None, "cls"))):
         try:
-            fields = json.loads(_text(root, members, "json"))
-        except ValueError:
+            fields = json.loads(_text(texts, members, "json"))
+        except (ValueError, RecursionError):
             raise Refused("label: the .json member is no JSON") from None
         if not isinstance(fields, dict):
             raise Refused("label: the .json member is no object")
     label = None
     if config.label is not None:
-        label = _text(root, members, "cls").strip() if config.label == "cls" else _field(fields, config.label)
+        label = _text(texts, members, "cls").strip() if config.label == "cls" else _field(fields, config.label)
+        if not label:
+            raise Refused("no label: the .cls member is empty")
         if config.classes:
             if not label.isdecimal() or int(label) >= len(config.classes):
                 raise Refused(f"label: {label!r} is none of the {len(config.classes)} classes")
@@ -112,12 +154,11 @@ def _field(fields: dict[str, Any], name: str) -> str:
     return str(value)
 
 
-def _text(root: Path, members: dict[str, _tree.Entry], ending: str) -> str:
+def _text(texts: _Texts, members: dict[str, _tree.Entry], ending: str) -> str:
     if ending not in members:
         what = "label" if ending == "cls" else "fields"
         raise Refused(f"no {what}: the sample has no .{ending} member")
-    entry = members[ending]
-    (answer,) = _tree.read(root, entry.unit, [entry.place], _MOST_TEXT)
+    answer = texts.of(members[ending])
     if isinstance(answer, Refused):
         raise answer
     try:
