@@ -18,11 +18,16 @@ from pydantic import Field
 
 from flows.approval import Answer, carry_out, request
 from flows.recheck import raise_alarm, run
-from flows.state import serialised, settle
+from flows.state import alone, serialised, settle
 from flows.status import model_name
 from flows.tracking.registry import connect, sentences
+from flows.work.repository import head
+from flows.work.retry import FIRST_PAUSES, patiently
+from flows.work.workspace import fill, workspace
 from stages.config import load_section
 from stages.config.promote import PromoteConfig
+
+RECHECKS = "rechecks"
 
 
 class Form(RunInput):
@@ -63,9 +68,13 @@ def _approve() -> Any:
 
 @flow(name="recheck")
 def recheck() -> Any:
-    """Score the champion on today's data and verify its bytes; an alarm is a failed run and an event."""
+    """Score the champion on the data of the branch's newest commit, in a workspace of its own, and verify its bytes; an
+    alarm is a failed run and an event."""
+    project, state, log = Path.cwd(), settle(), get_run_logger().info
     try:
-        report = run(Path.cwd(), settle(), get_run_logger().info)
+        with alone(state, RECHECKS), workspace(project, state, head(project), RECHECKS) as place:
+            fill(place, lambda pull: patiently(pull, FIRST_PAUSES, log))
+            report = run(place.path, state, log)
     except ValueError as error:
         return Failed(message=str(error))
     if report.failed:

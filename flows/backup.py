@@ -7,12 +7,14 @@ or tag, or an aliased version names, fetched from the default remote first where
 is whole when `backup.json` is there, which has the digest of every file and is verified before anything is restored.
 
 `restore` puts all of it back, to the same state folder: the registry stores absolute addresses. What it replaces is
-moved aside and named, never deleted; a PostgreSQL database is replaced in one transaction. Both refuse while a retrain
-runs. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+moved aside and named, never deleted; a PostgreSQL database is replaced in one transaction, for which nobody else may
+use it. So behind an MLflow server it takes two steps: stop the server, `restore FOLDER --only database`; start it,
+`restore FOLDER --only files`. Both refuse while a retrain runs. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 """
 
 import argparse
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,9 +46,12 @@ def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
     work = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700, parents=True)
+    from mlflow.entities import ViewType
+
     registry = _registry(project, state)
     save_database(state, work, postgres)
-    runs = registry.client.search_runs([registry.experiment()], max_results=50_000)
+    experiments = [one.experiment_id for one in registry.client.search_experiments(view_type=ViewType.ALL)]
+    runs = registry.client.search_runs(experiments, max_results=50_000)
     for run in runs:
         _save_files(run, work / "runs" / str(run.info.run_id))
     with _papers(project, registry):
@@ -61,10 +66,17 @@ def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
     return f"{folder} holds the registry, the files of {len(runs)} runs and DVC's data: {len(files)} files"
 
 
-def restore(project: Path, state: Path, folder: Path) -> str:
-    """Put a backup back, under the flow's locks; what was done, in words."""
+def restore(project: Path, state: Path, folder: Path, only: str | None = None) -> str:
+    """Put a backup back, or `only` its "database" or "files", under the flow's locks; what was done, in words."""
     about = _verified(folder, state)
-    told = restore_database(state, folder, about["postgres"])
+    if only is None and about["postgres"] and os.environ["MLFLOW_TRACKING_URI"].startswith("http"):
+        raise ValueError(
+            "the database can be replaced only while the MLflow server is stopped, and the files are restored through "
+            "it: stop it and run this with --only database, then start it and run this with --only files"
+        )
+    told = restore_database(state, folder, about["postgres"]) if only != "files" else ""
+    if only == "database":
+        return f"restored: the registry's database{told}; start the server, then `restore {folder} --only files`"
     registry = _registry(project, state)
     runs = sorted((folder / "runs").glob("*")) if (folder / "runs").is_dir() else []
     for path in runs:
@@ -75,7 +87,8 @@ def restore(project: Path, state: Path, folder: Path) -> str:
         if remote := _default_remote(project):
             dvc(project, "push", *_OPTIONS)
     where = f"DVC's cache and its remote {remote}" if remote else "DVC's cache"
-    return f"restored: the registry, the files of {len(runs)} runs, {where}{told}; `dvc checkout` fills data/"
+    database = "the registry, " if only is None else ""
+    return f"restored: {database}the files of {len(runs)} runs, {where}{told}; `dvc checkout` fills data/"
 
 
 def _registry(project: Path, state: Path) -> Registry:
@@ -136,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("act", choices=("save", "restore"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--postgres", action="store_true", help="save: the registry's database is PostgreSQL")
+    parser.add_argument("--only", choices=("database", "files"), help="restore: one of the two steps behind a server")
     options = parser.parse_args(argv)
 
     def act() -> int:
@@ -144,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.act == "save":
                 told = save(project, state, folder, postgres=options.postgres)
             else:
-                told = restore(project, state, folder)
+                told = restore(project, state, folder, options.only)
         sys.stdout.write(f"{told}\n")
         return 0
 

@@ -11,8 +11,9 @@ from prefect.states import Failed
 from flows import watch
 from flows.elsewhere import RESUMABLE
 from flows.isolated import isolated
+from flows.lost import lost
 from flows.rollback import run as go_back
-from flows.state import settle
+from flows.state import Busy, settle
 from flows.work import errand
 from flows.work.retry import Unavailable
 
@@ -40,15 +41,21 @@ def train(commit: str) -> Any:
 
 @flow(name="watch-data")
 def watch_data() -> Any:
-    """Look whether commits or sources hold new data; where they do and stand still, say so as an event."""
+    """Look whether commits or sources hold new data; where they do and stand still, say so as an event.
+
+    It also looks after runs that a worker took and lost, see `flows.lost`.
+    """
 
     def tell(digest: str) -> None:
         resource = {"prefect.resource.id": watch.RESOURCE, "prefect.resource.name": "raw data"}
         if emit_event(event=watch.EVENT, resource=resource, payload={"digest": digest}) is None:
             raise ValueError("Prefect took no event; the next look tells it again")
 
+    lost(get_run_logger().warning)
     try:
         get_run_logger().info(watch.look(Path.cwd(), settle(), tell).told)
+    except Busy as error:
+        get_run_logger().info("%s: nothing is missed, the next look sees it", error)
     except ValueError as error:
         return Failed(message=str(error))
     return None

@@ -77,11 +77,13 @@ def run(project: Path, state: Path, held: int, work: Work, begun: Sequence[Repro
         return ending(outcome)
 
     try:
-        flow(name="retrain", description=__doc__)(retrain)(return_state=True)
+        ended: Any = flow(name="retrain", description=__doc__)(retrain)(return_state=True)
     except RuntimeError as error:
         if "Failed to reach API" not in str(error) and "ephemeral" not in str(error):
             raise
         raise ValueError(f"Prefect: {error}; start that server, or unset PREFECT_API_URL for a temporary one") from None
+    if outcome.error is None and not ended.is_completed():  # what no step of the flow expected
+        outcome.error = ended.message or f"the flow run ended as {ended.name}"
     return outcome
 
 
@@ -160,7 +162,7 @@ def carry_out(job: Job, stages: bool, outcome: Outcome) -> None:
             outcome.decision = patient_step("promote", lambda: _promote(job, candidate, version, outcome), job.config)
             if job.publish is not None:
                 outcome.notes += step("push", lambda: _publish(job, candidate))
-    except (StepFailed, ValueError) as error:
+    except (StepFailed, ValueError, OSError) as error:
         outcome.error = str(error)
     _artifacts(job, outcome)
 

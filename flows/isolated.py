@@ -17,13 +17,13 @@ from flows.work import errand, publish
 from flows.work.decide import told
 from flows.work.pipeline import check_lock, stage_names
 from flows.work.repository import chosen, git, head, inputs, section
-from flows.work.retry import patiently, pauses
+from flows.work.retry import FIRST_PAUSES, patiently, pauses
 from flows.work.sources import refreshed
 from flows.work.workspace import Workspace, fill, workspace
 from stages.config.retrain import RetrainConfig
 
 Log = Callable[[str], None]
-FIRST_PAUSES = (5.0, 20.0)  # seconds; the settings are in the commit that is still to be found
+LOOK_SECONDS = 3600.0  # for which a look at the sources may hold a run up: buckets can be large
 
 
 def isolated(project: Path, state: Path, commit: str | None, log: Log) -> Any:
@@ -64,7 +64,7 @@ def _start(project: Path, state: Path, commit: str | None) -> str:
     """The commit that somebody chose; else the branch's newest one, with the data that its sources hold now."""
     if commit:
         return chosen(project, commit)
-    with alone(state, "watch"):
+    with alone(state, "watch", LOOK_SECONDS):
         return refreshed(project, state, head(project))
 
 

@@ -24,10 +24,12 @@ from flows.work.testbench import Testbench, rules_sha256
 def promote(candidate: Candidate, version: str, registry: Registry, bench: Testbench) -> Decision:
     """Decide about `version` and carry the decision out; returns it, with the champion as it is afterwards.
 
-    Raises ValueError where a test cannot be carried out or the champion moves meanwhile: then nothing was decided.
+    Raises ValueError where a test cannot be carried out, or where the champion moves or a person decides about the
+    version meanwhile: then nothing was decided.
     """
     with serialised(bench.state):
         recover(registry, bench.log)
+    before = _word(registry, version)
     outcome = judge(candidate, version, registry, bench)
     if bench.config.approval.required and outcome.decision == "promoted" and outcome.champion != version:
         outcome = dataclasses.replace(outcome, decision=WAITING)
@@ -37,11 +39,19 @@ def promote(candidate: Candidate, version: str, registry: Registry, bench: Testb
             raise ValueError(
                 f"the champion moved from version {outcome.champion} to {found} while the gate compared; run it again"
             )
+        if _word(registry, version) != before:
+            raise ValueError(f"somebody decided about version {version} while the gate compared; run it again")
         outcome = carry_out(candidate, version, outcome, registry, bench)
     if outcome.decision == "promoted" and outcome.champion == version:
         follow_promotion(bench, candidate.data_hash)
     close(version, registry, bench)
     return outcome
+
+
+def _word(registry: Registry, version: str) -> list[str | None]:
+    """What people have said about a version: an answer to its request, a rollback from it."""
+    tags = registry.client.get_model_version(registry.name, version).tags
+    return [tags.get(name) for name in ("approval", "rolled_back")]
 
 
 def carry_out(candidate: Candidate, version: str, outcome: Decision, registry: Registry, bench: Testbench) -> Decision:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from flows.command import command
 from flows.promotion import serving
 from flows.promotion.fitness import HOURS, declared, own_bytes, scored
+from flows.promotion.judge import lost_champion
+from flows.promotion.moves import history
 from flows.state import hold, settle
 from flows.status import model_name
 from flows.tracking.registry import ONNX, Registry, connect, sentences, unmade
@@ -63,7 +65,10 @@ def recheck(registry: Registry, bench: Testbench) -> Report:
     """Check the champion. Raises ValueError where that could not be carried out."""
     champion = registry.alias("champion")
     if champion is None:
-        return Report(model=registry.name, version=None)
+        moves = history(registry.notes()) if registry.exists() else []
+        lost = lost_champion(None, registry, moves[-1].version if moves else None)
+        failed = [] if lost is None else ["it was deleted from the registry, and nothing is champion"]
+        return Report(model=registry.name, version=lost, failed=failed)
     _say(bench, "reading today's data")
     code, lines = bench.run([*DVC, "repro", "reference"], minutes=HOURS * 60)
     if code:

@@ -26,6 +26,10 @@ _SETTINGS = {
 }
 
 
+class Busy(ValueError):
+    """Somebody else holds the lock, and did not let go of it in time."""
+
+
 def settle() -> Path:
     """Prepare this process and its children, and return the state folder (mode 0700).
 
@@ -58,7 +62,7 @@ def hold(folder: Path, seconds: float = 0) -> contextlib.AbstractContextManager[
     """Hold the state folder alone while the block runs; yields the lock's file descriptor.
 
     A child that is given the descriptor keeps the lock until it ends too, so that a retrain whose flow was killed is
-    over only when its stages are. Raises ValueError where another retrain holds the lock after `seconds`, naming it.
+    over only when its stages are. Raises Busy, which names the other retrain that still holds the lock after `seconds`.
     """
     return _locked(folder / "retrain.lock", "retrain", seconds)
 
@@ -68,9 +72,9 @@ def serialised(folder: Path, seconds: float = 60) -> contextlib.AbstractContextM
     return _locked(folder / "promote.lock", "promotion or rollback", seconds)
 
 
-def alone(folder: Path, what: str) -> contextlib.AbstractContextManager[int]:
-    """Be the only one who does `what` while the block runs, after waiting a minute for one's turn; as `hold`."""
-    return _locked(folder / f"{what}.lock", what, seconds=60)
+def alone(folder: Path, what: str, seconds: float = 60) -> contextlib.AbstractContextManager[int]:
+    """Be the only one who does `what` while the block runs, after waiting `seconds` for one's turn; as `hold`."""
+    return _locked(folder / f"{what}.lock", what, seconds)
 
 
 @contextlib.contextmanager
@@ -84,7 +88,7 @@ def _locked(path: Path, what: str, seconds: float) -> Iterator[int]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     file.seek(0)
-                    raise ValueError(f"another {what} holds {file.name}: {_holder(file.read())}") from None
+                    raise Busy(f"another {what} holds {file.name}: {_holder(file.read())}") from None
                 time.sleep(0.05)
         file.truncate(0)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

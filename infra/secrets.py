@@ -42,11 +42,13 @@ def files(secret: dict[str, str], user: int, group: int, folder: Path) -> dict[s
         "mlflow-users.ini": "[mlflow]\n" + "".join(f"{name} = {value}\n" for name, value in users.items()),
         "prefect.env": f"PREFECT_SERVER_API_AUTH_STRING=ganops:{secret['prefect-string']}\n",
         "worker.env": f"PREFECT_API_AUTH_STRING=ganops:{secret['prefect-string']}\n"
+        "MLFLOW_TRACKING_URI=http://mlflow:5000\n"
         f"MLFLOW_TRACKING_USERNAME=ganops\nMLFLOW_TRACKING_PASSWORD={secret['mlflow-user']}\n",
         "store-user": "ganops",
         "store-password": secret["store"],
         "store-credentials": f"[default]\naws_access_key_id = ganops\naws_secret_access_key = {secret['store']}\n",
-        "compose.env": f"GANOPS_UID={user}\nGANOPS_GID={group}\nGANOPS_FOLDER='{folder}'\n",
+        "compose.env": f"GANOPS_UID={user}\nGANOPS_GID={group}\nGANOPS_FOLDER='{folder}'\n"
+        f"GANOPS_PROJECT='{Path.cwd()}'\n",
     }
 
 

@@ -64,7 +64,7 @@ def judge(candidate: Candidate, version: str, registry: Registry, bench: Testben
         return Decision(decision="rolled_back", reason=reason, champion=number, best=best)
     if (refused := refusal(own.tags)) is not None:
         return Decision(decision=REFUSED, reason=refused, champion=number, best=best)
-    lost = _lost_champion(number, registry, moves[-1].version if moves else None)
+    lost = lost_champion(number, registry, moves[-1].version if moves else None)
     served = serving.check(own, registry, bench)
     if served.failed:
         reason = f"its registered bytes cannot be served as promised: {'; '.join(served.failed)}"
@@ -82,7 +82,7 @@ def judge(candidate: Candidate, version: str, registry: Registry, bench: Testben
     return dataclasses.replace(_meet(own, champion, best, registry, bench), waived=waived)
 
 
-def _lost_champion(number: str | None, registry: Registry, last: str | None) -> str | None:
+def lost_champion(number: str | None, registry: Registry, last: str | None) -> str | None:
     """The version that was champion by the records and has been deleted; an alias taken away by hand is no loss."""
     return last if number is None and last is not None and registry.version(last) is None else None
 

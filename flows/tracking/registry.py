@@ -24,17 +24,22 @@ if TYPE_CHECKING:
 
 ONNX = "generator.onnx"
 FOLDER = "model"  # of a run's artifacts: what a version's source points at
+_SECRET = re.compile(r"//[^/@\s]*@")  # user and password in an address
 
 
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
     """Turn the registry's exceptions into ValueError with one sentence."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
+    except SQLAlchemyError as error:
+        said = _SECRET.sub("//", str(error).partition("\n")[0])
+        raise ValueError(f"the registry at {address()} cannot be read or written: {said[:500]}") from None
     except MlflowException as error:
-        said = " ".join(str(error).split())
+        said = _SECRET.sub("//", " ".join(str(error).split()))
         if "Max retries exceeded" in said or "timed out" in said:
             raise Unavailable(f"the registry at {address()} does not answer; start it, then run this again") from None
         if re.search(r"error code 40[13]\b", said) or error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.common.files import write_json
 from stages.config.retrain import Budget, RetrainConfig
 
 WINDOW = 30 * 24 * 3600.0
@@ -55,7 +56,11 @@ def spent(state: Path, stage: str) -> float:
             path.unlink()
             continue
         began = max(float(path.name.partition("-")[0]), now - WINDOW)
-        hours += max(0.0, path.stat().st_mtime - began) / 3600 * int(json.loads(path.read_text())["gpus"])
+        try:
+            gpus = int(json.loads(path.read_text())["gpus"])
+        except (ValueError, KeyError, TypeError):  # of an earlier version, written while the disk was full
+            gpus = gpu_count()
+        hours += max(0.0, path.stat().st_mtime - began) / 3600 * gpus
     return hours
 
 
@@ -66,7 +71,7 @@ class Meter:
         folder = state / _SPENT
         folder.mkdir(mode=0o700, exist_ok=True)
         self._path, self._next = folder / f"{time.time():.3f}-{stage}.json", 0.0
-        self._path.write_text(json.dumps({"format": 1, "gpus": gpu_count()}))
+        write_json(self._path, {"format": 1, "gpus": gpu_count()})
 
     def tick(self) -> None:
         """The stage is alive."""

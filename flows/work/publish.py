@@ -63,7 +63,7 @@ def push_branch(place: Workspace, branch: str) -> str:
     try:
         git(place.home, "push", "--quiet", remote, f"refs/heads/{branch}:refs/heads/{branch}")
     except ValueError as error:
-        if "rejected" in str(error) or "failed to push some refs" in str(error):
+        if "[rejected]" in str(error):
             raise ValueError(f"on {remote} {_diverged(branch)}") from None
         raise
     return f"branch {branch} is on {remote}"

@@ -24,6 +24,9 @@ _AWAY = re.compile(
     r"|network is unreachable|early eof|hung up unexpectedly|returned error: 5\d\d",
     re.IGNORECASE,
 )
+_WHY = re.compile(
+    r"permission denied|host key verification|authentication failed|\[(remote )?rejected\]", re.IGNORECASE
+)
 _PASSWORD = re.compile(r"(?<=://)[^/@ ]*@")
 
 
@@ -39,6 +42,9 @@ def git(project: Path, *arguments: str, extra: Mapping[str, str] | None = None) 
     if answer.returncode:
         said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
         told = next((line for line in said if line.startswith(("fatal:", "error:"))), said[-1] if said else "refused")
+        told = next((line for line in said if _WHY.search(line)), told)
+        if "[remote rejected]" in answer.stderr:  # the server's own words, such as those of a protected branch
+            told = " ".join(line.removeprefix("remote:").strip() for line in said if line.startswith("remote:")) or told
         kind = Unavailable if _AWAY.search(answer.stderr) else ValueError
         raise kind(f"git {arguments[0]}: {_PASSWORD.sub('', told)}")
     return answer.stdout

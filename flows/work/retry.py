@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from stages.config.retrain import RetrainConfig
 
+FIRST_PAUSES = (5.0, 20.0)  # seconds, where the settings are in a commit that is still to be found
 T = TypeVar("T")
 
 

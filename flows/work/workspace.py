@@ -24,6 +24,10 @@ _AWAY = (
     "connect", "timed out", "timeout", "unreachable", "name resolution", "name or service", "temporar", "reset by peer",
     "slowdown", "service unavailable", "bad gateway", "502", "503", "504", "broken pipe", "server disconnected",
 )  # fmt: skip
+_PATHS = (  # settings of a remote that DVC takes relative to the file that holds them
+    "url", "credentialpath", "configpath", "keyfile", "cert_path", "key_path", "gdrive_service_account_json_file_path",
+    "gdrive_user_credentials_file",
+)  # fmt: skip
 _REFUSED = ("denied", "forbidden", "credential", "unauthor", "signature", "invalidaccesskey")
 
 
@@ -57,6 +61,8 @@ def workspace(project: Path, state: Path, commit: str, name: str = "worktrees") 
     finally:
         if opened is None or not opened.keep:
             _remove(project, path)
+        else:
+            (path / ".dvc" / "config.local").unlink(missing_ok=True)  # it may hold credentials
 
 
 def fill(place: Workspace, waiting: Callable[[Callable[[], str]], str]) -> None:
@@ -124,8 +130,9 @@ def _settle(project: Path, path: Path) -> str | None:
         config.add_section("cache")
     config.set("cache", "dir", _absolute(config.get("cache", "dir", fallback="cache"), home))
     for section in config.sections():
-        if "remote " in section and config.has_option(section, "url"):
-            config.set(section, "url", _absolute(config.get(section, "url"), home))
+        for key in _PATHS if "remote " in section else ():
+            if config.has_option(section, key):
+                config.set(section, key, _absolute(config.get(section, key), home))
     local.touch(mode=0o600)
     with local.open("w", encoding="utf-8") as file:
         config.write(file)
@@ -159,7 +166,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
 
 def _absolute(place: str, home: Path) -> str:
     """Relative folders in DVC's settings are relative to the settings' own folder."""
-    return place if "://" in place else str((home / place).resolve())
+    return place if "://" in place else str((home / Path(place).expanduser()).resolve())
 
 
 def _remove(project: Path, path: Path) -> None:

@@ -154,7 +154,13 @@ def test_a_registry_on_postgresql_is_restored(project: Path, state: Path, tmp_pa
             destroy = [find_programs() / "psql", "-qc", "DROP TABLE model_version_tags, registered_model_aliases"]
             subprocess.run([str(part) for part in destroy], check=True)
             shutil.rmtree(project / "mlruns")
+            direct, os.environ["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"], "http://127.0.0.1:9"
             code, said = run(project, "restore", str(folder))
+            assert code == 1 and "stop it and run this with --only database, then start it and run this" in said
+            code, said = run(project, "restore", str(folder), "--only", "database")
+            assert code == 0, said
+            os.environ["MLFLOW_TRACKING_URI"] = direct
+            code, said = run(project, "restore", str(folder), "--only", "files")
             assert code == 0, said
             assert told(project) == before
             assert "'champion'" in before

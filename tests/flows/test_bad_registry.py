@@ -51,6 +51,26 @@ def test_wrong_credentials_are_named_and_never_printed(project: Path, monkeypatc
     assert "secret" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("address", ["http://me:secret@127.0.0.1:99999", "htp://me:secret@127.0.0.1:9"])
+def test_addresses_that_are_none_are_told_without_their_password(
+    project: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(ValueError, match="the registry at ") as refusal, sentences():
+        connect(settle(), "tiny").exists()
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_damaged_registry_is_one_sentence(state: Path) -> None:
+    (state / "mlflow.db").write_bytes(b"no database " * 1000)
+    with (
+        pytest.raises(ValueError, match=r"the registry at sqlite://.* cannot be read or written: ") as refusal,
+        sentences(),
+    ):
+        connect(state, "tiny").exists()
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.fixture
 def full(state: Path) -> Iterator[Path]:
     """The artifact store on a real file system of one megabyte that is full."""

@@ -21,7 +21,7 @@ import pytest
 import yaml
 from tiny_world import commit, sh
 
-from flows import automations
+from flows import automations, lost
 from flows.tracking.registry import connect
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +62,23 @@ def test_automations_without_a_server_are_refused_in_a_sentence(
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert automations.main([]) == 1
     assert capsys.readouterr().err.startswith("automations: PREFECT_API_URL names no server")
+
+
+def test_a_run_that_a_worker_took_and_lost_is_ended(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Pending, Scheduled
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    said: list[str] = []
+    with get_client(sync_client=True) as client:
+        taken, due = (client.create_flow_run(flow(lambda: None, name="n"), state=s) for s in (Pending(), Scheduled()))
+        assert taken.name not in lost.lost(said.append)  # it may still begin
+        monkeypatch.setattr(lost, "_patience", lambda: 0.0)
+        assert taken.name in lost.lost(said.append)
+        states = [client.read_flow_run(run.id).state for run in (taken, due)]
+    assert [state.name for state in states if state] == ["Crashed", "Scheduled"]
+    assert f"run {taken.name}: not begun in 0 minutes: its worker is gone" in said
 
 
 class Started:

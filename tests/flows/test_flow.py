@@ -130,6 +130,16 @@ def test_no_stage_begins_where_a_budget_forbids_it(project: Path, prefect_api: s
     assert not (project / "data" / "ingest").exists()
 
 
+def test_what_no_step_expects_fails_the_retrain_in_a_sentence(project: Path, prefect_api: str) -> None:
+    """A file in the place of a folder of the state folder: found while the first stage is already at work."""
+    (project / ".ganops").mkdir()
+    (project / ".ganops" / "spent").write_text("mine")
+    environment = clean_environment(PREFECT_API_URL=prefect_api)
+    answer = subprocess.run(RETRAIN, cwd=project, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert "spent" in next(line for line in answer.stdout.splitlines() if line.startswith("FAILED"))
+
+
 def test_only_stale_stages_run_and_a_lost_decision_is_made_good(project: Path, state: Path, prefect_api: str) -> None:
     first = retrain(project)
     assert set(how(first).values()) == {"ran"}

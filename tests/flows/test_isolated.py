@@ -16,9 +16,11 @@ from tiny_helpers import gone, set_params
 from tiny_world import ME, commit, enter, sh
 
 from flows import deployments, isolated
+from flows.ask import recheck
 from flows.state import hold
 from flows.tracking.registry import connect
 from flows.work.repository import chosen, git, head, inputs
+from flows.work.workspace import workspace
 
 
 @pytest.fixture(scope="session")
@@ -223,6 +225,47 @@ def test_a_run_branch_with_another_history_is_not_overwritten(trained: Path, pre
     assert name == "Failed"
     assert f"on origin branch {branch} holds another history, which is not overwritten" in message
     assert sh(trained.parent / "origin.git", "git", "rev-parse", branch) == foreign
+
+
+def test_what_the_git_server_refuses_is_told_in_its_own_words(clone: Path, prefect_api: str) -> None:
+    hook = clone.parent / "origin.git" / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho 'You are not allowed to push to protected branches' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    assert retrain() == ("Failed", "git push: You are not allowed to push to protected branches")
+
+
+def test_a_server_that_knows_nobody_is_not_told_as_something_else(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sh(clone, "git", "remote", "set-url", "origin", "ssh://git@example.invalid/project")
+    said = "git@example.invalid: Permission denied (publickey)."
+    monkeypatch.setenv("GIT_SSH_COMMAND", f"sh -c 'echo \"{said}\" >&2; exit 255'")
+    with pytest.raises(ValueError, match=r"^git fetch: git@example\.invalid: Permission denied \(publickey\)\.$"):
+        head(clone)
+
+
+def test_settings_of_remotes_name_the_same_files_in_a_workspace(clone: Path) -> None:
+    local = clone / ".dvc" / "config.local"
+    local.write_text("['remote \"keys\"']\n    url = s3://bucket/files\n    credentialpath = ../keys/credentials\n")
+    with workspace(clone, clone / ".ganops", head(clone), "looks") as place:
+        said = (place.path / ".dvc" / "config.local").read_text()
+        place.keep = True
+    assert f"credentialpath = {clone / 'keys' / 'credentials'}\n" in said and "url = s3://bucket/files\n" in said
+    assert place.path.is_dir() and not (place.path / ".dvc" / "config.local").exists()  # it may hold passwords
+
+
+def test_the_champion_is_checked_on_the_newest_commit_and_not_on_the_working_copy(
+    trained: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    before = sh(trained, "git", "status", "--porcelain")
+    (trained / "data" / "raw" / "one.txt").write_text("7")  # tiny data are as hard as they say
+    assert recheck(return_state=True).name == "Completed"
+    sh(trained, sys.executable, "-m", "dvc", "add", "-q", "data/raw")
+    commit(trained)
+    found = recheck(return_state=True)
+    assert found.name == "Failed" and "ALARM: champion tiny version 1: distance: the" in str(found.message)
+    assert sh(trained, "git", "status", "--porcelain") == before
+    assert sorted(path.name for path in (trained / "data").iterdir()) == ["raw", "raw.dvc"]
+    assert list((trained / ".ganops" / "rechecks").iterdir()) == []
 
 
 def test_a_hand_edited_lock_is_put_right(trained: Path, prefect_api: str) -> None:

@@ -102,6 +102,28 @@ def test_a_champion_that_moves_meanwhile_stops_the_promotion(
     assert aliases(registry)["champion"] == "2"
 
 
+def test_a_person_who_decides_meanwhile_is_not_overruled(
+    built: Callable[..., Path], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(built(train__quality=1.0), state)
+    registry, compare = connect(state, "tiny"), judging.compare
+    said = {"approved": False, "approver": "A. Name", "comment": "no", "seen": "x", "time": "now"}
+
+    def somebody_refuses(*arguments: Any) -> dict[str, Any]:
+        found = compare(*arguments)
+        registry.tag("2", approval=json.dumps(said), decision="refused")
+        return found
+
+    project = built(train__quality=3.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(judging, "compare", somebody_refuses)
+        with pytest.raises(ValueError, match="somebody decided about version 2 while the gate compared"):
+            night(project, state)
+    assert aliases(registry)["champion"] == "1"
+    again = night(project, state)
+    assert (again.decision, again.champion, again.reason) == ("refused", "1", "A. Name refused it: no")
+
+
 def test_a_champion_whose_verdict_turns_red_says_so_and_stays(built: Callable[..., Path], state: Path) -> None:
     night(built(), state)
     decision = night(built(card__quality=5.0), state)

@@ -34,17 +34,14 @@ def test_fine_then_harder_data_raise_an_alarm_that_prefect_hears(
 ) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.ask import recheck
-
     project, registry = crowned
     assert main([]) == 0
     assert "is as it was, and good enough on today's data" in capsys.readouterr().out
     assert "  checked  " in text(status(state, "tiny")) and "fine" in text(status(state, "tiny"))
     (project / "data" / "raw" / "one.txt").write_text("7")  # tiny data are as hard as they say
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-    found = recheck(return_state=True)
-    assert found.name == "Failed"
-    assert "ALARM: champion tiny version 1: distance: the" in found.message
+    assert main([]) == ALARM
+    assert "ALARM: champion tiny version 1: distance: the" in capsys.readouterr().out
     assert registry.number("champion") == "1"  # nothing is moved
     assert "ALARM: distance" in text(status(state, "tiny"))
     told = json.loads(registry.alias("champion").tags["rechecked"])  # type: ignore[union-attr]
@@ -56,6 +53,16 @@ def test_fine_then_harder_data_raise_an_alarm_that_prefect_hears(
             events = answer.json()["events"]
             time.sleep(0.3)
     assert events[0]["resource"]["prefect.resource.id"] == "ganops.model.tiny"
+
+
+def test_a_champion_that_somebody_deleted_is_an_alarm(
+    crowned: tuple[Path, Registry], state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crowned[1].client.delete_model_version("tiny", "1")
+    assert main([]) == ALARM
+    assert capsys.readouterr().out == (
+        "ALARM: champion tiny version 1: it was deleted from the registry, and nothing is champion\n"
+    )
 
 
 @pytest.mark.parametrize("damage", ["bytes", "gone", "signature"])
@@ -84,7 +91,7 @@ def test_what_cannot_be_checked_is_no_alarm(
     (project / "data" / "raw").rmdir()
     assert main([]) == 1
     assert "today's data give no reference" in capsys.readouterr().err
-    registry.client.delete_model_version("tiny", "1")
+    registry.point("champion", None)  # somebody's will, and no loss
     assert main([]) == 0
     assert "tiny has no champion" in capsys.readouterr().out
     assert os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")

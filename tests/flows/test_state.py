@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.state import hold, settle
+from flows.state import Busy, alone, hold, settle
 
 pytestmark = pytest.mark.fast
 
@@ -44,3 +44,10 @@ def test_a_second_retrain_is_told_who_holds_the_lock(tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert f"another retrain holds {tmp_path}/retrain.lock: process {os.getpid()}" in refused.stderr
     assert subprocess.run(again, env=environment).returncode == 0
+
+
+def test_who_comes_second_is_told_that_somebody_is_busy(tmp_path: Path) -> None:
+    with alone(tmp_path, "watch"), pytest.raises(Busy, match="another watch holds"), alone(tmp_path, "watch", 0):
+        raise AssertionError("two at once")
+    with alone(tmp_path, "watch", 0):
+        pass

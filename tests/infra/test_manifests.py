@@ -2,7 +2,11 @@
 
 import copy
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +92,8 @@ def test_containers_are_confined(compose: dict[str, Any]) -> None:
     assert compose["networks"]["data"]["internal"]
     for name in ("postgres", "store"):
         assert compose["services"][name]["networks"] == ["data"]
+    worker = compose["services"]["worker"]  # the same folder inside and outside: deployments name it
+    assert worker["volumes"][0] == f"{worker['working_dir']}:{worker['working_dir']}" and "pages" in worker["networks"]
     devices = compose["services"]["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
 
@@ -193,3 +199,13 @@ def test_what_has_no_schema_says_so(path: Path) -> None:
     assert document["kind"] in {"PyTorchJob", "TrainJob"}
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
         valid(document)
+
+
+def test_a_run_on_kubernetes_is_begun_by_what_prefect_says() -> None:
+    """The worker splits Prefect's command into arguments: a shell would take the first as all there is to run."""
+    template = json.loads((INFRA / "kubernetes" / "jobs" / "work-pool.json").read_text())
+    (container,) = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"]
+    begun = [*container["command"], *shlex.split("prefect flow-run execute --help")]
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    answer = subprocess.run(begun, capture_output=True, text=True, check=True, env=os.environ | path)
+    assert "flow-run execute" in answer.stdout
