@@ -68,4 +68,5 @@ def _difference(found: Any) -> list[str]:
 
 
 def _interval(measure: Mapping[str, Any]) -> str:
-    return f"{number(measure.get('low'))} to {number(measure.get('high'))}"
+    ends = [measure.get(end) for end in ("low", "high")]
+    return "-" if ends == [None, None] else " to ".join(map(number, ends))

@@ -167,6 +167,7 @@ def test_only_stale_stages_run_and_a_lost_decision_is_made_good(project: Path, s
     against = pages.differences(state, "2", "1")
     assert worse.candidate is not None and worse.met == "1"
     page = pages.measures(worse.candidate, against, "1")
+    assert "- to -" not in page  # a measure without an interval has none, not two ends of nothing
     assert "against version 1, both scored anew" in page
     assert "| quality\\|&lt;b&gt; | - | - | -0.2 | -0.21 to -0.19 |" in page
 
