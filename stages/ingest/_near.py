@@ -7,6 +7,7 @@ most d of 64 bits differ in at most d // 4 of some quarter, so that only images 
 compared: about N * 4 * N / 65,536 of the N^2 / 2 pairs.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -117,8 +118,8 @@ class _Buckets:
     """Images in the order of one quarter of their hashes, of equal ones in that of their means; all by place in it."""
 
     def __init__(self, keys: NDArray[np.uint16], mean: NDArray[np.float64]) -> None:
-        self._keys, self._bounds = keys, np.searchsorted(keys, np.arange(2**16 + 1))
-        self._levels, self._rank = np.unique(mean, return_inverse=True)
+        self._keys, self._mean = keys, mean
+        self._bounds = np.searchsorted(keys, np.arange(2**16 + 1)).astype(np.int32)
 
     def large(self, mask: int) -> NDArray[np.bool_] | None:
         """Which images have more than CROWD others at the key that differs from theirs by `mask`; None if none has."""
@@ -158,10 +159,14 @@ class _Buckets:
         large: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
         """Where the CROWD members nearest in mean begin in the bucket `start` to `end` of each large `partner`."""
-        places = len(self._levels) * self._keys.astype(np.int64) + self._rank  # as ordered as the images
-        wanted = len(self._levels) * partner[large].astype(np.int64) + self._rank[large]
-        among = np.flatnonzero(large) - np.searchsorted(
-            places, places[large]
-        )  # those of one mean look at their own part
+        levels, rank, places = self._ranked
+        wanted = levels * partner[large].astype(np.int64) + rank[large]
+        among = np.flatnonzero(large) - np.searchsorted(places, places[large])  # images of one mean share it out
         middle = np.searchsorted(places, wanted) + among
         return np.minimum(np.maximum(start[large], middle - CROWD // 2), end[large] - CROWD)
+
+    @functools.cached_property
+    def _ranked(self) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """How many means there are, the place of each image's among them, and numbers as ordered as the images."""
+        levels, rank = np.unique(self._mean, return_inverse=True)
+        return len(levels), rank, len(levels) * self._keys.astype(np.int64) + rank

@@ -21,7 +21,7 @@ from stages.ingest._sample import Listing
 from stages.store import SPLITS
 
 COLUMNS = ("sha256", "source", "split", "label", "class", "width", "height", "group")  # of any manifest
-_ROWS = 65536  # of a row group of the manifest
+_ROWS = 16384  # of a row group of the manifest
 _PIECE = 2**24  # bytes of a shard in memory at once
 
 
