@@ -30,6 +30,7 @@ _CODE = (
     "_tree.py",
     "_worker.py",
 )
+_LEAST = 32  # images of a task at least, where there are as many
 _KEPT = 4  # folders of other settings or other raw data that are kept
 Refusals = list[tuple[str, str, str]]  # source, reason, SHA-256 where the content was read
 
@@ -83,7 +84,9 @@ def read_samples(job: Job, listing: Listing, processes: int) -> tuple[Samples, R
     missing, total = np.flatnonzero(at < 0), len(index.records)
     done = len(listing) - len(missing)
     with tqdm(total=len(listing), initial=done, desc="ingest", unit="image", disable=None) as bar:
-        for task, names in decode_all(job, _tasks(listing, missing), index, min(processes, -(-len(missing) // PACK))):
+        size = min(PACK, max(_LEAST, -(-len(missing) // max(1, processes))))  # a few images keep all processes busy too
+        tasks, processes = _tasks(listing, missing, size), min(processes, -(-len(missing) // size))
+        for task, names in decode_all(job, tasks, index, processes):
             start = 0
             for name, length in names or ():
                 fresh = read_pack(job.folder, name, kind)
@@ -102,14 +105,14 @@ def read_samples(job: Job, listing: Listing, processes: int) -> tuple[Samples, R
     return *_gathered(job, listing, packs, pack, records, at), stale
 
 
-def _tasks(listing: Listing, missing: NDArray[np.int64]) -> Iterator[Task]:
-    """The missing rows in tasks of PACK; what must be read together stays together."""
+def _tasks(listing: Listing, missing: NDArray[np.int64], size: int) -> Iterator[Task]:
+    """The missing rows in tasks of `size`; what must be read together stays together."""
     chains = listing.chains[missing]
     order = np.argsort(chains, kind="stable")
     missing, chains = missing[order], chains[order]
     start = number = 0
     while start < len(missing):
-        end = min(start + PACK, int(np.searchsorted(chains, chains[start], "right")))
+        end = min(start + size, int(np.searchsorted(chains, chains[start], "right")))
         if chains[start] >= 0:
             end = int(np.searchsorted(chains, chains[start], "right"))
         rows = missing[start:end]
