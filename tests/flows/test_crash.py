@@ -113,7 +113,7 @@ def test_two_promotions_at_once_are_serialised(runner: Runner, built: Callable[.
 MANY = pytest.param(40, id="many", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(4, id="few"), MANY])
+@pytest.mark.parametrize("rounds", [pytest.param(2, id="few"), MANY])
 def test_promotions_and_rollbacks_raced_and_killed_at_random(
     runner: Runner, built: Callable[..., Path], state: Path, rounds: int
 ) -> None:
