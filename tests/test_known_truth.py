@@ -80,7 +80,7 @@ TRUTHS = [
     Truth(two_percent_copies, {"memorization"}, set()),
     # Ten images may lie where real ones are dense or not, but they never cover anything.
     Truth(one_image_per_class, {"distance", "coverage", "recall", "cas"}, {"kernel", "fidelity", "density"}),
-    Truth(eights_are_threes, {"distance"} | LABELS, {"kernel", "coverage", "recall"}),
+    Truth(eights_are_threes, {"distance"} | LABELS, {"kernel", "fidelity", "coverage", "recall"}),
     Truth(permuted_labels, LABELS, set()),
     Truth(blurred, {"distance", "kernel", "fidelity", "density"}, {"coverage", "recall"} | LABELS),
     # Precision alone hardly rejects noise: its features are small, and real ones lie there too (docs/metrics.md).

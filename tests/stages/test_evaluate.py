@@ -145,7 +145,7 @@ def test_one_image_a_class_has_fidelity_and_no_variety(world: Path, pixels: np.n
     single = np.repeat(pixels[np.arange(10), middle][:, None], POOL, axis=1)
     found = evaluate(world, stored(world, "single", single))["measures"]
     assert found["label_agreement"]["value"] > 0.85 and found["precision_k3"]["value"] > 0.8
-    assert found["recall_k3"]["high"] < 0.3 and found["coverage_k5"]["high"] < 0.5
+    assert found["recall_k3"]["high"] < 0.3 and found["coverage_k5"]["high"] < 0.6
     assert found["fid_domain"]["low"] > 2 * real["measures"]["fid_domain"]["high"]
     assert found["cas"]["high"] < real["measures"]["cas"]["low"]
 
@@ -167,7 +167,7 @@ def test_noise_is_far_from_everything(world: Path, pixels: np.ndarray) -> None:
     noise = np.random.default_rng(0).integers(0, 256, pixels.shape).astype(np.uint8)
     found = evaluate(world, stored(world, "noise", noise))["measures"]
     floors = {name: found[name]["reference"]["mean"] for name in SET_METRICS}
-    assert found["precision_k3"]["high"] < floors["precision_k3"] and found["coverage_k5"]["high"] < 0.5
+    assert found["precision_k3"]["high"] < floors["precision_k3"] and found["coverage_k5"]["high"] < 0.6
     assert found["density_k5"]["high"] < 0.6 * floors["density_k5"]
     assert found["fid_domain"]["low"] > 5 * found["fid_domain"]["reference"]["mean"]
     energy = found["energy_domain"]
