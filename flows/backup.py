@@ -41,13 +41,13 @@ _ALL = {"all_branches": True, "all_tags": True, "run_cache": True}
 
 def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
     """Write a backup into the new `folder`, under the flow's locks; what it holds, in words."""
+    from mlflow.entities import ViewType
+
     if folder.exists():
         raise ValueError(f"{folder} exists; a backup goes into a new folder")
     work = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700, parents=True)
-    from mlflow.entities import ViewType
-
     registry = _registry(project, state)
     save_database(state, work, postgres)
     experiments = [one.experiment_id for one in registry.client.search_experiments(view_type=ViewType.ALL)]

@@ -51,7 +51,10 @@ def watch_data() -> Any:
         if emit_event(event=watch.EVENT, resource=resource, payload={"digest": digest}) is None:
             raise ValueError("Prefect took no event; the next look tells it again")
 
-    lost(get_run_logger().warning)
+    try:
+        lost(get_run_logger().warning)
+    except Exception as error:  # noqa: BLE001 - whatever a server says to that, data are looked at all the same
+        get_run_logger().warning("runs that were lost could not be looked for: %s", error)
     try:
         get_run_logger().info(watch.look(Path.cwd(), settle(), tell).told)
     except Busy as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.state import embedded_store
+from flows.work.process import without_passwords
 from flows.work.retry import Unavailable
 from stages.common.files import sha256_file
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 ONNX = "generator.onnx"
 FOLDER = "model"  # of a run's artifacts: what a version's source points at
-_SECRET = re.compile(r"//[^/@\s]*@")  # user and password in an address
 
 
 @contextlib.contextmanager
@@ -36,10 +36,10 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        said = _SECRET.sub("//", str(error).partition("\n")[0])
+        said = without_passwords(str(error).partition("\n")[0])
         raise ValueError(f"the registry at {address()} cannot be read or written: {said[:500]}") from None
     except MlflowException as error:
-        said = _SECRET.sub("//", " ".join(str(error).split()))
+        said = without_passwords(" ".join(str(error).split()))
         if "Max retries exceeded" in said or "timed out" in said:
             raise Unavailable(f"the registry at {address()} does not answer; start it, then run this again") from None
         if re.search(r"error code 40[13]\b", said) or error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):

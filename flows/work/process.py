@@ -70,6 +70,11 @@ def _wait_or_kill(process: subprocess.Popen[str]) -> None:
         raise
 
 
+def without_passwords(text: str) -> str:
+    """The text without user and password of the addresses in it."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
 def last_sentence(lines: Sequence[str]) -> str:
     """The last line in which a failed command says why, without DVC's own echo of commands and files."""
     echo = re.compile(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from flows.work.process import without_passwords
 from flows.work.retry import Unavailable
 from stages.config import load_section
 
@@ -27,7 +28,6 @@ _AWAY = re.compile(
 _WHY = re.compile(
     r"permission denied|host key verification|authentication failed|\[(remote )?rejected\]", re.IGNORECASE
 )
-_PASSWORD = re.compile(r"(?<=://)[^/@ ]*@")
 
 
 def git(project: Path, *arguments: str, extra: Mapping[str, str] | None = None) -> str:
@@ -46,7 +46,7 @@ def git(project: Path, *arguments: str, extra: Mapping[str, str] | None = None) 
         if "[remote rejected]" in answer.stderr:  # the server's own words, such as those of a protected branch
             told = " ".join(line.removeprefix("remote:").strip() for line in said if line.startswith("remote:")) or told
         kind = Unavailable if _AWAY.search(answer.stderr) else ValueError
-        raise kind(f"git {arguments[0]}: {_PASSWORD.sub('', told)}")
+        raise kind(f"git {arguments[0]}: {without_passwords(told)}")
     return answer.stdout
 
 

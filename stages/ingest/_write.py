@@ -115,6 +115,7 @@ def _manifest(samples: Samples, splits: NDArray[np.uint8], listing: Listing) -> 
     }
     for place, (name, names) in enumerate(bins(samples.shape[2]).items()):
         columns[name] = _named(names, records["attributes"][:, place])
+    assert columns.keys() <= {*COLUMNS, *bins(samples.shape[2])}, "an attribute could take the place of a column"
     columns |= {name: _texts(column.raw(samples.rows)) for name, column in listing.attributes.items()}
     if listing.groups is not None:
         columns["group"] = _texts(listing.groups.raw(samples.rows))
