@@ -63,6 +63,8 @@ def test_a_gpu_whose_driver_does_not_tell_its_load_trains_all_the_same(
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 2**20)
     line = Meter(tmp_path, "cuda:0").look({"step": 20.0}, waited=0.0)
     assert line["memory_mib"] == 1.0 and "utilisation" not in line
+    monkeypatch.setattr("torch.cuda.utilization", lambda: 83)
+    assert Meter(tmp_path, "cuda:0").look({"step": 40.0}, waited=0.0)["utilisation"] == 0.83
 
 
 @pytest.mark.parametrize("channels", [1, 3])
