@@ -133,7 +133,9 @@ def _move(registry: Registry, version: "ModelVersion", now: Request, who: dict[s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Show what waits, or answer; the exit code: 0 done or nothing waits, 1 refused, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m flows.approval", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.approval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--approve", metavar="VERSION", help="promote this version, which waits")
     choice.add_argument("--refuse", metavar="VERSION", help="leave this version, which waits, without alias")

@@ -65,7 +65,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 def main() -> int:
     """Parse the command line, write, and say on stderr what happened; exit code 0 done, 1 failed."""
-    parser = argparse.ArgumentParser(prog="python -m infra.digits", description=write_digits.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m infra.digits", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the class folders 0 to 9")
     out: Path = parser.parse_args().out
     try:
