@@ -7,7 +7,7 @@ code does it. The position embedding was learned for 37 x 37 patches (518 pixels
 code resamples with the scale factor (16 + 0.1) / 37, bicubic, no antialiasing; timm fits the size exactly and
 antialiases, which gives other features. At 518 pixels both leave it alone and agree.
 
-Needs timm (`pip install "ganops[dinov2]"`). State dict: as in `dinov2_vitb14_pretrain.pth` and the one of ViT-L.
+Needs timm (`pip install "timm>=1.0.20"`). State dict: as in `dinov2_vitb14_pretrain.pth` and the one of ViT-L.
 Shapes: N images, D features (768 or 1024), h x w patches.
 """
 

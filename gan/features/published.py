@@ -103,7 +103,7 @@ def _network(name: str) -> Any:
     try:
         from gan.features import dinov2
     except ModuleNotFoundError as error:
-        raise ValueError(f'{name} needs {error.name}; install it with: pip install "ganops[dinov2]"') from None
+        raise ValueError(f'{name} needs {error.name}; install it with: pip install "timm>=1.0.20"') from None
     return dinov2.vitb14() if name == "dinov2_vitb14" else dinov2.vitl14()
 
 

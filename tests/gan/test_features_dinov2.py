@@ -123,5 +123,5 @@ def test_without_timm_the_command_that_installs_it_is_named(tmp_path: Path, monk
     monkeypatch.delitem(sys.modules, "gan.features.dinov2")
     monkeypatch.delattr(gan.features, "dinov2")
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(ValueError, match=r'dinov2_vitb14 needs timm; install it with: pip install "ganops\[dinov2\]"'):
+    with pytest.raises(ValueError, match=r'dinov2_vitb14 needs timm; install it with: pip install "timm>=1\.0\.20"'):
         open_published("dinov2_vitb14", resize="clean", weights=tmp_path / "w.pth", sha256=sha256(tmp_path / "w.pth"))
