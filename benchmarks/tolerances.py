@@ -34,7 +34,8 @@ def settings(params: dict[str, Any], seed: int, share: float) -> dict[str, Any]:
     changed = copy.deepcopy(params)
     train = changed["train"]
     train |= {"seed": seed, "threads": 1}
-    for key in ("total_kimg", "lr_kimg", "burn_in_kimg", "ema_halflife_kimg", "snapshot_kimg", "checkpoint_kimg"):
+    keys = ["total_kimg", "lr_kimg", "burn_in_kimg", "ema_halflife_start_kimg", "ema_halflife_kimg"]
+    for key in [*keys, "snapshot_kimg", "checkpoint_kimg"]:
         train[key] = train[key] * share
     return changed
 
