@@ -103,7 +103,7 @@ def photo_rows(folder: Path, count: int, cores: int) -> None:
 
 
 def many_rows(folder: Path, count: int, cores: int) -> None:
-    """Again, again without the output, grown, and the memory of the largest process."""
+    """Again, again without the output, and the memory of the largest process."""
     write_settings(folder, resolution=16, channels=1, processes=cores)
     scatter(folder / "raw", range(2000))
     few = measured(lambda: command(folder))

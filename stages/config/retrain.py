@@ -37,7 +37,7 @@ class RetrainConfig:
     """Settings of `flows.retrain` and of the deployed flow."""
 
     rounds: Annotated[int, Range(ge=1, le=20)]
-    """How often one run starts anew because data, code or settings changed while it was busy."""
+    """Rounds of one run at most, the first included; another begins where data, code or settings changed meanwhile."""
     wait_minutes: Annotated[float, Range(ge=0, le=1440)]
     """Minutes that a deployed run waits for another retrain to end."""
     retries: Annotated[int, Range(ge=0, le=20)]
@@ -47,6 +47,6 @@ class RetrainConfig:
     elsewhere: Elsewhere | None
     """Which deployment trains for a deployed run; None: the run itself."""
     free_gb: Annotated[float, Range(ge=0)]
-    """Free space, in billion bytes, that the project, the DVC cache and the state folder need before the start."""
+    """Free space, in billion bytes, that the project and the state folder need before the start."""
     budgets: tuple[Budget, ...]
     """What stages may cost; a stage without an entry may take any time."""

@@ -1,6 +1,6 @@
 """`python -m stages.reference.weights NAME`: fetch the weights of a published extractor, write them into params.yaml.
 
-The one place of the project that downloads. The file goes to `$GANOPS_STATE/weights/`; its entry, with its SHA-256, to
+The one command that fetches weights. The file goes to `$GANOPS_STATE/weights/`; its entry, with its SHA-256, to
 `reference.published` of params.yaml, whose comments and layout stay as they are. Where the publisher states digits of
 the hash they must match; where none are stated the hash found at this first use is what counts from then on.
 """
