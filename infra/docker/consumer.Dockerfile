@@ -2,7 +2,7 @@
 #     docker build -f infra/docker/consumer.Dockerfile -t ganops-consumer:0.1.0 .
 #     docker run --rm --read-only --network none -v "$PWD/data/export:/model:ro" -v "$PWD/out:/out" \
 #         ganops-consumer:0.1.0 --model /model/generator.onnx --count 64 --out /out/grid.png
-# Not built where this was written, which had no container engine. Add the digest of the base to its tag where you build.
+# Not built or run in a container yet. Add the digest of the base to its tag where you build.
 FROM python:3.11.13-slim-bookworm
 COPY requirements/serve-cpu.lock /locks/
 RUN python -m pip install --no-cache-dir --require-hashes -r /locks/serve-cpu.lock \
