@@ -53,7 +53,7 @@ down: setup ## stop the servers of `make up`; their data stay
 smoke: setup ## all eight stages in about a minute on a cut configuration, in .smoke/
 	@python -m infra.smoke
 
-check: setup ## format, lint, types, architecture and the fast tests
+check: setup ## check format, style, types and architecture, and run the fast tests
 	@ruff format --check .
 	@ruff check .
 	@mypy & types=$$!; pytest -q -n 2 --dist loadfile -m "fast and not slow"; tests=$$?; wait $$types && exit $$tests
