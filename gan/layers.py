@@ -246,6 +246,12 @@ def advance_norms(network: nn.Module) -> None:
             module.advance()
 
 
+def singular_vectors(network: nn.Module) -> list[Tensor]:
+    """What power iterations have found: the buffers of all spectral norms of a network."""
+    found = [module for module in network.modules() if isinstance(module, _Spectral)]
+    return [vector for module in found for vector in (module.left, module.right)]
+
+
 def has_batch_statistics(network: nn.Module) -> bool:
     """True where the output for an image depends on the rest of its batch through batch normalisation."""
     return any(isinstance(module, BatchNorm) for module in network.modules())

@@ -25,6 +25,11 @@ from numpy.typing import NDArray
 _PATIENCE = datetime.timedelta(hours=12)
 
 
+def gpus() -> int:
+    """GPUs that torch can compute on; 0 also where the driver tells of some, but is too old for this torch."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Ranks:
     """This process is number `rank` of `world`; rank 0 alone writes files and talks."""
@@ -35,7 +40,7 @@ class Ranks:
     @property
     def device(self) -> str:
         """`cuda:LOCAL_RANK` where there are GPUs, else `cpu`."""
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if gpus() else "cpu"
 
     def gathered(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """The arrays of all processes in order of rank on rank 0, an empty list elsewhere; all of one shape and dtype.
@@ -95,17 +100,20 @@ def joined(patience: datetime.timedelta = _PATIENCE) -> Iterator[Ranks]:
         yield Ranks()
         return
     torch.distributed.init_process_group("gloo", timeout=patience)
-    try:
-        yield Ranks(torch.distributed.get_rank(), world)
-    finally:
-        torch.distributed.destroy_process_group()
+    yield Ranks(torch.distributed.get_rank(), world)
+    torch.distributed.destroy_process_group()  # only where all is well: NCCL's waits for the others to do the same
 
 
 @contextlib.contextmanager
 def others_named() -> Iterator[None]:
-    """One sentence instead of gloo's when a connection closed: the process that failed has said why itself."""
+    """One sentence instead of gloo's or NCCL's when a connection closed: a process that failed has said why itself."""
     try:
         yield
+    except torch.distributed.DistBackendError as error:  # NCCL's, which also fails by itself; its reason comes last
+        reason = " ".join(str(error).rpartition("Last error:")[2].split())[:400]
+        raise ValueError(
+            f"the GPUs could not exchange gradients ({reason}); where another process ended first, its message says why"
+        ) from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(

@@ -110,7 +110,7 @@ def _network(name: str) -> Any:
 @contextlib.contextmanager
 def _exact() -> Iterator[None]:
     """Float32 that is float32: GPUs otherwise convolve in TF32, which moves features by a thousandth."""
-    with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         try:

@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from stages.common.summary import Summary
 from stages.config import build, read_section
 
 RESUME_ME = 75
+_NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory", re.IGNORECASE)  # as torch says it
 
 
 class ResumeLater(Exception):
@@ -121,7 +123,7 @@ def _check_out(stage: str, out: Path) -> None:
 
 def _is_refusal(error: Exception) -> bool:
     """False for errors of our own making. torch says by RuntimeError that memory ran out, and much else."""
-    return not isinstance(error, RuntimeError) or "memory" in str(error).partition("\n")[0]
+    return not isinstance(error, RuntimeError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def _sentence(error: Exception) -> str:

@@ -8,18 +8,22 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from gan.ranks import gpus
 from stages.common.command import RESUME_ME, ResumeLater
 from stages.common.summary import Summary, read_summary
 from stages.config.train import TrainConfig
 from stages.train._processes import check_gpus
+
+_log = logging.getLogger(__name__)
+_AT_ONCE = 10  # seconds in which processes that were not asked to end notice that another one has
 
 
 def launched(config: TrainConfig, inputs: Mapping[str, Path | str | None], *, out: Path) -> Summary | None:
@@ -29,8 +33,10 @@ def launched(config: TrainConfig, inputs: Mapping[str, Path | str | None], *, ou
     Raises ResumeLater, KeyboardInterrupt or ValueError as the processes ended, ValueError where GPUs are missing.
     """
     check_gpus(0 if "WORLD_SIZE" in os.environ else config.processes)
-    count = config.processes or torch.cuda.device_count() or 1
-    if count == 1 or "WORLD_SIZE" in os.environ:
+    if "WORLD_SIZE" in os.environ:
+        return None
+    count = config.processes or _usual(config)
+    if count == 1:
         return None
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # tables and traces about our own exits
     with tempfile.TemporaryDirectory() as folder:
@@ -46,17 +52,45 @@ def launched(config: TrainConfig, inputs: Mapping[str, Path | str | None], *, ou
         try:
             elastic_launch(launch, sys.executable)("-m", "stages.train", *options)
         except ChildFailedError as error:
-            _explain({failure.exitcode for failure in error.failures.values()})
+            _explain(causes(error.failures.values()))
         except SignalException as stopped:
             _explain({130 if stopped.sigval == signal.SIGINT else RESUME_ME})
     return read_summary(out)
 
 
-def _explain(codes: set[int]) -> None:
-    """Raise what the exit codes of the processes mean; one that was killed leaves work that can be resumed.
+def _usual(config: TrainConfig) -> int:
+    """One process per GPU, or as many as share the batch out evenly; one without GPUs."""
+    there = gpus()
+    if not there and (told := torch.cuda.device_count()):
+        _log.warning(
+            "the NVIDIA driver tells of GPUs (%d) that this torch cannot use, so it trains on the CPU: update the "
+            "driver, or set CUDA_VISIBLE_DEVICES to nothing to be told no more",
+            told,
+        )
+    images = config.parts * config.network.group
+    count = next((many for many in range(there, 1, -1) if config.batch % (many * images) == 0), 1)
+    if count < there:
+        _log.warning(
+            "train.batch %d is shared out evenly by %d of %d GPUs; the others idle", config.batch, count, there
+        )
+    return count
 
-    When one has ended, the launcher stops the others with SIGTERM and those that miss it ask to be resumed: what they
-    say counts only where no other code explains the end.
+
+def causes(failures: Collection[ProcessFailure]) -> set[int]:
+    """The exit codes of the processes that ended by themselves.
+
+    When one has ended, the launcher stops the others with SIGTERM, and kills those that it does not reach in half a
+    minute: on GPUs they may wait in a kernel for the one that is gone.
+    """
+    first = min(failure.timestamp for failure in failures)
+    return {found.exitcode for found in failures if found.exitcode > 0 or found.timestamp <= first + _AT_ONCE}
+
+
+def _explain(codes: set[int]) -> None:
+    """Raise what these exit codes mean; a process that was killed leaves work that can be resumed.
+
+    Processes that the launcher's SIGTERM did not meet in the loop ask to be resumed: what they say counts only where no
+    other code explains the end.
     """
     if 130 in codes:
         raise KeyboardInterrupt

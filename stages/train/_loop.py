@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gan import networks, training
+from gan import layers, networks, training
 from gan.training import Players
 from stages.config.train import TrainConfig
 from stages.store import Store
@@ -155,7 +155,7 @@ class Run:
 
     def save(self) -> None:
         """Checkpoint the present step."""
-        self.processes.check_equal(self.tensors())
+        self.processes.check_equal(self.tensors(alike=True))
         if self.processes.first:
             save_checkpoint(self.state, self.players, step=self.step, rows=self.rows, control=self.control)
 
@@ -163,10 +163,13 @@ class Run:
         """False where a weight, or a running mean, is not a number any more."""
         return bool(torch.stack([torch.isfinite(tensor).all() for tensor in self.tensors()]).all())
 
-    def tensors(self) -> list[Tensor]:
-        """Weights and running means of all three networks: what all processes hold alike."""
+    def tensors(self, *, alike: bool = False) -> list[Tensor]:
+        """Weights, running means and singular vectors of all three networks; `alike`: what all processes hold alike,
+        without the vectors, which each process iterates by itself and unlike GPUs round differently."""
         nets = (self.players.generator, self.players.discriminator, self.players.average)
-        return [tensor for net in nets for tensor in (*net.parameters(), *net.buffers())]
+        left_out = {id(vector) for net in nets for vector in layers.singular_vectors(net)} if alike else set()
+        found = [tensor for net in nets for tensor in (*net.parameters(), *net.buffers())]
+        return [tensor for tensor in found if id(tensor) not in left_out]
 
     def checkpoint(self) -> None:
         """Checkpoint a step at which one is due."""

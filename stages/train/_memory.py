@@ -63,13 +63,16 @@ def _fits(run: "Run", size: int) -> bool:
     if torch.device(run.processes.device).type == "cuda":
         torch.cuda.empty_cache()
     alone: Players = dataclasses.replace(run.players, generator_mean=_Alone(), discriminator_mean=_Alone())  # type: ignore[arg-type]
+    copies = alone.discriminator.parameters() if run.processes.world > 1 else ()
     try:
+        sent = [torch.empty_like(weight) for weight in copies]  # gradients on their way, as the exchange holds them
         alone.discriminator.requires_grad_(True)  # the generator's step, which freezes it, may have been the one
         present = objective(run.config, run.step * run.config.batch)
         for _ in range(2):
             first, second = ([_cut(batch[0], size)] * 2 for batch in run.feed.take(run.step))
             training.discriminator_step(alone, present, first)
             training.generator_step(alone, present, second)
+        del sent
     except torch.OutOfMemoryError:
         return False
     return True

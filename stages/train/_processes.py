@@ -15,7 +15,9 @@ from torch import Tensor
 from gan import ranks
 from gan.ranks import Ranks
 
-_PATIENCE = timedelta(minutes=10)  # longer than a checkpoint takes to write; a process that is silent so long is dead
+# A process that ends is noticed at once, by its closed connection; these bound the wait for one that hangs.
+_PATIENCE = timedelta(hours=2)  # longer than the first process measures, draws and saves alone
+_GRADIENTS = timedelta(minutes=10)  # longer than a step takes, the slowest process's included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Processes(Ranks):
 def check_gpus(processes: int) -> None:
     """Raises ValueError where a GPU is asked for that is not there: by CUDA_VISIBLE_DEVICES, which torch would answer
     with the CPU, or by more processes on this machine than it has GPUs."""
-    asked, gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.cuda.device_count()
+    asked, gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ""), ranks.gpus()
     named = re.findall(r"(?:^|,)\s*(\d+|GPU-[^,]+|MIG-[^,]+)", asked)
     if len(named) > gpus:
         raise ValueError(
@@ -72,14 +74,15 @@ def joined() -> Iterator[Processes]:
 
     Raises ValueError where this machine has GPUs, but fewer than processes.
     """
-    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), ranks.gpus()
     if gpus and local >= gpus:
         raise ValueError(
             f"process {local} of this machine has no GPU of its own, there are {gpus}; lower train.processes, or "
             "torchrun's --nproc-per-node, to at most that many"
         )
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32; whoever wants it faster sets train.precision
     if gpus:
         torch.cuda.set_device(local)
     with ranks.joined(_PATIENCE) as found:
-        group = dist.new_group(backend="nccl", timeout=_PATIENCE) if gpus and found.world > 1 else None
+        group = dist.new_group(backend="nccl", timeout=_GRADIENTS) if gpus and found.world > 1 else None
         yield Processes(found.rank, found.world, group)

@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch.nn import functional as F
 
-from gan.features.published import Published
+from gan.features.published import Published, _exact
 from gan.features.resize import resized
 from tests.gan.random_networks import images, inception_file, opened
 
@@ -137,3 +137,5 @@ def test_opening_and_reading_warns_of_nothing_and_leaves_settings_alone(weights:
         extractor(images(1, 8))
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()) == before
     assert extractor.key == "inception_tf-legacy_tf" and extractor.width == 2048
+    with _exact():  # cuDNN, in full precision
+        assert torch.backends.cudnn.enabled and not torch.backends.cudnn.allow_tf32

@@ -12,10 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from stages.common.command import ResumeLater
-from stages.train._launch import _explain
+from stages.config import build
+from stages.config.train import TrainConfig
+from stages.train._launch import _explain, causes, launched
+from stages.train._processes import joined
 from tests.stages.small_training import small
 
 PROJECT = Path(__file__).parents[2]
@@ -160,6 +165,61 @@ def test_the_process_that_ended_first_is_named_and_not_those_that_the_launcher_s
             _explain(codes)
     with pytest.raises(KeyboardInterrupt):
         _explain({130, -15})
+
+
+def test_processes_that_the_launcher_killed_half_a_minute_later_explain_nothing(tmp_path: Path) -> None:
+    def failures(*ends: tuple[int, int]) -> list[ProcessFailure]:
+        found = [ProcessFailure(rank, 1, code, str(tmp_path / "no file")) for rank, (code, _) in enumerate(ends)]
+        for one, (_, second) in zip(found, ends, strict=True):
+            one.timestamp = second
+        return found
+
+    assert causes(failures((-9, 130), (1, 100))) == {1}  # refused; the other waited in a kernel of NCCL for it
+    assert causes(failures((-6, 131), (75, 131), (1, 100))) == {1, 75}
+    assert causes(failures((1, 101), (-9, 100))) == {1, -9}  # killed; the other noticed
+
+
+def test_a_batch_is_shared_by_as_many_gpus_as_it_can_be(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[int] = []
+
+    def launch(settings: Any, _: str) -> Any:
+        started.append(settings.nproc_per_node)
+        return lambda *_: None
+
+    monkeypatch.setattr("stages.train._launch.elastic_launch", launch)
+    monkeypatch.setattr("stages.train._launch.read_summary", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for there, batch, expected in ((8, 64, [8]), (6, 64, [4]), (3, 64, [2]), (7, 63, [7]), (3, 25, [])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
+        started.clear()
+        launched(build(TrainConfig, small(processes=0, batch=batch), "train"), {}, out=home / "out")
+        assert started == expected
+    assert "train.batch 64 is shared out evenly by 4 of 6 GPUs; the others idle" in caplog.text
+
+
+def test_gpus_that_torch_cannot_use_are_told_and_the_cpu_trains(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # what NVIDIA's own library says of an old driver
+    assert launched(build(TrainConfig, small(processes=0), "train"), {}, out=home / "out") is None
+    assert "tells of GPUs (2) that this torch cannot use, so it trains on the CPU" in caplog.text
+    with joined() as processes:
+        assert processes.device == "cpu" and not torch.backends.cudnn.allow_tf32
+
+
+def test_a_refusal_of_one_process_ends_all_at_once_and_is_no_resumption(home: Path) -> None:
+    run = start(home, "full", *room(home, "full", processes=2, **ENDLESS))
+    until_checkpoint(home, "full")
+    state = next((home / "state-full").glob("train/*"))
+    state.rename(state.with_name("away"))  # the first process cannot save any more, the second waits for it
+    state.write_text("no folder")
+    failed = time.monotonic()
+    _, complained = run.communicate(timeout=60)
+    assert run.returncode == 1 and time.monotonic() - failed < 30, complained
+    assert "Not a directory" in complained and "Traceback" not in complained
+    assert "a process of the run failed and the others were stopped; its own message stands above" in complained
 
 
 def test_one_bit_of_one_weight_is_noticed_by_every_process(tmp_path: Path) -> None:

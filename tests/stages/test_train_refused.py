@@ -239,6 +239,7 @@ def test_gpus_that_do_not_exist_are_refused(home: Path, monkeypatch: pytest.Monk
         "nvidia-smi -L lists, or set it to nothing to train on the CPU\n"
     )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for asked in ("", "-1", "NoDevFiles", "3", "0, 1", "GPU-8f,MIG-1/2"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
         check_gpus(2)
