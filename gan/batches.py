@@ -21,14 +21,21 @@ class Batch:
 
 
 def draw(
-    seed: int, step: int, batch: int, images: int, z_dim: int, classes: "Classes | None" = None
+    seed: int,
+    step: int,
+    batch: int,
+    images: int,
+    z_dim: int,
+    classes: "Classes | None" = None,
+    *,
+    own: slice = slice(None),
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Image indices int64 [2 * batch] and latents float32 [2 * batch, z_dim] of one step, a pure function of them.
 
-    The first half serves the discriminator, the second the generator. Images are drawn with replacement; with `classes`
-    each class is equally likely.
+    The first half serves the discriminator, the second the generator; of each half `own` alone is drawn. Images are
+    drawn with replacement; with `classes` each class is equally likely.
     """
-    samples = np.arange(step * 2 * batch, (step + 1) * 2 * batch)
+    samples = _samples(step, batch, own)
     numbers = latents.uniforms(seed, latents.TRAINING, samples, 1 + z_dim)
     indices = np.minimum((numbers[:, 0] * images).astype(np.int64), images - 1)
     if classes is not None:
@@ -36,10 +43,14 @@ def draw(
     return indices, latents.inverse_normal_cdf(numbers[:, 1:]).astype(np.float32)
 
 
-def draw_keys(seed: int, step: int, batch: int) -> NDArray[np.int64]:
+def draw_keys(seed: int, step: int, batch: int, *, own: slice = slice(None)) -> NDArray[np.int64]:
     """The keys int64 [2 * batch] of the same images and latents; see `gan.chance`."""
-    samples = np.arange(step * 2 * batch, (step + 1) * 2 * batch)
-    return latents.words(seed, latents.KEYS, samples, 1)[:, 0].view(np.int64)
+    return latents.words(seed, latents.KEYS, _samples(step, batch, own), 1)[:, 0].view(np.int64)
+
+
+def _samples(step: int, batch: int, own: slice) -> NDArray[np.int64]:
+    """Numbers of a step's samples in the run: the part `own` of both halves."""
+    return np.arange(step * 2 * batch, (step + 1) * 2 * batch).reshape(2, batch)[:, own].ravel()
 
 
 class Classes:

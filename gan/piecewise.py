@@ -7,9 +7,11 @@ d_i = grad of logit i with respect to z,
     dL/dW = sum_i d_i (s_i h_i + t_i)^T,    dL/db = sum_i s_i d_i,    s_i = df/dD(x_i)
 
 where t_i is what the layer would see if the network, its bends as x_i set them and without biases, were given
-w_i grad_x D(x_i) instead of x_i. So one pass from s_i x_i + w_i grad_x D(x_i), with biases times s_i, gives everything:
-a step costs a forward, an input gradient, this pass and one gradient of the weights, four passes of equal work, where
-differentiating the penalty takes six. Nothing is approximated; sums are taken in another order.
+w_i grad_x D(x_i) instead of x_i. So one pass from s_i x_i + w_i grad_x D(x_i), with biases times s_i, gives everything.
+Where D sees A(x_i), augmented by a map A that is linear but for a constant, the gradient is A^T grad D(A(x_i)), and w_i
+A A^T grad D(A(x_i)) takes the place of w_i grad_x D(x_i). A step costs a forward, an input gradient, this pass and one
+gradient of the weights, four passes of equal work, where differentiating the penalty takes six. Nothing is
+approximated; sums are taken in another order.
 
 A discriminator says `piecewise_linear = True` where this holds. It may use convolutions and linear layers, leaky ReLU
 and ReLU, addition, biases added to images of more dimensions, and what is linear in the images and has no weights:
@@ -116,10 +118,6 @@ class Recorded:
     slopes: list[Tensor]
     """The gradient of each image's logit with respect to what each layer answered."""
 
-    def squared_gradients(self) -> Tensor:
-        """|grad_x D(x_i)|^2: [N]."""
-        return self.gradients.square().flatten(1).sum(1)
-
 
 def record(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Recorded:
     """Run `discriminator`, piecewise linear, over images [N, ...], and its input gradient."""
@@ -133,13 +131,12 @@ def record(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Recorde
     )
 
 
-def accumulate(discriminator: Callable[[Tensor], Tensor], pass_: Recorded, scales: Tensor, weights: Tensor) -> None:
+def accumulate(discriminator: Callable[[Tensor], Tensor], pass_: Recorded, scales: Tensor, steps: Tensor) -> None:
     """Add dL/dw to `grad` of every weight of `discriminator`, the function that `pass_` recorded.
 
-    `scales` [N] are df/dD(x_i), `weights` [N] the factors w_i of half the squared gradients.
+    `scales` [N] are df/dD(x_i); `steps`, as the images, the gradients times the factors w_i of half their squares.
     """
-    place = (-1, *(1,) * (pass_.images.dim() - 1))
-    mixed = pass_.images * scales.view(place) + pass_.gradients * weights.view(place)
+    mixed = pass_.images * scales.view(-1, *(1,) * (pass_.images.dim() - 1)) + steps
     replay = _Replay(pass_.bends, scales)
     with replay:
         last = discriminator(mixed)

@@ -84,8 +84,11 @@ def _discriminator_gradients(players: Players, objective: Objective, batch: Batc
     with torch.no_grad(), _cast(objective, batch):
         fake = _wide(players.generator(batch.z, batch.label))
     joined = torch.cat([batch.images, fake])
-    straight = getattr(players.discriminator, "piecewise_linear", False) and not objective.transforms
-    if straight and objective.gammas and "between" not in objective.gammas:
+    if (
+        getattr(players.discriminator, "piecewise_linear", False)
+        and objective.gammas
+        and "between" not in objective.gammas
+    ):
         return _piecewise_gradients(players, objective, batch, joined, share)
     centred = bool(objective.gammas.keys() & {"real", "fake"})
     if centred:
@@ -108,7 +111,7 @@ def _piecewise_gradients(
 ) -> dict[str, Tensor]:
     """The same for a discriminator that is linear around every image: see `gan.piecewise`."""
     label, keys = _doubled(batch)
-    seen = _seen(players, objective, joined, keys)
+    seen = _seen(players, objective, joined.requires_grad_(bool(objective.transforms)), keys)
 
     def discriminator(images: Tensor) -> Tensor:
         return _judged(players, objective, images, label, keys)
@@ -118,9 +121,16 @@ def _piecewise_gradients(
     total, terms = _adversarial(objective, batch, logits)
     (scales,) = torch.autograd.grad(total, logits)
     sides = [objective.gammas.get(side, 0.0) / len(batch.images) for side in ("real", "fake")]
-    weights = torch.cat([batch.images.new_full((len(batch.images),), side) for side in sides])
-    piecewise.accumulate(discriminator, recorded, scales * share, weights * share)
-    return terms | _penalties(objective, recorded.squared_gradients())[1]
+    weights = torch.cat([batch.images.new_full((len(batch.images),), side) for side in sides])[:, None, None, None]
+    if objective.transforms:  # back through the augmentation, and forth: linear, so that its own gradient is itself
+        slopes = recorded.gradients.requires_grad_()
+        (gradients,) = torch.autograd.grad(seen, joined, slopes, create_graph=True)
+        (steps,) = torch.autograd.grad(gradients, slopes, gradients.detach() * (weights * share))
+        gradients = gradients.detach()
+    else:
+        gradients, steps = recorded.gradients, recorded.gradients * (weights * share)
+    piecewise.accumulate(discriminator, recorded, scales * share, steps)
+    return terms | _penalties(objective, gradients.square().flatten(1).sum(1))[1]
 
 
 def _adversarial(objective: Objective, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

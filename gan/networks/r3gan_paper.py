@@ -66,7 +66,7 @@ class Act(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x_NDHW: Tensor) -> Tensor:
-        return F.leaky_relu(x_NDHW + self.bias[:, None, None], _SLOPE)
+        return F.leaky_relu(x_NDHW + self.bias.to(x_NDHW.dtype)[:, None, None], _SLOPE)  # bfloat16 stays bfloat16
 
 
 class Residual(nn.Module):

@@ -3,7 +3,6 @@
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,14 +66,12 @@ class Feed:
 
     def _prepare(self, step: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """Images, labels, latents and keys of both batches, the discriminator's first, on the CPU."""
-        config = self.config
-        indices, z = batches.draw(self.seed, step, config.batch, len(self.split), config.z_dim, self.classes)
-        share = np.arange(config.batch)[self.processes.share(config.batch)]
-        own = np.concatenate([share, config.batch + share])
-        images = torch.from_numpy(pixels.to_float(self.split.take(indices[own])))
-        labels = torch.from_numpy(self.split.labels[indices[own]]) if self.labelled else None
-        latents = torch.from_numpy(z[own])
-        keys = torch.from_numpy(batches.draw_keys(self.seed, step, config.batch)[own])
+        config, own = self.config, self.processes.share(self.config.batch)
+        indices, z = batches.draw(self.seed, step, config.batch, len(self.split), config.z_dim, self.classes, own=own)
+        images = torch.from_numpy(pixels.to_float(self.split.take(indices)))
+        labels = torch.from_numpy(self.split.labels[indices]) if self.labelled else None
+        latents = torch.from_numpy(z)
+        keys = torch.from_numpy(batches.draw_keys(self.seed, step, config.batch, own=own))
         if self._pinned:  # copies from pinned memory do not hold the device up
             images, latents, keys = images.pin_memory(), latents.pin_memory(), keys.pin_memory()
             labels = None if labels is None else labels.pin_memory()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan import layers, piecewise, training
+from gan import augmentation, layers, piecewise, training
 from gan.batches import Batch
 from gan.losses.hinge import Config as Hinge
 from gan.losses.relativistic import Config as Relativistic
@@ -59,8 +59,8 @@ def test_gradients_are_those_of_autograd(name: str, classes: int, layout: torch.
         recorded = piecewise.record(lambda x: found(x, label), images)
         logits = recorded.logits.requires_grad_()
         (scales,) = torch.autograd.grad(objective.loss.discriminator_loss(*logits.chunk(2)), logits)
-        weights = torch.tensor([0.7 / 6] * 6 + [0.3 / 6] * 6, dtype=torch.float64)
-        piecewise.accumulate(lambda x: found(x, label), recorded, scales, weights)
+        weights = torch.tensor([0.7 / 6] * 6 + [0.3 / 6] * 6, dtype=torch.float64)[:, None, None, None]
+        piecewise.accumulate(lambda x: found(x, label), recorded, scales, recorded.gradients * weights)
     for (place, weight), gradient in zip(found.named_parameters(), expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-9, atol=1e-12, msg=place)
 
@@ -70,12 +70,15 @@ def test_what_is_not_piecewise_linear_does_not_say_so() -> None:
         assert not pair(NETWORKS[name])[1].piecewise_linear
 
 
+@pytest.mark.parametrize("transforms", [(), augmentation.TRANSFORMS])
 @pytest.mark.parametrize("gammas", [{"real": 2.0}, {"fake": 2.0}, {"real": 2.0, "fake": 1.0}])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("name", PIECEWISE)
-def test_a_step_is_the_step_of_the_general_way(name: str, parts: int, gammas: dict[str, float]) -> None:
-    """Both ways through `training.discriminator_step`, with noise, swapped labels and the batch in pieces."""
-    objective = Objective(loss=Hinge(), gammas=gammas, noise=0.1, swapped=0.25)
+def test_a_step_is_the_step_of_the_general_way(
+    name: str, parts: int, gammas: dict[str, float], transforms: tuple[str, ...]
+) -> None:
+    """Both ways through `training.discriminator_step`: augmented, with noise, swapped labels, the batch in pieces."""
+    objective = Objective(loss=Hinge(), gammas=gammas, noise=0.1, swapped=0.25, transforms=transforms, strength=0.7)
     answers = []
     for straight in (True, False):
         found = players(PIECEWISE[name])
@@ -110,6 +113,9 @@ def test_fewer_passes_than_autograd_takes() -> None:
                 Counter.work += sum(args[-1][:2])  # of images, of weights
             return function(*args, **(kwargs or {}))
 
+    objective = Objective(
+        loss=Relativistic(), gammas={"real": 1.0, "fake": 1.0}, transforms=("shift", "colour"), strength=0.5
+    )
     counts = []
     for straight in (True, False):
         found = players(NETWORKS["r3gan"])
@@ -118,9 +124,7 @@ def test_fewer_passes_than_autograd_takes() -> None:
         (data, _) = batch(0)
         Counter.work = 0
         with Counter():
-            training.discriminator_step(
-                found, Objective(loss=Relativistic(), gammas={"real": 1.0, "fake": 1.0}), [data]
-            )
+            training.discriminator_step(found, objective, [data])
         drawing = sum(isinstance(module, nn.Conv2d) for module in found.generator.modules())
         counts.append((Counter.work - drawing) / count)
     assert counts[0] == pytest.approx(4)
@@ -139,6 +143,6 @@ def test_the_slope_of_a_rectifier_is_its_own() -> None:
     recorded = piecewise.record(bent, images)
     slopes = torch.where(images @ weight.detach().T > 0, 3.0, 0.4)
     torch.testing.assert_close(recorded.gradients, slopes @ weight.detach())
-    piecewise.accumulate(bent, recorded, torch.zeros(2), torch.ones(2))
+    piecewise.accumulate(bent, recorded, torch.zeros(2), recorded.gradients)
     # d/dW of |W^T m|^2 / 2 for each image's mask m: m (W^T m)^T
     torch.testing.assert_close(weight.grad, slopes.T @ (slopes @ weight.detach()))
