@@ -96,13 +96,9 @@ def _start(job: Job, run: str) -> _Worker:
 
 
 def _stop(workers: list[_Worker]) -> None:
+    """End them at once: what was answered is on the disk, and an interpreter that ends by itself takes its time."""
     for worker in workers:
         worker.pipe.close()
-        if worker.task is not None:
-            worker.process.kill()
+        worker.process.kill()
     for worker in workers:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=5)
-        if worker.process.poll() is None:
-            worker.process.kill()
-            worker.process.wait()
+        worker.process.wait()
