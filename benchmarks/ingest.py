@@ -225,7 +225,7 @@ def near_row(count: int) -> None:
     start = time.perf_counter()
     found = near_duplicates(hashed, mean, side, 7, 4.0, lambda first, second: np.ones(len(first), np.bool_))
     seconds = time.perf_counter() - start
-    both = int(((found.across >= 0) | (found.same >= 0)).sum())
+    both = int(((found.partner >= 0) | (found.same >= 0)).sum())
     report(
         "near_duplicates", unit="s", ours=seconds, peer="one minute for 200,000", theirs=60.0, goal=1.0, hashes=count,
         planted=copies, found=both,

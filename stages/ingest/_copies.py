@@ -5,6 +5,7 @@ import io
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,15 @@ _CHUNK = 2**24  # bytes of images compared at once
 
 @dataclass(frozen=True)
 class Distinct:
-    """Samples with distinct pixels and their sides; (copy, kept) of exact copies; (source, near) of kept near ones."""
+    """Samples with distinct pixels and their sides; (copy, kept) of exact copies; (source, near) of kept near ones;
+    (refused, kept, squared distance of their stored pixels) of near ones on two sides."""
 
     samples: Samples
     splits: NDArray[np.uint8]
     copies: list[tuple[str, str]]
     refused: Refusals
     near: list[tuple[str, str]]
+    near_refused: list[tuple[str, str, str]]
     crowded: int
 
 
@@ -51,20 +54,22 @@ def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDupli
     keep, copies, refused = _exact(samples, listing, sides)
     samples, sides = samples.where(keep), sides[keep]
     if near is None or not len(samples):
-        return Distinct(samples, sides, copies, refused, [], 0)
+        return Distinct(samples, sides, copies, refused, [], [], 0)
 
     def confirm(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
         return _near_as_pixels(samples, first, second, near.levels)
 
     found = _remembered(memory, samples, sides, near, confirm)
-    lost, stay = found.across >= 0, found.across < 0
-    for at in np.flatnonzero(lost):
-        partner = found.across[at]
+    for at in np.flatnonzero(found.partner >= 0):
+        partner = found.partner[at]
         where = f"{_source(listing, samples, partner)} ({SPLITS[sides[partner]]})"
         refused.append((_source(listing, samples, at), f"near duplicate: of {where}", _digest(samples, at)))
-    both = np.flatnonzero(stay & (found.same >= 0) & stay[found.same])  # -1 looks at the last: left out already
-    listed = [(_source(listing, samples, at), _source(listing, samples, found.same[at])) for at in both]
-    return Distinct(samples.where(stay), sides[stay], copies, refused, listed, found.crowded)
+    alike = [(_source(listing, samples, at), _source(listing, samples, found.same[at]))
+             for at in np.flatnonzero(found.same >= 0)]  # fmt: skip
+    pairs = [(_source(listing, samples, at), _source(listing, samples, kept), str(squared))
+             for (at, kept), squared in zip(found.pairs, _squared(samples, found.pairs), strict=True)]  # fmt: skip
+    stay = found.partner < 0
+    return Distinct(samples.where(stay), sides[stay], copies, refused, alike, pairs, found.crowded)
 
 
 def _sides(samples: Samples, listing: Listing, splits: Splits) -> NDArray[np.uint8]:
@@ -113,12 +118,12 @@ def _remembered(
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as last:
             if np.array_equal(last["key"], key):
-                return Near(last["across"], last["same"], int(last["crowded"]))
+                return Near(last["partner"], last["pairs"], last["same"], int(last["crowded"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass  # it is only a memory
     found = near_duplicates(hashed, mean, sides, near.distance, near.levels, confirm)
     body = io.BytesIO()
-    np.savez(body, key=key, across=found.across, same=found.same, crowded=found.crowded)
+    np.savez(body, key=key, partner=found.partner, pairs=found.pairs, same=found.same, crowded=found.crowded)
     write_atomically(path, body.getvalue())
     return found
 
@@ -126,13 +131,26 @@ def _remembered(
 def _near_as_pixels(
     samples: Samples, first: NDArray[np.int64], second: NDArray[np.int64], levels: float
 ) -> NDArray[np.bool_]:
-    near, pairs = np.empty(len(first), np.bool_), max(1, _CHUNK // math.prod(samples.shape))
+    parts = [difference.mean(axis=1) <= levels for difference in _differences(samples, first, second)]
+    return np.concatenate(parts) if parts else np.empty(0, np.bool_)
+
+
+def _squared(samples: Samples, pairs: NDArray[np.int64]) -> list[int]:
+    """Sum of the squared differences of the stored pixels of each pair, in levels of 255."""
+    return [
+        int(one)
+        for difference in _differences(samples, pairs[:, 0], pairs[:, 1])
+        for one in (difference.astype(np.uint16) ** 2).sum(axis=1, dtype=np.int64)
+    ]
+
+
+def _differences(samples: Samples, first: NDArray[np.int64], second: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """Absolute differences [pairs, H * W * C], in chunks."""
+    pairs = max(1, _CHUNK // math.prod(samples.shape))
     for start in range(0, len(first), pairs):
         part = slice(start, start + pairs)
         a, b = samples.pixels(first[part]), samples.pixels(second[part])
-        difference = np.maximum(a, b) - np.minimum(a, b)
-        near[part] = difference.reshape(len(a), -1).mean(axis=1) <= levels
-    return near
+        yield (np.maximum(a, b) - np.minimum(a, b)).reshape(len(a), -1)
 
 
 def _source(listing: Listing, samples: Samples, at: int | np.integer) -> str:

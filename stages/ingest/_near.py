@@ -35,13 +35,16 @@ def hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Near:
-    """For each image one near duplicate, or -1.
+    """What is near what among n images; of a pair on two sides the one nearer to training is refused.
 
-    `across` lies on a side further from training, `same` on the same side and earlier. `crowded` images were compared
-    with a part of their bucket only.
+    `partner` [n] is for each refused image one on a side further from training that stays, or -1: the image stays.
+    `pairs` [m, 2] are all pairs of a refused image and one on another side that stays, in order. `same` [n] is for each
+    image that stays an earlier one on its side that stays, or -1. `crowded` images were compared with a part of their
+    bucket only.
     """
 
-    across: NDArray[np.int64]
+    partner: NDArray[np.int64]
+    pairs: NDArray[np.int64]
     same: NDArray[np.int64]
     crowded: int
 
@@ -57,10 +60,58 @@ def near_duplicates(
     """Pairs whose hashes differ in at most `distance` bits and that `confirm(first, second)` finds near as pixels.
 
     `mean` is the mean level of each image: a pair whose means differ by more than `levels` cannot be confirmed. A
-    larger `side` is further from training.
+    larger `side` is further from training. Sides are gone through from the furthest on: a refused image refuses none.
     """
-    across, same = np.full(len(hashed), -1), np.full(len(hashed), -1)
-    crowded = np.zeros(len(hashed), np.bool_)
+    count, found = len(hashed), [np.empty(0, np.int64)]
+    crowded = np.zeros(count, np.bool_)
+    for first, second in _candidates(hashed, mean, distance, levels, crowded):
+        across = side[first] != side[second]
+        first, second = first[across], second[across]
+        right = confirm(first, second)
+        found.append(count * first[right] + second[right])
+    first, second = np.divmod(np.unique(np.concatenate(found)), count)
+    swap = side[first] > side[second]
+    loser, winner = np.where(swap, second, first), np.where(swap, first, second)
+    partner = np.full(count, -1)
+    for one in np.unique(side[loser])[::-1]:
+        right = (side[loser] == one) & (partner[winner] < 0)
+        partner[loser[right][::-1]] = winner[right][::-1]  # of several the first
+    pairs = np.concatenate([np.stack(pair, axis=1) for pair in ((loser, winner), (winner, loser))])
+    pairs = pairs[(partner[pairs[:, 0]] >= 0) & (partner[pairs[:, 1]] < 0)]
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    same = _same(hashed, mean, np.where(partner < 0, side, -1), distance, levels, confirm)
+    return Near(partner, pairs, same, int(crowded.sum()))
+
+
+def _same(
+    hashed: NDArray[np.uint64],
+    mean: NDArray[np.float64],
+    side: NDArray[np.integer],
+    distance: int,
+    levels: float,
+    confirm: Confirm,
+) -> NDArray[np.int64]:
+    """For each image an earlier near one on the same side, or -1; side -1 is left out."""
+    same = np.full(len(hashed), -1)
+    for one in np.unique(side[side >= 0]):
+        rows = np.flatnonzero(side == one)
+        crowded = np.zeros(len(rows), np.bool_)
+        for earlier, later in _candidates(hashed[rows], mean[rows], distance, levels, crowded):
+            new = same[rows[later]] < 0
+            first, second = rows[earlier[new]], rows[later[new]]
+            right = confirm(first, second)
+            same[second[right][::-1]] = first[right][::-1]  # of several the first
+    return same
+
+
+def _candidates(
+    hashed: NDArray[np.uint64],
+    mean: NDArray[np.float64],
+    distance: int,
+    levels: float,
+    crowded: NDArray[np.bool_],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs (first < second) near by hash and mean, in chunks; those of `crowded` ones, who are marked, may repeat."""
     for band in range(4):
         keys = (hashed >> np.uint64(16 * band)).astype(np.uint16)
         order = np.lexsort((mean, keys))
@@ -76,29 +127,7 @@ def near_duplicates(
                 right = np.abs(mean[first] - mean[second]) <= levels
                 seen = _seen_before(difference, band, distance // 4)
                 right &= ~seen | crowded[first] | crowded[second]  # an earlier band may have left these out
-                _note(first[right], second[right], side, across, same, confirm)
-    return Near(across, same, int(crowded.sum()))
-
-
-def _note(
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    side: NDArray[np.integer],
-    across: NDArray[np.int64],
-    same: NDArray[np.int64],
-    confirm: Confirm,
-) -> None:
-    """Write down confirmed pairs at the image that loses: the one nearer to training, on one side the later one."""
-    first, second = np.minimum(first, second), np.maximum(first, second)
-    swap = side[first] < side[second]
-    loser, winner = np.where(swap, first, second), np.where(swap, second, first)
-    straddles = side[first] != side[second]
-    new = np.where(straddles, across[loser] < 0, same[loser] < 0)
-    loser, winner, straddles = loser[new], winner[new], straddles[new]
-    right = confirm(loser, winner)
-    loser, winner, straddles = loser[right], winner[right], straddles[right]
-    for partner, chosen in ((across, straddles), (same, ~straddles)):
-        partner[loser[chosen][::-1]] = winner[chosen][::-1]  # of several the first
+                yield np.minimum(first, second)[right], np.maximum(first, second)[right]
 
 
 def _masks(radius: int) -> list[int]:

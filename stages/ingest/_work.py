@@ -89,6 +89,7 @@ def _write(
         write_rows(work / "quarantine.csv", ("source", "reason", "sha256"), refused)
         write_rows(work / "duplicates.csv", ("source", "kept"), result.copies)
         write_rows(work / "near_duplicates.csv", ("source", "near"), result.near)
+        write_rows(work / "near_refused.csv", ("refused", "kept", "squared_distance"), result.near_refused)
         info = _dataset(config, listing, result, counts, data_hash, sheet)
         write_json(work / "dataset.json", info)
         write_croissant(work, info, pq.read_schema(work / "manifest.parquet"))

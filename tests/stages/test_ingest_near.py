@@ -15,7 +15,7 @@ from stages.config.ingest import NearDuplicates
 from stages.ingest._copies import split_of
 from stages.ingest._near import CROWD, hashes, near_duplicates
 from stages.store import SPLITS
-from tests.stages.ingesting import CONFIG, encoded, ingest
+from tests.stages.ingesting import CONFIG, Result, encoded, ingest
 
 pytestmark = pytest.mark.fast
 NEAR = NearDuplicates(distance=7, levels=4.0)
@@ -87,13 +87,18 @@ def test_the_index_finds_what_comparing_all_pairs_finds(distance: int) -> None:
     near &= abs(mean[:, None] - mean[None]) <= 10
     np.fill_diagonal(near, False)
     found = near_duplicates(hashed, mean, side, distance, 10, lambda a, b: allowed[a, b])
-    further = near & (side[None] > side[:, None])
-    earlier = near & (side[None] == side[:, None]) & (np.arange(400)[None] < np.arange(400)[:, None])
-    assert further.any() and earlier.any()
-    for partner, wanted in ((found.across, further), (found.same, earlier)):
+    stay = np.ones(400, bool)
+    for one in (1, 0):  # side by side, from the furthest on
+        stay[side == one] = ~(near & (side[None] > side[:, None]) & stay[None])[side == one].any(axis=1)
+    across = near & (side[None] != side[:, None]) & ~stay[:, None] & stay[None]
+    further = across & (side[None] > side[:, None])
+    earlier = near & (side[None] == side[:, None]) & np.tri(400, k=-1, dtype=bool) & stay[:, None] & stay[None]
+    assert (~stay).any() and earlier.any()
+    for partner, wanted in ((found.partner, further), (found.same, earlier)):
         assert np.array_equal(partner >= 0, wanted.any(axis=1))
         some = np.flatnonzero(partner >= 0)
         assert wanted[some, partner[some]].all()
+    assert np.array_equal(found.pairs, np.argwhere(across))
     assert found.crowded == 0
 
 
@@ -111,7 +116,7 @@ def test_a_crowd_costs_no_square() -> None:
     start = time.perf_counter()
     found = near_duplicates(hashed, np.linspace(0, 255, count), side, 3, 4, confirm)
     assert found.crowded == count
-    assert (found.across[side == 0] >= 0).all() and (found.same[2:] >= 0).all()
+    assert (found.partner[side == 0] >= 0).all() and (found.same[3::2] >= 0).all() and (found.same[::2] < 0).all()
     assert pairs < 4 * count * CROWD < count**2 / 4
     assert time.perf_counter() - start < 60
 
@@ -128,27 +133,63 @@ def test_in_a_crowd_of_one_brightness_partners_are_found_too(means: str) -> None
     assert np.array_equal(found.same[1::2], np.arange(0, 2000, 2))
 
 
-def test_a_picture_whose_partner_was_refused_is_no_leak(tmp_path: Path) -> None:
-    """`a` is near `b` and near `c`, which are too far apart; `c` is held out and `a`, in train, refused for it."""
-    splits = CONFIG.splits
-
-    def on(side: str, level: int) -> bytes:
-        picture = scene(3).point(lambda value: 100 + value // 4 + level)
+def drawn(raw: Path, **pictures: tuple[str, int]) -> None:
+    """Files of one scene, each on a side and so much brighter, all channels alike."""
+    raw.mkdir()
+    for name, (side, level) in pictures.items():
+        picture = scene(3).point(lambda value, level=level: 100 + value // 4 + level)
         for number in range(1000):
             info = PngInfo()
             info.add_text("number", str(number))
             content = encoded(picture, pnginfo=info)
-            if SPLITS[split_of(np.frombuffer(hashlib.sha256(content).digest(), "V32"), splits)[0]] == side:
-                return content
-        raise AssertionError(side)
+            if SPLITS[split_of(np.frombuffer(hashlib.sha256(content).digest(), "V32"), CONFIG.splits)[0]] == side:
+                break
+        (raw / f"{name}.png").write_bytes(content)
 
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    for name, side, level in (("a", "train", 0), ("b", "train", 3), ("c", "heldout", -3)):
-        (raw / f"{name}.png").write_bytes(on(side, level))
-    result = ingest(raw, resolution=32, channels=3, near_duplicates=NEAR)
+
+def near_ingest(raw: Path, out: str = "store") -> Result:
+    """Near within four levels; 3,072 numbers an image, so that a level is a squared distance of 3,072."""
+    return ingest(raw, out, resolution=32, channels=3, near_duplicates=NEAR)
+
+
+def test_a_picture_whose_partner_was_refused_is_no_leak(tmp_path: Path) -> None:
+    """`a` is near `b` and near `c`, which are too far apart; `c` is held out and `a`, in train, refused for it."""
+    drawn(tmp_path / "raw", a=("train", 0), b=("train", 3), c=("heldout", -3))
+    result = near_ingest(tmp_path / "raw")
     assert result.refused == {"a.png": "near duplicate: of c.png (heldout)"}
     assert [row["source"] for row in result.rows] == ["b.png", "c.png"] and not result.table("near_duplicates.csv")
+    assert result.table("near_refused.csv") == [["a.png", "c.png", str(9 * 3072)]]
+
+
+def test_a_picture_that_is_refused_refuses_none(tmp_path: Path) -> None:
+    """`a` in train is near `b` in fit, which goes because of `c`, held out: nothing near to `a` is left."""
+    drawn(tmp_path / "raw", a=("train", 3), b=("fit", 0), c=("heldout", -3))
+    result = near_ingest(tmp_path / "raw")
+    assert result.refused == {"b.png": "near duplicate: of c.png (heldout)"}
+    assert result.table("near_refused.csv") == [["b.png", "a.png", str(9 * 3072)], ["b.png", "c.png", str(9 * 3072)]]
+
+
+def test_all_that_a_refused_picture_was_near_to_is_told_with_its_distance(tmp_path: Path) -> None:
+    drawn(tmp_path / "raw", a=("train", 0), b=("train", 1), c=("fit", 2), d=("heldout", 7), e=("fit", -3))
+    result = near_ingest(tmp_path / "raw")
+    assert {source: reason[-9:] for source, reason in result.refused.items()} == {
+        "a.png": "png (fit)", "b.png": "png (fit)",
+    }  # fmt: skip
+    squares = [("a", "c", 4), ("a", "e", 9), ("b", "c", 1), ("b", "e", 16)]
+    wanted = [[f"{refused}.png", f"{kept}.png", str(levels * 3072)] for refused, kept, levels in squares]
+    assert result.table("near_refused.csv") == wanted
+    (tmp_path / "raw" / "e.png").unlink()
+    again = near_ingest(tmp_path / "raw")
+    assert again.table("near_refused.csv") == [row for row in wanted if row[1] != "e.png"]
+    assert near_ingest(tmp_path / "raw").table("near_refused.csv") == again.table("near_refused.csv")
+
+
+def test_a_pair_on_one_side_is_told_although_another_partner_was_refused(tmp_path: Path) -> None:
+    """`c` is near to `a` and `b`; the search meets `a` first, which is refused for `d`."""
+    drawn(tmp_path / "raw", a=("train", -1), b=("train", 2), c=("train", 1), d=("heldout", -4))
+    result = near_ingest(tmp_path / "raw")
+    assert list(result.refused) == ["a.png"]
+    assert result.table("near_duplicates.csv") == [["c.png", "b.png"]]
 
 
 def test_of_near_pictures_on_two_sides_the_one_nearer_to_training_is_refused(tmp_path: Path) -> None:
