@@ -19,14 +19,19 @@ from stages.ingest._pool import decode_all
 from stages.ingest._sample import Listing
 from stages.ingest._worker import PACK, Job, Task
 
-_CODE = (
+_CODE = (  # of what is remembered: the worker's, that of the search for near duplicates, and all that these load
     "_archives.py",
     "_colour.py",
+    "_copies.py",
     "_decode.py",
     "_near.py",
     "_pack.py",
+    "_pool.py",
     "_published.py",
+    "_read.py",
     "_records.py",
+    "_sample.py",
+    "_texts.py",
     "_tree.py",
     "_worker.py",
 )

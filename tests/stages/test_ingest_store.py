@@ -1,5 +1,6 @@
 """The store is a function of raw data, settings and code alone: whatever was there before, however it is computed."""
 
+import ast
 import dataclasses
 import json
 import os
@@ -137,6 +138,33 @@ def test_a_damaged_state_folder_is_passed_over(raw: Path, what: str, how: str) -
     for path in damaged:
         path.write_bytes(DAMAGE[how](path.read_bytes()))
     assert tree_digests(ingest(raw, "again", **changes).path) == first
+
+
+def loaded(module: str, known: set[str]) -> set[str]:
+    """`module`, a file of stages/ingest, and all of its own that load with it."""
+    folder = Path(_read.__file__).parent
+    known.add(module)
+    for node in ast.parse((folder / module).read_text()).body:
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("stages.ingest"):
+            continue
+        whole = node.module == "stages.ingest"
+        found = [alias.name for alias in node.names] if whole else [(node.module or "").rpartition(".")[2]]
+        for name in found:
+            if f"{name}.py" not in known and (folder / f"{name}.py").is_file():
+                loaded(f"{name}.py", known)
+    return known
+
+
+def test_what_is_remembered_depends_on_all_code_that_made_it() -> None:
+    """Decoded samples by the worker and any source, near duplicates by the search among them."""
+    known: set[str] = set()
+    for start in ("_worker.py", "_copies.py", *(f"sources/{path.name}" for path in sources())):
+        loaded(start, known)
+    assert {name for name in known if not name.startswith("sources/")} == set(_read._CODE)
+
+
+def sources() -> list[Path]:
+    return sorted((Path(_read.__file__).parent / "sources").glob("*.py"))
 
 
 def test_one_file_of_several_names_is_what_each_name_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
