@@ -22,6 +22,7 @@ from flows.state import hold, settle
 from flows.status import model_name
 from flows.tracking.registry import Registry, connect, plain, sentences, unmade
 from flows.upkeep.holdings import (
+    RAW,
     DataVersion,
     Folder,
     containers,
@@ -32,9 +33,9 @@ from flows.upkeep.holdings import (
     open_cache,
     raw_files,
     raw_objects,
-    refused_sources,
     runs_of,
     state_folders,
+    unstored_sources,
 )  # fmt: skip
 from stages.common.files import read_json, write_json
 
@@ -81,7 +82,7 @@ def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove
     if remove and not said:
         raise ValueError("--remove needs --reason: the tombstone and the next card must say why; name nobody in it")
     with hold(state), open_repo(project) as repo, sentences():
-        versions, places, registry = _find(project, state, repo, sha256)
+        versions, places, names, registry = _find(project, state, repo, sha256)
         entry = _entry(project, sha256, said) if remove else None
         if entry:
             _bury(project, entry)
@@ -100,7 +101,7 @@ def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove
             for place in places
         ],
         "models": marked,
-        "copies": copies(project, {version.source for version in versions}),
+        "copies": copies(project, names),
     }
 
 
@@ -119,11 +120,12 @@ def open_repo(project: Path, settings: dict[str, Any] | None = None) -> "Iterato
 
 def _find(
     project: Path, state: Path, repo: "Repo", sha256: str
-) -> tuple[list[DataVersion], list[Place], Registry | None]:
+) -> tuple[list[DataVersion], list[Place], set[str], Registry | None]:
+    """Data versions that hold the image, places of its bytes, what ingest calls it, and the registry."""
     cache = open_cache(repo)
     found = data_versions(project, cache, sha256)
     versions = [version for version, _ in found]
-    sources = {version.source for version in versions} | refused_sources(project, cache, sha256)
+    sources = {version.source for version in versions} | unstored_sources(project, cache, sha256)
     hashes = {version.data_hash for version in versions}
     made = derived(cache, hashes)
     ours = [folder for _, folder in found if folder] + [folder for stage, folder in made if stage in PICTURES]
@@ -154,7 +156,8 @@ def _find(
         Place("state", f"state folder, {path.relative_to(state)}", what, _tree_remover(path))
         for path, what in state_folders(state, sha256, hashes)
     ]
-    return versions, places, None if unmade(state) else connect(state, model_name(project / "params.yaml"))
+    names = sources | {path.relative_to(project / RAW).as_posix() for path in files}
+    return versions, places, names, None if unmade(state) else connect(state, model_name(project / "params.yaml"))
 
 
 def _unlinker(path: Path) -> Callable[[], object]:

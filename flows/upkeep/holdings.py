@@ -21,7 +21,8 @@ from stages.common.files import read_json, sha256_file
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-_MANIFEST, _INFO, _SUMMARY, _REFUSED = "manifest.parquet", "dataset.json", "summary.json", "quarantine.csv"
+_MANIFEST, _INFO, _SUMMARY = "manifest.parquet", "dataset.json", "summary.json"
+_REFUSED, _COPIES, _NEAR, _ACROSS = "quarantine.csv", "duplicates.csv", "near_duplicates.csv", "near_refused.csv"
 RAW = "data/raw"
 _RECORDS = ("*.records", "*-*-*.npz")  # of decoded images, now and as earlier versions wrote them
 
@@ -131,15 +132,12 @@ def only_in(cache: Cache, folders: list[Folder]) -> list[str]:
     return sorted((files - others) | mine)
 
 
-def refused_sources(project: Path, cache: Cache, sha256: str) -> set[str]:
-    """Where the image was read from by those stores that refused it."""
-    lists = [project / "data" / "ingest" / _REFUSED, *(cache.file(folder, _REFUSED) for folder in cache.folders)]
-    found = set()
-    for path in lists:
-        if path and path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                found |= {row["source"] for row in csv.DictReader(file) if row["sha256"] == sha256}
-    return found
+def unstored_sources(project: Path, cache: Cache, sha256: str) -> set[str]:
+    """Where the image was read from by those stores that refused it or left it out as a copy."""
+    store = project / "data" / "ingest"
+    lists = [path for name in (_REFUSED, _COPIES)
+             for path in (store / name, *(cache.file(folder, name) for folder in cache.folders))]  # fmt: skip
+    return {row["source"] for path in lists if path for row in _rows(path) if row.get("sha256") == sha256}
 
 
 def raw_objects(cache: Cache, sha256: str, sources: set[str], files: list[Path]) -> list[str]:
@@ -187,13 +185,33 @@ def runs_of(texts: Iterator[tuple[str, str]], md5s: set[str]) -> list[str]:
     return sorted(path for path, text in texts if any(md5 in text for md5 in md5s))
 
 
-def copies(project: Path, sources: set[str]) -> list[str]:
-    """Other raw files that show the same or nearly the same picture, by the lists that ingest wrote."""
-    found: set[str] = set()
-    for name in ("duplicates.csv", "near_duplicates.csv"):
-        path = project / "data" / "ingest" / name
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                for one, other, *_ in list(csv.reader(file))[1:]:
-                    found |= {other} if one in sources else {one} if other in sources else set()
-    return sorted(found - sources)
+def copies(project: Path, names: set[str]) -> list[str]:
+    """Other raw images that show the same picture as those of these `names`, or nearly the same, by what ingest wrote:
+    copies that were left out, the same in other classes, and near ones, kept or refused."""
+    store = project / "data" / "ingest"
+    exact = [(row["source"], row["kept"]) for row in _rows(store / _COPIES)]
+    exact += [(row["source"], row["partner"]) for row in _rows(store / _REFUSED)
+              if row["reason"].startswith("contradiction") and row.get("partner")]  # fmt: skip
+    near = [(row["source"], row["near"]) for row in _rows(store / _NEAR)]
+    near += [(row["refused"], row["kept"]) for row in _rows(store / _ACROSS)]
+    return sorted(_grown(_beside(_grown(names, exact), near), exact) - names)
+
+
+def _grown(names: set[str], pairs: list[tuple[str, str]]) -> set[str]:
+    """All that these pairs lead to from `names`."""
+    while (more := _beside(names, pairs)) != names:
+        names = more
+    return names
+
+
+def _beside(names: set[str], pairs: list[tuple[str, str]]) -> set[str]:
+    """`names`, and what stands in a pair with one of them."""
+    return names | {name for pair in pairs if not names.isdisjoint(pair) for name in pair}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a list that ingest wrote; none where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

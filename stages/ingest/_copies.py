@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stages.common.files import write_atomically
 from stages.config.ingest import NearDuplicates, Splits
 from stages.ingest._near import Confirm, Near, near_duplicates
-from stages.ingest._read import Refusals, Samples, hex_digests
+from stages.ingest._read import Refusal, Refusals, Samples, hex_digests
 from stages.ingest._sample import Listing
 from stages.store import SPLITS
 
@@ -24,12 +24,12 @@ _CHUNK = 2**24  # bytes of images compared at once
 
 @dataclass(frozen=True)
 class Distinct:
-    """Samples with distinct pixels and their sides; (copy, kept) of exact copies; (source, near) of kept near ones;
-    (refused, kept, squared distance of their stored pixels) of near ones on two sides."""
+    """Samples with distinct pixels and their sides; (copy, kept, SHA-256) of exact copies; (source, near) of kept near
+    ones; (refused, kept, squared distance of their stored pixels) of near ones on two sides."""
 
     samples: Samples
     splits: NDArray[np.uint8]
-    copies: list[tuple[str, str]]
+    copies: list[tuple[str, str, str]]
     refused: Refusals
     near: list[tuple[str, str]]
     near_refused: list[tuple[str, str, str]]
@@ -62,8 +62,9 @@ def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDupli
     found = _remembered(memory, samples, sides, near, confirm)
     for at in np.flatnonzero(found.partner >= 0):
         partner = found.partner[at]
-        where = f"{_source(listing, samples, partner)} ({SPLITS[sides[partner]]})"
-        refused.append((_source(listing, samples, at), f"near duplicate: of {where}", _digest(samples, at)))
+        name = _source(listing, samples, partner)
+        reason = f"near duplicate: of {name} ({SPLITS[sides[partner]]})"
+        refused.append(Refusal(_source(listing, samples, at), reason, _digest(samples, at), name))
     alike = [(_source(listing, samples, at), _source(listing, samples, found.same[at]))
              for at in np.flatnonzero(found.same >= 0)]  # fmt: skip
     pairs = [(_source(listing, samples, at), _source(listing, samples, kept), str(squared))
@@ -82,7 +83,7 @@ def _sides(samples: Samples, listing: Listing, splits: Splits) -> NDArray[np.uin
 
 def _exact(
     samples: Samples, listing: Listing, sides: NDArray[np.uint8]
-) -> tuple[NDArray[np.bool_], list[tuple[str, str]], Refusals]:
+) -> tuple[NDArray[np.bool_], list[tuple[str, str, str]], Refusals]:
     pixels = np.ascontiguousarray(samples.records["pixels"]).view("S32")
     order = np.argsort(pixels, kind="stable")
     ordered = pixels[order]
@@ -99,11 +100,11 @@ def _exact(
             for at, label in zip(group, labels, strict=True):
                 other = names[int(last if label == labels[0] else group[0])]
                 reason = f"contradiction: the same picture lies in another class, {other}"
-                refused.append((names[int(at)], reason, _digest(samples, at)))
+                refused.append(Refusal(names[int(at)], reason, _digest(samples, at), other))
             continue
         chosen = group[np.argmax(sides[group])]  # the first of those furthest from training
         keep[chosen] = True
-        copies += [(names[int(at)], names[int(chosen)]) for at in group if at != chosen]
+        copies += [(names[int(at)], names[int(chosen)], _digest(samples, at)) for at in group if at != chosen]
     return keep, copies, refused
 
 

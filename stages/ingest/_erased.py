@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.common.files import read_json
-from stages.ingest._read import Refusals, Samples, hex_digests
+from stages.ingest._read import Refusal, Refusals, Samples, hex_digests
 from stages.ingest._sample import Listing
 
 Tombstone = dict[str, str]  # sha256, date, reason
@@ -36,7 +36,7 @@ def without_erased(samples: Samples, listing: Listing, erased: list[Tombstone]) 
     rows = np.flatnonzero(gone)
     digests = hex_digests(samples.records["sha256"][rows])
     refused = [
-        (listing.sources[int(samples.rows[row])], reasons[bytes.fromhex(digest)], digest)
+        Refusal(listing.sources[int(samples.rows[row])], reasons[bytes.fromhex(digest)], digest)
         for row, digest in zip(rows, digests, strict=True)
     ]
     return samples.where(~gone), refused

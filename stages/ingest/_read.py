@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -37,7 +37,18 @@ _CODE = (  # of what is remembered: the worker's, that of the search for near du
 )
 _LEAST = 32  # images of a task at least, where there are as many
 _KEPT = 4  # folders of other settings or other raw data that are kept
-Refusals = list[tuple[str, str, str]]  # source, reason, SHA-256 where the content was read
+
+
+class Refusal(NamedTuple):
+    """A sample that is not used; its SHA-256 where its content was read, the other image where the reason is one."""
+
+    source: str
+    reason: str
+    sha256: str = ""
+    partner: str = ""
+
+
+Refusals = list[Refusal]
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def _gathered(
         reason = "crashed: the decoder died of it"
         if row >= 0:
             reason = packs[pack[row]].reasons[int(row - starts[pack[row]])]
-        refused.append((name, reason, digest if digest.strip("0") else ""))
+        refused.append(Refusal(name, reason, digest if digest.strip("0") else ""))
     good = np.flatnonzero(place >= 0)
     shape = (job.rules.resolution, job.rules.resolution, job.rules.channels)
     return Samples(good, records[at[good]], pack[at[good]], packs, shape), refused, hashes

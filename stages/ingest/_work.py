@@ -21,7 +21,7 @@ from stages.ingest._croissant import write_croissant
 from stages.ingest._datasheet import check_covers, content_hash, read_datasheet
 from stages.ingest._decode import Rules
 from stages.ingest._erased import Tombstone, read_tombstones, without_erased
-from stages.ingest._read import Refusals, Samples, hex_digests, prune, read_samples, work_folder
+from stages.ingest._read import Refusal, Refusals, Samples, hex_digests, prune, read_samples, work_folder
 from stages.ingest._sample import Listing
 from stages.ingest._worker import Job
 from stages.ingest._write import COLUMNS, write_rows, write_store
@@ -81,13 +81,13 @@ def _write(
     if "covers" in sheet:
         check_covers(sheet, content, datasheet, raw)
     result = distinct(samples, listing, config.splits, config.near_duplicates, memory)
-    refused = [*((source, reason, "") for source, reason in listing.refused), *damaged, *result.refused]
+    refused = [*(Refusal(*one) for one in listing.refused), *damaged, *result.refused]
     _check(config, raw, listing, result, refused)
     counts = _counts(result, len(refused))
     with output_folder(out) as work:
         data_hash = write_store(work, result.samples, result.splits, listing, config.shard_images)
-        write_rows(work / "quarantine.csv", ("source", "reason", "sha256"), refused)
-        write_rows(work / "duplicates.csv", ("source", "kept"), result.copies)
+        write_rows(work / "quarantine.csv", Refusal._fields, refused)
+        write_rows(work / "duplicates.csv", ("source", "kept", "sha256"), result.copies)
         write_rows(work / "near_duplicates.csv", ("source", "near"), result.near)
         write_rows(work / "near_refused.csv", ("refused", "kept", "squared_distance"), result.near_refused)
         info = _dataset(config, listing, result, counts, data_hash, sheet)
@@ -170,14 +170,14 @@ def _counts(result: Distinct, refused: int) -> dict[str, int]:
 
 def _reasons(refused: Refusals) -> Counter[str]:
     """How many samples each kind of reason refused."""
-    return Counter(sorted(reason.split(":")[0] for _, reason, _ in refused))
+    return Counter(sorted(reason.split(":")[0] for _, reason, *_ in refused))
 
 
 def _examples(refused: Refusals) -> str:
     """The three commonest kinds of reason, each with its first file; names are quoted, so one line it stays."""
     parts = []
     for kind, count in _reasons(refused).most_common(3):
-        source, reason, _ = min(row for row in refused if row[1].split(":")[0] == kind)
+        source, reason, *_ = min(row for row in refused if row[1].split(":")[0] == kind)
         parts.append(f"{count} x {kind}, such as {source!r} ({reason})")
     return "; ".join(parts)
 

@@ -14,8 +14,11 @@ from flows.erase import erase, main
 from flows.trace import main as trace_main
 from flows.trace import text, trace
 from flows.tracking.registry import connect
-from flows.upkeep.holdings import state_folders
+from flows.upkeep.holdings import Cache, copies, state_folders, unstored_sources
 from stages.common.files import read_json, sha256_file
+from stages.config.ingest import NearDuplicates
+from stages.ingest.sources.folder import Config
+from tests.stages.ingesting import encoded, ingest, noise, zipped
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_an_erased_image_is_gone_from_everywhere_and_never_comes_back(world: Pat
     (world / "data" / "raw" / "1" / "again.png").write_bytes(content)  # somebody brings it back
     sh(world, "dvc", "repro", "--force")
     refused = (world / "data" / "ingest" / "quarantine.csv").read_text()
-    assert f'1/again.png,"erased: {done["tombstone"]["date"]}, asked for by the person shown",{sha256}' in refused
+    assert f'1/again.png,"erased: {done["tombstone"]["date"]}, asked for by the person shown",{sha256},' in refused
     (world / "data" / "raw" / "1" / "again.png").unlink()
     assert not holding([world / "data"], content, pixels)
     summary = read_json(world / "data" / "ingest" / "summary.json")
@@ -111,6 +114,8 @@ def test_a_refused_image_and_a_copy_are_gone_from_cache_and_remote_too(world: Pa
     Image.merge("RGB", [picture, picture.rotate(90), picture]).save(raw / "person.png")
     for command in (("add", "data/raw"), ("repro",), ("push", "--run-cache")):
         sh(world, "dvc", *command)
+    told = erase(world, tmp_path / "state", sha256_file(raw / "copy.bmp"), None, remove=False)
+    assert told["copies"] == ["0/2.png"], "although no manifest holds what is asked for"
     contents = {name: (raw / name).read_bytes() for name in ("copy.bmp", "person.png")}
     assert '0/person.png,"colour' in (world / "data" / "ingest" / "quarantine.csv").read_text()
     assert "0/copy.bmp" in (world / "data" / "ingest" / "duplicates.csv").read_text()
@@ -120,6 +125,41 @@ def test_a_refused_image_and_a_copy_are_gone_from_cache_and_remote_too(world: Pa
         assert len(holding(everywhere, content)) == 2
         erase(world, tmp_path / "state", hashlib.sha256(content).hexdigest(), "asked for", remove=True)
         assert not holding([*everywhere, raw], content)
+
+
+@pytest.mark.fast
+def test_all_that_shows_the_picture_is_named(tmp_path: Path) -> None:
+    """Kept or not: left-out copies, the same in another class, near ones on one side or two, in archives too."""
+    raw = tmp_path / "data" / "raw"
+    (raw / "cat").mkdir(parents=True)
+    (raw / "dog").mkdir()
+    first, second, third = (encoded(noise(16, 16, seed=seed)) for seed in (1, 2, 3))
+    (raw / "cat" / "first.png").write_bytes(first)
+    Image.open(raw / "cat" / "first.png").save(raw / "dog" / "first again.bmp")
+    (raw / "cat" / "second.png").write_bytes(second)
+    (raw / "cat" / "packed.zip").write_bytes(zipped({"second.bmp": encoded(noise(16, 16, seed=2), "BMP")}))
+    for seed in range(10):
+        rough = Image.fromarray(noise(4, 4, seed=seed)).point(lambda level: 50 + level // 2)
+        picture = rough.resize((16, 16), Image.Resampling.BICUBIC)
+        (raw / "dog" / f"{seed}.png").write_bytes(encoded(picture))
+        (raw / "dog" / f"{seed} brighter.png").write_bytes(encoded(picture.point(lambda level: level + 2)))
+    (raw / "cat" / "third.png").write_bytes(third)
+    folders = Config(name="folder", labels="folders")
+    near = NearDuplicates(distance=7, levels=4.0)
+    stored = ingest(raw, "ingest", source=folders, resolution=16, near_duplicates=near)
+    assert stored.table("near_duplicates.csv") and stored.table("near_refused.csv")
+    assert not {"cat/first.png", "dog/first again.bmp"} & {row["source"] for row in stored.rows}
+    assert copies(tmp_path, {"cat/first.png"}) == ["dog/first again.bmp"]
+    assert copies(tmp_path, {"dog/first again.bmp"}) == ["cat/first.png"]
+    assert copies(tmp_path, {"cat/second.png"}) == ["cat/packed.zip/second.bmp"]
+    assert copies(tmp_path, {"cat/packed.zip/second.bmp"}) == ["cat/second.png"]
+    for seed in range(10):
+        assert copies(tmp_path, {f"dog/{seed}.png"}) == [f"dog/{seed} brighter.png"]
+        assert copies(tmp_path, {f"dog/{seed} brighter.png"}) == [f"dog/{seed}.png"]
+    assert copies(tmp_path, {"cat/third.png"}) == []
+    contents = {"cat/second.png": second, "cat/packed.zip/second.bmp": encoded(noise(16, 16, seed=2), "BMP")}
+    ((left_out, *_),) = stored.table("duplicates.csv")
+    assert unstored_sources(tmp_path, Cache(None), hashlib.sha256(contents[left_out]).hexdigest()) == {left_out}
 
 
 def test_decoded_images_of_earlier_versions_are_found(tmp_path: Path) -> None:

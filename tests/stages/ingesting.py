@@ -75,7 +75,7 @@ class Result:
 
     @property
     def refused(self) -> dict[str, str]:
-        return {source: reason for source, reason, _ in self.table("quarantine.csv")}
+        return {source: reason for source, reason, *_ in self.table("quarantine.csv")}
 
     def table(self, name: str) -> list[list[str]]:
         with (self.path / name).open(newline="", encoding="utf-8") as file:

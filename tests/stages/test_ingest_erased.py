@@ -41,7 +41,7 @@ def test_erased_content_is_refused_with_its_reason(tmp_path: Path) -> None:
     }
     lines = (tmp_path / "store" / "quarantine.csv").read_text().splitlines()[1:]
     reason = '"erased: 2026-11-22, asked for, by post"'
-    assert lines == [f"2.png,{reason},{digest}", f"more.zip/inside.png,{reason},{digest}"]
+    assert lines == [f"2.png,{reason},{digest},", f"more.zip/inside.png,{reason},{digest},"]
     assert results["erased"] == read_json(tmp_path / "erased.json")["images"]
     first = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir() if path.suffix == ".npy"}
     (raw / "2.png").unlink()

@@ -65,13 +65,13 @@ def torture(raw: Path, count: int, seed: int) -> None:
     listed = ingest(raw, "out again", source=NONE, channels=3, max_pixels=2_000_000)  # the same, read back
     assert listed.counts["read"] == count + 1
     named = (
-        {row["source"] for row in listed.rows} | listed.refused.keys() | {a for a, _ in listed.table("duplicates.csv")}
+        {row["source"] for row in listed.rows} | listed.refused.keys() | {a for a, *_ in listed.table("duplicates.csv")}
     )
     assert named == {path.name for path in raw.iterdir()}
     assert all(
         reason.split(":")[0] and reason.isprintable() and "0x" not in reason for reason in listed.refused.values()
     )
-    hashes = {source: sha for source, _, sha in listed.table("quarantine.csv")}
+    hashes = {source: sha for source, _, sha, _ in listed.table("quarantine.csv")}
     assert all(len(sha) == 64 for sha in hashes.values()), "each refused file was read, and its hash is there"
 
 

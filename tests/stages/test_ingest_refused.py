@@ -82,7 +82,7 @@ def raw(tmp_path: Path) -> Path:
 def ingest(raw: Path, **changes: Any) -> dict[str, str]:
     run(config(**changes), raw=raw, datasheet=raw.parent / "sheet.yaml", out=raw.parent / "out")
     with (raw.parent / "out" / "quarantine.csv").open(newline="", encoding="utf-8") as file:
-        return {source: reason for source, reason, _ in list(csv.reader(file))[1:]}
+        return {source: reason for source, reason, *_ in list(csv.reader(file))[1:]}
 
 
 @pytest.mark.parametrize("name", FILES)
