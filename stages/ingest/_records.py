@@ -7,11 +7,12 @@ Nothing is unpacked to disk, and no more than asked for is held. MATLAB's format
 import gzip
 import hashlib
 import io
+import os
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -19,7 +20,11 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from stages.ingest._sample import Refused
+
 BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, ValueError, struct.error)
+LOST = "truncated: the file ends inside this image, or is damaged before it"
+DAMAGED = "damaged: the checksum of the file that holds it does not agree with what is in it"
 _PIECE = 2**20  # bytes
 _MATRIX, _PACKED = 14, 15  # MATLAB's types of elements
 _NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
@@ -75,6 +80,32 @@ def forward(file: IO[bytes], count: int) -> None:
         if not passed:
             raise EOFError
         count -= passed
+
+
+def records(file: IO[bytes], size: int, places: Iterable[int]) -> Iterator[bytes | Refused]:
+    """The records of `size` bytes at rising places, counted from where the file stands; none after one that is lost."""
+    at, record = 0, bytes(size)
+    for place in places:
+        if len(record) == size:
+            try:
+                skipped = (place - at) * size
+                file.seek(skipped, os.SEEK_CUR) if file.seekable() else forward(file, skipped)
+                record, at = file.read(size), place + 1
+            except BROKEN:
+                record = b""
+        yield record if len(record) == size else Refused(LOST)
+
+
+def intact(file: IO[bytes], size: int) -> bool:
+    """Whether exactly `size` bytes follow, and agree with the checksum of what they are packed in.
+
+    That is compared at the end alone, so that whoever takes no more than is promised never learns of damage.
+    """
+    try:
+        forward(file, size)
+        return not file.read(1)
+    except BROKEN:
+        return False
 
 
 def matlab_array(file: BinaryIO, name: str) -> tuple[IO[bytes], str, int]:

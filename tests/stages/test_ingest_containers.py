@@ -77,6 +77,33 @@ def test_idx_files_that_are_none(raw: Path, images: bytes, numbers: bytes | None
         ingest(raw, source=idx.Config(name="idx", labels=True, classes=("a", "b"), transposed=False))
 
 
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+
+
+def test_a_flipped_bit_in_a_packed_idx_file_never_changes_an_image_or_a_label(raw: Path) -> None:
+    """A label or an image was taken for another one, because nobody read on to the checksum."""
+    images, digits = noise(12, 160, 160), np.arange(12, dtype=np.uint8) % 3
+    images[:, 8:] = 0
+    settings = idx.Config(name="idx", labels=True, classes=(), transposed=False)
+    sound = {"a-images-idx3-ubyte.gz": gzip.compress(idx_file(images), 1),
+             "a-labels-idx1-ubyte.gz": gzip.compress(idx_file(digits), 0)}  # fmt: skip
+    for name, content in sound.items():
+        (raw / name).write_bytes(content)
+    places, unit = [f"{at} False" for at in range(12)], b"a-images-idx3-ubyte.gz"
+    assert all(isinstance(answer, tuple) for answer in idx.contents(settings, raw, unit, places, 10**6))
+    for at in range(9000, len(sound["a-images-idx3-ubyte.gz"]), 499):
+        (raw / "a-images-idx3-ubyte.gz").write_bytes(flipped(sound["a-images-idx3-ubyte.gz"], at))
+        answers = list(idx.contents(settings, raw, unit, places, 10**6))
+        assert [str(answer).split(":")[0] for answer in answers] == ["damaged"] * 12
+    (raw / "a-images-idx3-ubyte.gz").write_bytes(sound["a-images-idx3-ubyte.gz"])
+    labelling = sound["a-labels-idx1-ubyte.gz"]
+    for spoilt in (flipped(labelling, len(labelling) - 12), gzip.compress(idx_file(digits) + b"\1"), labelling[:-4]):
+        (raw / "a-labels-idx1-ubyte.gz").write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"a-labels-idx1-ubyte.gz (is damaged|holds 13 labels for 12 images)"):
+            ingest(raw, source=settings)
+
+
 # ---- CIFAR
 
 
@@ -303,6 +330,32 @@ def test_arrays_that_are_none(raw: Path, x: NDArray[Any], y: NDArray[Any], sente
         np.savez(raw / "all.npz", x=x, y=y)
     with pytest.raises(ValueError, match=sentence):
         ingest(raw, source=an_array())
+
+
+@pytest.mark.parametrize("form", ["npz", "compressed"])
+def test_a_flipped_bit_in_an_archive_of_arrays_refuses_all_of_its_images(raw: Path, form: str) -> None:
+    """One image was kept with another pixel, and others that had nothing were refused."""
+    x, y = noise(20, 64, 64), np.arange(20) % 2
+    {"npz": np.savez, "compressed": np.savez_compressed}[form](raw / "all.npz", x=x, y=y)
+    content = (raw / "all.npz").read_bytes()
+    (raw / "all.npz").write_bytes(flipped(content, content.index(x[3].tobytes()) + 5 if form == "npz" else 60_000))
+    with pytest.raises(ValueError, match=r"20 of 20 files .* 20 x damaged"):
+        ingest(raw, source=an_array())
+    at = content.index(np.ascontiguousarray(y).tobytes()) if form == "npz" else content.rindex(b"PK\3\4") + 60
+    (raw / "all.npz").write_bytes(flipped(content, at))
+    with pytest.raises(ValueError, match=r"all.npz (cannot be read|is no whole numpy file)"):
+        ingest(raw, source=an_array())
+
+
+def test_arrays_that_hold_more_than_they_say_are_refused(raw: Path) -> None:
+    np.save(raw / "x.npy", noise(3, 8, 8))
+    np.save(raw / "y.npy", np.arange(3) % 2)
+    for name, sentence in (("x.npy", "promises an array"), ("y.npy", "its header promises")):
+        content = (raw / name).read_bytes()
+        (raw / name).write_bytes(content + b"\0")
+        with pytest.raises(ValueError, match=f"{name} .*{sentence}"):
+            ingest(raw, source=an_array())
+        (raw / name).write_bytes(content)
 
 
 # ---- all of them

@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from stages.ingest import _tree
+from stages.ingest._records import DAMAGED, LOST, intact, records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
 
 _ADVICE = "arrays of Python objects (pickles) are never loaded"
@@ -70,22 +71,24 @@ def contents(
     config: Config, root: Path, unit: bytes, places: Sequence[str], most: int
 ) -> Iterator[tuple[str, NDArray[Any]] | Refused]:
     """See `stages.ingest.sources`; arrays [H, W] or [H, W, C]."""
-    path, given = root / os.fsdecode(unit), 0
+    path, numbers = root / os.fsdecode(unit), (int(place.split()[0]) for place in places)
     try:
         with _opened(path, config.images) as file:
             shape, kind = _header(file, path)
-            size, at = int(np.prod(shape[1:])) * kind.itemsize, 0
-            for place in (int(place.split()[0]) for place in places):
-                file.seek((place - at) * size, os.SEEK_CUR)
-                values, at = file.read(size), place + 1
-                if len(values) < size:
-                    break
-                yield "", np.frombuffer(values, kind).reshape(shape[1:])
-                given += 1
+            size = int(np.prod(shape[1:])) * kind.itemsize
+            whole = path.suffix != ".npz" or intact(file, shape[0] * size)
+        if not whole:
+            yield from (Refused(DAMAGED) for _ in places)
+            return
+        with _opened(path, config.images) as file:
+            _header(file, path)
+            for record in records(file, size, numbers):
+                if isinstance(record, Refused):
+                    yield record
+                else:
+                    yield "", np.frombuffer(record, kind).reshape(shape[1:])
     except _BROKEN:
-        pass
-    for _ in range(given, len(places)):
-        yield Refused("truncated: the file ends inside this image, or is damaged before it")
+        yield from (Refused(LOST) for _ in places)
 
 
 class _Opened:
@@ -135,7 +138,7 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
     except (*_BROKEN, SyntaxError, NotImplementedError, RuntimeError):
         raise ValueError(f"{path} is no whole numpy file") from None
     size = float(np.prod([float(edge) for edge in shape])) * kind.itemsize
-    if len(shape) not in (3, 4) or 0 in shape or size > there:
+    if len(shape) not in (3, 4) or 0 in shape or size != there:
         raise ValueError(
             f"{path} promises an array {list(shape)} of {kind}, which is no [n, H, W] or [n, H, W, C] it holds"
         )
@@ -160,9 +163,9 @@ def _labels(config: Config, path: Path, count: int) -> NDArray[Any]:
         with _opened(beside, config.labels) as file:
             shape, kind = _header(file, beside)
             most = int(np.prod(shape)) * kind.itemsize if len(shape) <= 2 else 0
-            if not 0 < most <= _size(beside, config.labels, file):
+            if not 0 < most == _size(beside, config.labels, file):
                 raise ValueError(f"{beside} does not hold the labels that its header promises")
-            values = np.frombuffer(file.read(most), kind).reshape(-1)
+            values = np.frombuffer(file.read(), kind).reshape(-1)
     except (*_BROKEN, SyntaxError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{beside} cannot be read: {' '.join(str(error).split())}") from None
     if len(values) != count or kind.kind not in "uiU":

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.ingest import _tree
+from stages.ingest._records import records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
 
 _PIXELS = 3 * 32 * 32
@@ -60,7 +61,7 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     if names and labels.max() >= len(names):
         raise ValueError(f"{path} holds label {labels.max()}, and {beside.name} names {len(names)} classes")
     for number, label in enumerate(labels.tolist()):
-        place = str(number * record + record - _PIXELS)
+        place = f"{number} {record - _PIXELS}"
         name = names[label] if names else None
         builder.add(f"{found.source}/{number:06d}", found.unit, stamp_of(status, place), place=place, class_name=name)
     return dict.fromkeys(names)
@@ -70,11 +71,10 @@ def contents(
     config: Config, root: Path, unit: bytes, places: Sequence[str], most: int
 ) -> Iterator[tuple[str, NDArray[np.uint8]] | Refused]:
     """See `stages.ingest.sources`; arrays [32, 32, 3]."""
+    numbers, lead = (int(place.split()[0]) for place in places), int(places[0].split()[1])
     with (root / os.fsdecode(unit)).open("rb") as file:
-        for place in places:
-            file.seek(int(place))
-            values = file.read(_PIXELS)
-            if len(values) < _PIXELS:
-                yield Refused("truncated: the file ends inside this image")
+        for record in records(file, lead + _PIXELS, numbers):
+            if isinstance(record, Refused):
+                yield record
             else:
-                yield "", np.frombuffer(values, np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
+                yield "", np.frombuffer(record, np.uint8)[lead:].reshape(3, 32, 32).transpose(1, 2, 0)

@@ -7,7 +7,6 @@ The format (Y. LeCun): two zero bytes, 8 for unsigned bytes, the number of dimen
 import gzip
 import os
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.ingest import _tree
+from stages.ingest._records import BROKEN, DAMAGED, intact, records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
 
 _MARK, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
@@ -85,20 +85,19 @@ def contents(
     config: Config, root: Path, unit: bytes, places: Sequence[str], most: int
 ) -> Iterator[tuple[str, NDArray[np.uint8]] | Refused]:
     """See `stages.ingest.sources`; arrays [H, W]."""
-    path = root / os.fsdecode(unit)
+    path, numbers = root / os.fsdecode(unit), (int(place.split()[0]) for place in places)
     with _open(path) as file:
-        _, height, width = _shape(file, path, 3)
-        size, at = height * width, 0
-        for place in (int(place.split()[0]) for place in places):
-            try:
-                file.seek((place - at) * size, os.SEEK_CUR)
-                values, at = file.read(size), place + 1
-            except (OSError, EOFError, zlib.error):
-                values = b""
-            if len(values) < size:
-                yield Refused("truncated: the file ends inside this image, or is damaged before it")
+        count, height, width = _shape(file, path, 3)
+        if path.suffix == ".gz" and not intact(file, count * height * width):
+            yield from (Refused(DAMAGED) for _ in places)
+            return
+    with _open(path) as file:
+        _shape(file, path, 3)
+        for record in records(file, height * width, numbers):
+            if isinstance(record, Refused):
+                yield record
                 continue
-            image = np.frombuffer(values, np.uint8).reshape(height, width)
+            image = np.frombuffer(record, np.uint8).reshape(height, width)
             yield "", image.T if config.transposed else image
 
 
@@ -111,7 +110,7 @@ def _shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
     size = 4 + 4 * dimensions
     try:
         head = file.read(size)
-    except (OSError, EOFError, zlib.error):
+    except BROKEN:
         head = b""
     if len(head) < size or head[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")
@@ -128,9 +127,9 @@ def _labels(path: Path, count: int) -> NDArray[np.uint8]:
     with _open(path) as file:
         (labels,) = _shape(file, path, 1)
         try:
-            values = np.frombuffer(file.read(labels), np.uint8)
-        except (OSError, EOFError, zlib.error):
-            values = np.empty(0, np.uint8)
+            values = np.frombuffer(file.read(labels + 1), np.uint8)  # past the end, where the checksum is compared
+        except BROKEN:
+            raise ValueError(f"{path} is damaged: its checksum does not agree with the labels in it") from None
     if labels != count or len(values) != count:
         raise ValueError(f"{path} holds {len(values)} labels for {count} images")
     return values

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from stages.config import RuleBroken
 from stages.ingest import _tree
 from stages.ingest._published import DATASETS, INSTEAD, Part, Published
-from stages.ingest._records import BROKEN, forward, matlab_array, matlab_numbers, md5_of, numbers, opened
+from stages.ingest._records import BROKEN, LOST, forward, matlab_array, matlab_numbers, md5_of, numbers, opened, records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, stamp_of
 
 _IMAGES = (b".jpg", b".jpeg", b".png")
@@ -155,22 +155,19 @@ def _labels(files: Mapping[str, Path], part: Part) -> Sequence[int | None]:
 
 
 def _pixels(part: Part, path: Path, rows: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint8]] | Refused]:
-    given = at = 0
     try:
         with opened(path, part.member) as file:
             stream = matlab_array(file, part.array)[0] if part.array else file
             forward(stream, part.skip)
-            for row in rows:
-                forward(stream, (row - at) * part.stride)
-                record, at = stream.read(part.stride), row + 1
+            for record in records(stream, part.stride, rows):
+                if isinstance(record, Refused):
+                    yield record
+                    continue
                 image = np.frombuffer(record, np.uint8)[part.lead :].reshape(part.shape)
                 image = image.transpose(2, 1, 0) if part.turned else image.transpose(1, 2, 0)
                 yield "", image[:, :, 0] if part.shape[0] == 1 else image
-                given += 1
     except BROKEN:
-        pass
-    for _ in range(given, len(rows)):
-        yield Refused("damaged: the file cannot be read up to this image")
+        yield from (Refused(LOST) for _ in rows)
 
 
 # ---- the command
