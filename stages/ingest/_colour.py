@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from stages.ingest._sample import Refused
 
+_BITS, _PHOTOMETRIC, _PLANES = 258, 262, 284  # tags of TIFF
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_RAMP = np.arange(256, dtype=np.uint8)[None]
+_CUBE = np.stack(np.meshgrid(*3 * [np.arange(0, 256, 51, dtype=np.uint8)]), axis=-1).reshape(1, -1, 3)
+_PROBES = {  # of profiles, by the space that they are meant for: all greys, and colours from all over the cube
+    "GRAY": Image.fromarray(_RAMP),
+    "RGB": Image.fromarray(np.concatenate([np.repeat(_RAMP[..., None], 3, axis=2), _CUBE], axis=1)),
+}
 # Pillow's names of 16-bit colour, of which it keeps the high byte alone, and of the same read as if bytes were swapped.
 _FOREIGN = "L" if sys.byteorder == "big" else "B"  # where N is the machine's own order, of compressed TIFF
 _ORDERS = {"B": "L", "L": "B", "N": _FOREIGN}
@@ -24,14 +31,30 @@ def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Ima
         raise Refused("16-bit: with a transparent colour; convert it to 8 bits a channel")
     if kind == "PNG" and content[24] == 16 and image.mode in ("RGB", "RGBA"):  # IHDR is always the first chunk
         return _deep_colour(image, content, kind)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiff(image)
     if kind == "TIFF" and image.tile and ";16" in _pixels(image.tile[0]) and image.mode not in ("I;16", "I;16B", "I"):
         return _deep_colour(image, content, kind)
     image.load()
+    if kind == "PNG" and content[25] == 0 and content[24] in (2, 4) and "transparency" in image.info:
+        most = 2 ** content[24] - 1  # Pillow stretches the levels to 0..255, but not the one that is transparent
+        image.info["transparency"] = (image.info["transparency"] & most) * (255 // most)
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N"):
-        return _with_exif(_from_16_bit(np.asarray(image).astype(np.uint16)), image)
+        values = np.asarray(image).astype(np.uint16)
+        inverted = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
+        return _from_16_bit(65535 - values if inverted else values)  # 0 is white there, and Pillow passes over it
     if image.mode in ("I", "F"):
         raise Refused("32-bit: which level is white is not known; convert it to 8 or 16 bits a channel")
     return image
+
+
+def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuse what Pillow opens and decodes to other levels."""
+    bits = image.tag_v2.get(_BITS, (1,))
+    if 12 in bits:
+        raise Refused("12-bit: convert it to 8 or 16 bits a channel")
+    if max(bits) > 8 and len(bits) > 1 and image.tag_v2.get(_PLANES) == 2:
+        raise Refused("16-bit: its channels lie in separate planes; convert it to 8 bits a channel")
 
 
 def _deep_colour(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Image:
@@ -42,7 +65,7 @@ def _deep_colour(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image
     with Image.open(io.BytesIO(content), formats=[kind]) as low:
         low.tile = [_swapped(tile) for tile in image.tile]
         values = np.asarray(image).astype(np.uint32) * 256 + np.asarray(low)
-    return _with_exif(_from_16_bit(values), image)
+    return _from_16_bit(values)
 
 
 def _pixels(tile: ImageFile._Tile) -> str:
@@ -53,12 +76,6 @@ def _pixels(tile: ImageFile._Tile) -> str:
 def _swapped(tile: ImageFile._Tile) -> ImageFile._Tile:
     name = _SWAPPED[_pixels(tile)]
     return tile._replace(args=(name, *tile.args[1:]) if isinstance(tile.args, tuple) else name)
-
-
-def _with_exif(converted: Image.Image, image: Image.Image) -> Image.Image:
-    if "exif" in image.info:
-        converted.info["exif"] = image.info["exif"]
-    return converted
 
 
 def _from_16_bit(values: NDArray[Any]) -> Image.Image:
@@ -109,16 +126,31 @@ def _apply(image: Image.Image, profile: bytes) -> Image.Image:
 
 @functools.lru_cache(maxsize=32)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From the profile to sRGB; None where it is sRGB already. Raises Refused."""
+    """From the profile to sRGB; None where that moves no level by more than one. Raises Refused.
+
+    What a profile calls itself says little: some with "sRGB" in their name mean its primaries with linear levels.
+    """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in (source.profile.profile_description or "").lower():
+        space = source.profile.xcolor_space.strip()
+        if space in _PROBES and _changes_nothing(source, _PROBES[space]):
             return None
-        return ImageCms.buildTransform(source, _SRGB, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+        return _to_srgb(source, mode)
     except (ImageCms.PyCMSError, OSError, ValueError):
         raise Refused(
             f"profile: the embedded colour profile is damaged or not meant for {mode}; convert the image to sRGB"
         ) from None
+
+
+def _changes_nothing(source: ImageCms.ImageCmsProfile, probe: Image.Image) -> bool:
+    converted = ImageCms.applyTransform(probe, _to_srgb(source, probe.mode))
+    assert converted is not None
+    difference = np.asarray(converted).astype(int) - np.asarray(probe.convert("RGB"))
+    return bool(abs(difference).max() <= 1)
+
+
+def _to_srgb(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(source, _SRGB, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
 
 
 def from_array(values: NDArray[Any], max_pixels: int) -> Image.Image:

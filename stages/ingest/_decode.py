@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from stages.ingest import _colour
 from stages.ingest._sample import Refused
@@ -29,6 +29,11 @@ _DECODED = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _EXTENSIONS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".webp": "WEBP", ".gif": "GIF",
     ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 CLAIMS = ["", *sorted({*_EXTENSIONS.values()})]  # what a name may claim; a place in this list is stored
 
@@ -105,8 +110,21 @@ def _decode(content: bytes, kind: str, rules: Rules) -> tuple[NDArray[np.uint8],
         if kind == "PNG":
             _verify_png(content)
         plain = _colour.to_8_bit(image, content, kind)
-        ImageOps.exif_transpose(plain, in_place=True)
+        turn = _TURNS.get(_orientation(image, kind))
+        plain = plain if turn is None else plain.transpose(turn)
         return _finish(_colour.to_srgb(plain, image.info.get("icc_profile"), rules.background), rules)
+
+
+def _orientation(image: Image.Image, kind: str) -> Any:
+    """By EXIF; 1 is upright, and so is what has none that can be read: odd metadata harm no pixel."""
+    if kind == "TIFF":  # Pillow turns it when it loads it
+        return 1
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - nearly anything may be raised
+        return 1
 
 
 def _check_header(image: Image.Image, kind: str, rules: Rules) -> None:

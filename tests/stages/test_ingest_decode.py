@@ -54,6 +54,12 @@ def png(depth: int, colour: int, values: NDArray[Any], chunks: tuple[tuple[bytes
         else:
             raw += b"\0" + line
         before = line
+    return png_file(width, height, depth, colour, raw, chunks)
+
+
+def png_file(
+    width: int, height: int, depth: int, colour: int, raw: bytes, chunks: tuple[tuple[bytes, bytes], ...] = ()
+) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
     body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
@@ -179,19 +185,88 @@ def test_cmyk() -> None:
     assert abs(stored(encoded(photo, "JPEG", quality=95)) - np.array([200, 30, 60])).max() <= 6
 
 
+def plain_tiff(bits: int, photometric: int, strips: list[bytes], planes: int = 1) -> bytes:
+    """8 x 8 px, little-endian, one strip a plane, nothing packed."""
+    samples, counts = len(strips) if planes == 2 else 1, [len(strip) for strip in strips]
+    fields = [(256, [8]), (257, [8]), (258, [bits] * samples), (259, [1]), (262, [photometric]), (273, []),
+              (277, [samples]), (278, [8]), (279, counts), (284, [planes])]  # fmt: skip
+    end = 8 + 2 + 12 * len(fields) + 4
+    fields[5] = (273, [end + 256 + sum(counts[:at]) for at in range(len(strips))])
+    table, more = struct.pack("<H", len(fields)), b""
+    for tag, values in fields:
+        kind = "H" if tag == 258 else "I"
+        content = struct.pack(f"<{len(values)}{kind}", *values)
+        table += struct.pack("<HHI", tag, 3 if kind == "H" else 4, len(values))
+        table += content.ljust(4, b"\0") if len(content) <= 4 else struct.pack("<I", end + len(more))
+        more += content if len(content) > 4 else b""
+    return b"II*\0" + struct.pack("<I", 8) + table + bytes(4) + more.ljust(256, b"\0") + b"".join(strips)
+
+
+def test_tiff_whose_zero_is_white_is_no_negative() -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (8, 8)).astype("<u2")
+    image = stored(plain_tiff(16, 0, [levels.tobytes()]), channels=1)[..., 0]
+    assert np.array_equal(image, np.rint((65535 - levels.astype(float)) / 257))
+    assert np.array_equal(stored(plain_tiff(16, 1, [levels.tobytes()]), channels=1)[..., 0], np.rint(levels / 257))
+    assert np.array_equal(stored(plain_tiff(8, 0, [bytes(range(64))]), channels=1).ravel(), 255 - np.arange(64))
+    packed = encoded(Image.fromarray(levels), "TIFF", tiffinfo={262: 0}, compression="tiff_lzw")
+    assert np.array_equal(stored(packed, channels=1)[..., 0], image)
+
+
+def test_tiff_that_would_be_decoded_to_other_levels_is_refused() -> None:
+    """White of 12 bits became nearly black, and of planes of 16 bits the low bytes were taken for pixels, too."""
+    with pytest.raises(Refused, match="12-bit: convert it"):
+        stored(plain_tiff(12, 1, [b"\xff" * 96]), channels=1)
+    planes = [np.full((8, 8), level, "<u2").tobytes() for level in (0x0102, 0x8003, 0xFF04)]
+    with pytest.raises(Refused, match="16-bit: its channels lie in separate planes"):
+        stored(plain_tiff(16, 2, planes, planes=2))
+    planes = [bytes([level]) * 64 for level in (1, 128, 255)]
+    assert np.array_equal(stored(plain_tiff(8, 2, planes, planes=2)), np.broadcast_to([1, 128, 255], (8, 8, 3)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_the_transparent_level_of_a_grey_png_is_meant_in_its_own_depth(depth: int) -> None:
+    most = 2**depth - 1
+    values = np.arange(64).reshape(8, 8) % (most + 1)
+    bits = (values[..., None] >> np.arange(depth)[::-1] & 1).reshape(8, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    content = png_file(8, 8, depth, 0, rows, ((b"tRNS", struct.pack(">H", most)),))
+    image = stored(content, channels=1, background=(7, 7, 7))[..., 0]
+    assert np.array_equal(image, np.where(values == most, 7, values * 255 // most))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_odd_metadata_turn_no_good_image_into_a_damaged_one(kind: str) -> None:
+    """A negative number, a fraction with a sign, a float, text: written again they would not fit."""
+    upright = noise(16, 24)
+    turned = struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+    odd = [struct.pack("<HHIi", tag, 9, 1, -5) for tag in (256, 282)] + [struct.pack("<HHIf", 700, 11, 1, 1.5)]
+    pixels = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    options: dict[str, Any] = {"quality": 100} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    for field in odd:
+        body = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + b"".join(sorted([field, turned], key=lambda one: one[:2]))
+        content = encoded(pixels.convert("RGB"), kind, exif=body + bytes(4), **options)
+        image = stored(content, fit="stretch", resolution=16)
+        known = stored(encoded(Image.fromarray(upright)), fit="stretch", resolution=16)
+        assert abs(image.astype(int) - known).mean() < 2
+    garbage = stored(encoded(pixels.convert("RGB"), kind, exif=b"Exif\0\0garbagegarbage", **options), resolution=16)
+    assert garbage.shape == (16, 16, 3)
+
+
 # ---- colour profiles
 
 
-def matrix_profile(swap: bool) -> bytes:
-    """An ICC profile (version 2) with linear tone curves and sRGB's primaries, red and blue exchanged or not."""
+def matrix_profile(swap: bool, name: str = "a test profile", levels: NDArray[np.float64] | None = None) -> bytes:
+    """An ICC profile (version 2) with sRGB's primaries, red and blue exchanged or not, and linear tone curves, or
+    curves of linear `levels` [n] in 0 to 1."""
 
     def s15(values: tuple[float, ...]) -> bytes:
         return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
     red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
     first, last = (blue, red) if swap else (red, blue)
-    curve = b"curv" + bytes(4) + struct.pack(">I", 0) + bytes(4)
-    text = b"a test profile\0"
+    entries = np.rint(65535 * levels).astype(">u2").tobytes() if levels is not None else b""
+    curve = b"curv" + bytes(4) + struct.pack(">I", len(entries) // 2) + entries + bytes(-len(entries) % 4 or 4)
+    text = name.encode() + b"\0"
     about = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78 + (-len(text) - 78 - 12) % 4)
     tags = [(b"desc", about), (b"wtpt", s15((0.9642, 1, 0.8249))), (b"rXYZ", s15(first)), (b"gXYZ", s15(green)),
             (b"bXYZ", s15(last)), (b"rTRC", curve), (b"gTRC", curve), (b"bTRC", curve)]  # fmt: skip
@@ -222,6 +297,19 @@ def test_a_profile_of_srgb_changes_nothing() -> None:
     pixels = noise(8, 8, 3)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert np.array_equal(stored(encoded(pixels, icc_profile=profile)), pixels)
+
+
+def test_a_profile_is_srgb_by_what_it_does_not_by_its_name() -> None:
+    """Linear levels under a name with sRGB in it were taken for sRGB, and the images stayed dark."""
+    pixels = noise(8, 8, 3)
+    image = stored(encoded(pixels, icc_profile=matrix_profile(False, "sRGB built-in, linear")))
+    assert abs(image - 255 * srgb(pixels / 255)).max() <= 2
+    encoded_levels = np.arange(1024) / 1023
+    linear = np.where(encoded_levels <= 0.04045, encoded_levels / 12.92, ((encoded_levels + 0.055) / 1.055) ** 2.4)
+    profile = matrix_profile(False, "what a camera calls it", linear)
+    assert np.array_equal(stored(encoded(pixels, icc_profile=profile)), pixels)
+    grey = noise(8, 8)
+    assert np.array_equal(stored(encoded(grey, icc_profile=profile), channels=1)[..., 0], grey), "often left on grey"
 
 
 def test_a_profile_under_transparency() -> None:
