@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
-from stages.ingest._sample import Refused
+from stages.ingest._sample import Refused, refusal
 
 Member = tuple[bytes, str, str]  # name, place, reason why it cannot be used ("" where it can)
 _STREAMS = (b".tar.gz", b".tgz")
@@ -46,7 +46,7 @@ def members(path: Path) -> list[Member]:
     except _BROKEN as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise Refused("damaged: this archive cannot be read to its end") from None
+        raise refusal(error, "damaged: this archive cannot be read to its end") from None
     twice = {name for name, count in Counter(name for name, _, _ in found).items() if count > 1}
     return [(name, place, "twice: the archive holds several files of this name") if name in twice
             else (name, place, reason) for name, place, reason in found]  # fmt: skip
@@ -63,7 +63,8 @@ def read(path: Path, places: Sequence[str], most: int) -> Iterator[tuple[str, by
             else:
                 yield from (_guarded(_tar_content, file, place, most) for place in places)
     except OSError as error:
-        yield from (Refused(f"unreadable: {error.strerror}") for _ in places)
+        said = str(refusal(error, f"unreadable: {error.strerror}"))
+        yield from (Refused(said) for _ in places)
 
 
 def _guarded(content, file: BinaryIO, place: str, most: int) -> tuple[str, bytes] | Refused:  # type: ignore[no-untyped-def]
@@ -71,8 +72,8 @@ def _guarded(content, file: BinaryIO, place: str, most: int) -> tuple[str, bytes
         return content(file, place, most)
     except Refused as reason:
         return reason
-    except _BROKEN:
-        return Refused("damaged: this member of the archive cannot be read")
+    except _BROKEN as error:
+        return refusal(error, "damaged: this member of the archive cannot be read")
 
 
 def _reason(name: bytes) -> str:
@@ -241,7 +242,9 @@ def _stream_contents(file: BinaryIO, places: Sequence[str], most: int) -> Iterat
                 next_out += 1
             if next_out == len(places):
                 return
-    except (Refused, *_BROKEN):
+    except Refused:
         pass
+    except _BROKEN as error:
+        refusal(error, "")
     for _ in range(next_out, len(places)):
         yield Refused("damaged: the archive cannot be read up to this member")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from stages.common.files import read_json
 from stages.ingest._read import Refusal, Refusals, Samples, hex_digests
 from stages.ingest._sample import Listing
+from stages.ingest._worker import ERASED
 
 Tombstone = dict[str, str]  # sha256, date, reason
 
@@ -25,18 +26,24 @@ def read_tombstones(path: Path | None) -> list[Tombstone]:
     return sorted(found, key=lambda entry: entry["sha256"])
 
 
-def without_erased(samples: Samples, listing: Listing, erased: list[Tombstone]) -> tuple[Samples, Refusals]:
-    """The samples that were never erased, and the others as refusals."""
+def contents(erased: list[Tombstone]) -> frozenset[bytes]:
+    """SHA-256 of what was erased."""
+    return frozenset(bytes.fromhex(entry["sha256"]) for entry in erased)
+
+
+def without_erased(
+    samples: Samples, refused: Refusals, listing: Listing, erased: list[Tombstone]
+) -> tuple[Samples, Refusals]:
+    """The samples that were never erased, and all refusals, those for an erasure with its date and reason."""
     if not erased:
-        return samples, []
-    reasons = {bytes.fromhex(entry["sha256"]): f"erased: {entry['date']}, {entry['reason']}" for entry in erased}
-    gone: NDArray[np.bool_] = np.isin(
-        samples.records["sha256"].astype("V32").view("S32"), np.array(list(reasons), "S32")
+        return samples, refused
+    reasons = {entry["sha256"]: f"erased: {entry['date']}, {entry['reason']}" for entry in erased}
+    told = [one._replace(reason=reasons[one.sha256]) if one.reason == ERASED else one for one in refused]
+    gone: NDArray[np.bool_] = np.isin(  # decoded before they were erased
+        samples.records["sha256"].astype("V32").view("S32"), np.array(list(contents(erased)), "S32")
     )
     rows = np.flatnonzero(gone)
     digests = hex_digests(samples.records["sha256"][rows])
-    refused = [
-        Refusal(listing.sources[int(samples.rows[row])], reasons[bytes.fromhex(digest)], digest)
-        for row, digest in zip(rows, digests, strict=True)
-    ]
-    return samples.where(~gone), refused
+    names = listing.sources.take(samples.rows[rows])
+    told += [Refusal(name, reasons[digest], digest) for name, digest in zip(names, digests, strict=True)]
+    return samples.where(~gone), told

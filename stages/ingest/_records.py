@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from stages.ingest._sample import Refused
+from stages.ingest._sample import Refused, refusal
 
 BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, ValueError, struct.error)
 LOST = "truncated: the file ends inside this image, or is damaged before it"
@@ -91,7 +91,8 @@ def records(file: IO[bytes], size: int, places: Iterable[int]) -> Iterator[bytes
                 skipped = (place - at) * size
                 file.seek(skipped, os.SEEK_CUR) if file.seekable() else forward(file, skipped)
                 record, at = file.read(size), place + 1
-            except BROKEN:
+            except BROKEN as error:
+                refusal(error, LOST)
                 record = b""
         yield record if len(record) == size else Refused(LOST)
 
@@ -104,7 +105,8 @@ def intact(file: IO[bytes], size: int) -> bool:
     try:
         forward(file, size)
         return not file.read(1)
-    except BROKEN:
+    except BROKEN as error:
+        refusal(error, DAMAGED)
         return False
 
 

@@ -4,6 +4,7 @@ A sample is whatever one row of the table stands for: today one image with at mo
 """
 
 import array
+import errno
 import hashlib
 import os
 import struct
@@ -22,6 +23,19 @@ _FIELDS, _WHOLE = struct.Struct("<QQqqq"), bytes(8)
 
 class Refused(Exception):
     """A sample that cannot be used; the text is the reason, `category: detail`."""
+
+
+def refusal(error: Exception, damage: str) -> Refused:
+    """What a read that failed says of a file for good: that it may not be read, or its `damage`.
+
+    Any other error of the system, such as that of a disk or a network, may be gone next time: it is raised again.
+    """
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.EACCES, errno.EPERM, errno.ENOENT):
+        return Refused(f"unreadable: {os.strerror(code)}")
+    if code not in (None, errno.EINVAL):  # invalid is a place that a damaged file names
+        raise error
+    return Refused(damage)
 
 
 @dataclass(frozen=True)

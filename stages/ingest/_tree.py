@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.common.files import named
 from stages.ingest import _archives
-from stages.ingest._sample import Refused, as_text, stamp_of
+from stages.ingest._sample import Refused, as_text, refusal, stamp_of
 
 Content = tuple[str, bytes]  # name that may claim a type, encoded bytes
 
@@ -57,7 +58,7 @@ def _whole(path: Path, most: int) -> Content | Refused:
                 return Refused(f"too large: {size:,} bytes, more than ingest.max_pixels of honest pixels take")
             return path.name, file.read(most + 1)
     except OSError as error:
-        return Refused(f"unreadable: {error.strerror}")
+        return refusal(error, f"unreadable: {error.strerror}")
 
 
 def _files(top: bytes, root: Path) -> Iterator[Found]:
@@ -112,7 +113,9 @@ def _file(entry: os.DirEntry[bytes], parts: tuple[bytes, ...], root: Path) -> It
         if not _archives.is_one(entry.name):
             yield Entry(parts, source, unit, _linked(status, parts))
             return
-        members = _archives.members(Path(os.fsdecode(entry.path)))
+        path = Path(os.fsdecode(entry.path))
+        with named(path):
+            members = _archives.members(path)
     except (Refused, FileNotFoundError) as reason:
         yield source, str(reason) if isinstance(reason, Refused) else "unreadable: it has just gone"
         return

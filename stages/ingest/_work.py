@@ -20,7 +20,7 @@ from stages.ingest._copies import Distinct, distinct
 from stages.ingest._croissant import write_croissant
 from stages.ingest._datasheet import check_covers, content_hash, read_datasheet
 from stages.ingest._decode import Rules
-from stages.ingest._erased import Tombstone, read_tombstones, without_erased
+from stages.ingest._erased import Tombstone, contents, read_tombstones, without_erased
 from stages.ingest._read import Refusal, Refusals, Samples, hex_digests, prune, read_samples, work_folder
 from stages.ingest._sample import Listing
 from stages.ingest._worker import Job
@@ -29,6 +29,7 @@ from stages.state import exclusive, state_folder
 from stages.store import SPLITS
 
 FORMAT = 1
+_PASSING = ("unreadable", "changed", "crashed")  # kinds of reasons that may be gone next time
 
 
 def ingest(
@@ -54,13 +55,13 @@ def ingest(
     )  # fmt: skip
     folder = work_folder(state_folder(), raw, rules, config.source.name)
     with exclusive(folder):
-        job = Job(config.source, raw.resolve(), folder, rules)
+        job = Job(config.source, raw.resolve(), folder, rules, contents(tombstones))
         samples, damaged, hashes, stale = read_samples(job, listing, config.processes)
-        samples, gone = without_erased(samples, listing, tombstones)
-        damaged += gone
+        samples, damaged = without_erased(samples, damaged, listing, tombstones)
         summary = _write(config, raw, datasheet, sheet, tombstones, out, folder, listing, samples, damaged, hashes)
         prune(folder, stale)
-        remember()
+        if not any(kind in summary.results["refused"] for kind in _PASSING):
+            remember()
     return summary
 
 

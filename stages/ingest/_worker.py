@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.files import named
 from stages.ingest._decode import Rules, claim, decode
 from stages.ingest._pack import Index, record_type, write_pack
 from stages.ingest._sample import STAMP, Refused, stamp_of
 
+ERASED = "erased"  # the reason; what else is to be said of it, `_erased` adds
 PACK = 256  # samples
 _RACE_NS = 100_000_000  # a file that changed this shortly before may change again within one tick of its clock
 _MEMORY = 2**31  # bytes that a decoding process may take besides what `max_pixels` pixels need
@@ -34,6 +36,7 @@ class Job:
     root: Path
     folder: Path  # of packs
     rules: Rules
+    erased: frozenset[bytes]  # SHA-256 of contents that must not be kept, not even here
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,13 @@ class Task:
 def work(job: Job, task: Task, index: Index, run: str) -> list[tuple[str, int]]:
     """Read and decode a task, write its packs, and return their names and lengths; samples keep the task's order."""
     names: list[tuple[str, int]] = []
-    batch = _Batch(job.rules)
+    batch = _Batch(job)
     for at, (stamp, content) in enumerate(_contents(job, task)):
         batch.add(stamp, content, index)
         if len(batch) == PACK or at == len(task) - 1:
             names.append((f"{run}-{task.number:06d}-{len(names):04d}", len(batch)))
             batch.write(job.folder, names[-1][0])
-            batch = _Batch(job.rules)
+            batch = _Batch(job)
     assert sum(length for _, length in names) == len(task), "a source must answer for every place"
     return names
 
@@ -88,10 +91,11 @@ def _contents(job: Job, task: Task) -> Iterator[tuple[bytes, Answer]]:
         whole = task.places[start:end] == [""]
         listed = task.stamps[start].tobytes()[:_STATUS]
         answers = source.contents(job.source, job.root, task.units[start], task.places[start:end], job.rules.max_bytes)
-        for at, answer in enumerate(answers, start=start):
-            if (whole or at == end - 1) and not _unchanged(path, listed):
-                answer = _changed(path, whole)
-            yield (b"" if isinstance(answer, Refused) or _racy(listed) else task.stamps[at].tobytes()), answer
+        with named(path):
+            for at, answer in enumerate(answers, start=start):
+                if (whole or at == end - 1) and not _unchanged(path, listed):
+                    answer = _changed(path, whole)
+                yield (b"" if isinstance(answer, Refused) or _racy(listed) else task.stamps[at].tobytes()), answer
         start = end
 
 
@@ -116,9 +120,9 @@ def _racy(listed: bytes) -> bool:
 class _Batch:
     """The samples of one pack."""
 
-    def __init__(self, rules: Rules) -> None:
-        side, channels = rules.resolution, rules.channels
-        self._rules = rules
+    def __init__(self, job: Job) -> None:
+        side, channels = job.rules.resolution, job.rules.channels
+        self._rules, self._erased = job.rules, job.erased
         self._records = np.zeros(PACK, record_type(channels))
         self._pixels = np.empty((PACK, side, side, channels), np.uint8)
         self._reasons: dict[int, str] = {}
@@ -135,8 +139,10 @@ class _Batch:
             if isinstance(content, Refused):
                 raise content
             name, body = content
-            sha = content_sha256(body)
-            record["stamp"], record["sha256"], record["claim"] = stamp.ljust(STAMP, b"\0"), sha, claim(name)
+            sha = record["sha256"] = content_sha256(body)
+            if sha in self._erased:  # without a stamp: it is asked again as long as the file is there
+                raise Refused(ERASED)
+            record["stamp"], record["claim"] = stamp.ljust(STAMP, b"\0"), claim(name)
             image, record["width"], record["height"] = self._image(body, name, sha, index)
             record["pixels"] = hashlib.sha256(image.data).digest()
             record["place"], self._pixels[self._kept] = self._kept, image
@@ -149,7 +155,7 @@ class _Batch:
         self, body: bytes | NDArray[Any], name: str, sha: bytes, index: Index
     ) -> tuple[NDArray[np.uint8], int, int]:
         known = index.by_content(sha, claim(name))
-        if known is None:
+        if known is None or known[0].reasons.get(known[1]) == ERASED:  # then it no longer is
             image, width, height = decode(body, name, self._rules)
             return np.ascontiguousarray(image), width, height
         pack, row, record = known

@@ -1,6 +1,8 @@
 """An image that was erased never comes back: not under another name, not in an archive, not by a remembered run."""
 
+import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from stages.common.files import read_json, sha256_file
 from stages.ingest import run
 from stages.ingest._erased import read_tombstones
-from tests.stages.ingesting import CONFIG, SHEET, png, zipped
+from tests.stages.ingesting import CONFIG, SHEET, noise, png, zipped
 
 pytestmark = pytest.mark.fast
 
@@ -48,6 +50,27 @@ def test_erased_content_is_refused_with_its_reason(tmp_path: Path) -> None:
     (raw / "more.zip").unlink()
     assert ingest(tombstones(tmp_path / "erased.json", digest))["counts"]["refused"] == 0
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir() if path.suffix == ".npy"}
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_pixels_of_erased_content_are_not_even_kept_for_later(
+    tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were decoded into the state folder, as often as the file came back; without the tombstone it is an image."""
+    raw, state = tmp_path / "raw", tmp_path / "state"
+    monkeypatch.setenv("GANOPS_STATE", str(state))
+    raw.mkdir()
+    for place in range(6):
+        (raw / f"{place}.png").write_bytes(png(place))
+    (tmp_path / "sheet.yaml").write_text(SHEET)
+    config = dataclasses.replace(CONFIG, processes=processes)
+    for erased in (tombstones(tmp_path / "erased.json", sha256_file(raw / "2.png")), None):
+        time.sleep(0.15)  # so that the times of the files are believed
+        out = tmp_path / f"store {erased is None}"
+        counts = run(config, raw=raw, datasheet=tmp_path / "sheet.yaml", erased=erased, out=out).results["counts"]
+        assert counts["refused"] == (erased is not None)
+        kept = b"".join(path.read_bytes() for path in state.rglob("*.pixels"))
+        assert (noise(8, 8, seed=2).tobytes() in kept) == (erased is None) and noise(8, 8, seed=3).tobytes() in kept
 
 
 @pytest.mark.parametrize("entry", [{"sha256": "ab", "date": "x", "reason": "y"}, {"sha256": "a" * 64}, 7])

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from stages.common.files import tree_digests
 from stages.config.ingest import NearDuplicates
 from stages.ingest import _again, _read, _tree, _work, _worker, _write
 from stages.ingest.sources import folder
-from tests.stages.ingesting import CONFIG, SHEET, config, encoded, ingest, noise, png, zipped
+from tests.stages.ingesting import CONFIG, SHEET, config, encoded, ingest, noise, png, tarred, zipped
 
 FOLDERS = folder.Config(name="folder", labels="folders")
 SETTLED = 0.15  # seconds after which the time of a file is believed
@@ -237,6 +238,46 @@ def test_what_may_still_change_unseen_is_looked_at_again(raw: Path, capsys: pyte
     for _ in range(2):
         ingest(raw, source=FOLDERS)
         assert "nothing changed" not in capsys.readouterr().err
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    """Files of that name cannot be opened."""
+    opened = Path.open
+
+    def refuses(path: Path, *how: Any, **more: Any) -> Any:
+        if path.name == name:
+            raise OSError(code, os.strerror(code))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refuses)
+
+
+@pytest.mark.parametrize("name", ["03.png", "more.zip", "more.tar", "more.tgz"])
+def test_a_disk_that_fails_once_refuses_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The good image was refused, and stayed refused, because nothing changed after that."""
+    (raw / "dog" / "more.zip").write_bytes(zipped({"a.png": png(3)}))
+    (raw / "dog" / "more.tar").write_bytes(tarred({"b.png": png(300)}))
+    (raw / "dog" / "more.tgz").write_bytes(tarred({"c.png": png(301)}, "w:gz"))
+    time.sleep(SETTLED)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=f"Input/output error.*{name}"):
+        failing(patched, name, errno.EIO)
+        ingest(raw, source=FOLDERS)
+    listed = _tree._archives.members
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=f"Input/output error.*{name}"):
+        patched.setattr(_tree._archives, "members", lambda path: [listed(path), failing(patched, name, errno.EIO)][0])
+        failing(patched, "03.png" if name == "03.png" else "none", errno.EIO)
+        ingest(raw, source=FOLDERS)
+
+
+def test_a_refusal_that_may_be_gone_next_time_is_asked_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_again, "_SETTLED_NS", 10**8)
+    (raw / "dog" / "more.zip").write_bytes(zipped({"a.png": png(303)}))
+    time.sleep(SETTLED)
+    for name, source in (("03.png", "cat/03.png"), ("more.zip", "dog/more.zip")):
+        with monkeypatch.context() as patched:
+            failing(patched, name, errno.EACCES)
+            assert ingest(raw, name, source=FOLDERS).refused[source] == "unreadable: Permission denied"
+        assert not ingest(raw, name, source=FOLDERS).refused
 
 
 def test_what_is_no_longer_asked_for_is_forgotten_when_it_was_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

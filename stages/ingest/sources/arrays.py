@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stages.ingest import _tree
 from stages.ingest._records import DAMAGED, LOST, intact, records
-from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, refusal, stamp_of
 
 _ADVICE = "arrays of Python objects (pickles) are never loaded"
 
@@ -87,8 +87,9 @@ def contents(
                     yield record
                 else:
                     yield "", np.frombuffer(record, kind).reshape(shape[1:])
-    except _BROKEN:
-        yield from (Refused(LOST) for _ in places)
+    except _BROKEN as error:
+        lost = str(refusal(error, LOST))
+        yield from (Refused(lost) for _ in places)
 
 
 class _Opened:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stages.ingest import _tree
-from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, refusal, stamp_of
 
 _BATCH = 64  # images in memory at once
 
@@ -123,8 +123,8 @@ def contents(
             row += len(column)
             if target is None:
                 return
-    except (pa.ArrowException, OSError):
-        pass
+    except (pa.ArrowException, OSError) as error:
+        refusal(error, "")
     for _ in range(given, len(places)):
         yield Refused("damaged: this part of the Parquet file cannot be read")
 

@@ -23,7 +23,7 @@ from stages.config import RuleBroken
 from stages.ingest import _tree
 from stages.ingest._published import DATASETS, INSTEAD, Part, Published
 from stages.ingest._records import BROKEN, LOST, forward, matlab_array, matlab_numbers, md5_of, numbers, opened, records
-from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, refusal, stamp_of
 
 _IMAGES = (b".jpg", b".jpeg", b".png")
 
@@ -166,8 +166,9 @@ def _pixels(part: Part, path: Path, rows: Sequence[int]) -> Iterator[tuple[str, 
                 image = np.frombuffer(record, np.uint8)[part.lead :].reshape(part.shape)
                 image = image.transpose(2, 1, 0) if part.turned else image.transpose(1, 2, 0)
                 yield "", image[:, :, 0] if part.shape[0] == 1 else image
-    except BROKEN:
-        yield from (Refused(LOST) for _ in rows)
+    except BROKEN as error:
+        lost = str(refusal(error, LOST))
+        yield from (Refused(lost) for _ in rows)
 
 
 # ---- the command
