@@ -24,6 +24,7 @@ _ENDINGS = (b".zip", b".tar", *_STREAMS)
 _RATIO, _FREE = 100, 2**24  # an archive may unpack to this many times its size, and this many bytes more
 _MOST_DIRECTORY = 2**25  # bytes of a zip file's own list, some 400,000 members
 _MOST_HEADER = 2**20  # bytes of one tar header with its extensions
+_MOST_NAME, _SHOWN = 4096, 200  # bytes of the name of a member; those that are shown of a longer one
 _MOST_MEMBERS = 1_000_000
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error,
            NotImplementedError, RuntimeError, OverflowError, IndexError)  # fmt: skip
@@ -48,7 +49,7 @@ def members(path: Path) -> list[Member]:
             raise
         raise refusal(error, "damaged: this archive cannot be read to its end") from None
     twice = {name for name, count in Counter(name for name, _, _ in found).items() if count > 1}
-    return [(name, place, "twice: the archive holds several files of this name") if name in twice
+    return [(name, place, "twice: the archive holds several files of this name") if name in twice and not reason
             else (name, place, reason) for name, place, reason in found]  # fmt: skip
 
 
@@ -85,6 +86,13 @@ def _reason(name: bytes) -> str:
     return ""
 
 
+def _member(name: bytes, place: str, reason: str) -> Member:
+    """Of names that no system has, the beginning: they come by the thousand, and each may be as long as a header."""
+    if len(name) > _MOST_NAME:
+        return name[:_SHOWN] + b"...", "", f"name: {len(name):,} bytes, and no path is longer than {_MOST_NAME:,}"
+    return _plain(name) if not reason else name, place, reason
+
+
 def _plain(name: bytes) -> bytes:
     return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
 
@@ -118,7 +126,7 @@ def _zip_members(path: Path) -> list[Member]:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             reason = reason or "compression: only stored and deflated members are read"
         place = f"{info.header_offset} {info.compress_type} {info.compress_size} {info.file_size} {info.CRC}"
-        found.append((_plain(name) if not reason else name, place, reason))
+        found.append(_member(name, place, reason))
     return found
 
 
@@ -206,10 +214,9 @@ def _tar_members(path: Path) -> list[Member]:
             reason = _reason(name)
             if not info.isreg() or info.sparse:
                 reason = reason or ("link: " if info.issym() or info.islnk() else "not a file: ") + "in an archive"
-            place = (
-                f"{number} {info.size}" if stream else f"{info.offset_data} {info.size} {PurePosixPath(info.name).name}"
-            )
-            found.append((_plain(name) if not reason else name, place.encode("utf-8", "replace").decode(), reason))
+            last = os.fsencode(PurePosixPath(info.name).name[:_MOST_NAME]).decode("utf-8", "replace")
+            place = f"{number} {info.size}" if stream else f"{info.offset_data} {info.size} {last}"
+            found.append(_member(name, place, reason))
     return found
 
 
