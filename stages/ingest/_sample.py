@@ -9,11 +9,13 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.files import sha256_file
 from stages.ingest._texts import Texts
 
 STAMP = 48  # bytes
@@ -56,10 +58,20 @@ class Listing:
     groups: Texts | None  # what must never be divided between splits
     attributes: dict[str, Texts]  # declared ones, as text
     refused: list[tuple[str, str]]  # (source, reason)
-    papers: list[tuple[str, str]]  # (sha256, name) of files that say something of the samples, such as a manifest
+    papers: Texts  # `sha256 name` of files that say something of the samples, such as a manifest or labels
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def without(self, rows: Iterable[int]) -> "Listing":
+        """All samples but these."""
+        stay = np.delete(np.arange(len(self)), list(rows))
+        return replace(
+            self, sources=self.sources.where(stay), units=self.units.where(stay), places=self.places.where(stay),
+            stamps=self.stamps[stay], chains=self.chains[stay], labels=self.labels[stay],
+            groups=self.groups and self.groups.where(stay),
+            attributes={name: column.where(stay) for name, column in self.attributes.items()},
+        )  # fmt: skip
 
 
 @dataclass
@@ -69,13 +81,16 @@ class ListingBuilder:
     names: Sequence[str] = ()
     grouped: bool = False
     refused: list[tuple[str, str]] = field(default_factory=list)
-    papers: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._sources, self._units, self._places = Texts(), Texts(), Texts()
         self._groups, self._attributes = Texts(), {name: Texts() for name in self.names}
         self._stamps, self._chains, self._classes = bytearray(), array.array("q"), array.array("q")
         self._codes: dict[str, int] = {}
+        self._papers, self._withdrawn = Texts(), set[int]()
+
+    def __len__(self) -> int:
+        return len(self._classes)
 
     def add(
         self,
@@ -86,10 +101,19 @@ class ListingBuilder:
         place: str = "",
         chain: int = -1,
         class_name: str | None = None,
+        classes: Sequence[str] = (),
         group: str = "",
         attributes: Sequence[str] = (),
     ) -> None:
-        """One more sample; `class_name` None is unlabelled."""
+        """One more sample; `class_name` None is unlabelled, and a number where there are `classes`, whose place it is.
+        One that says nothing, or nothing known, is a refusal."""
+        if class_name == "":
+            return self.refuse(source, "no label: an empty text")
+        if class_name is not None and classes:
+            place_of = int(class_name) if class_name.isdecimal() and len(class_name) < 10 else len(classes)
+            if place_of >= len(classes):
+                return self.refuse(source, f"label: {class_name!r} is none of the {len(classes)} classes")
+            class_name = classes[place_of]
         self._sources.append(source)
         self._units.append(unit)
         self._places.append(place)
@@ -107,19 +131,34 @@ class ListingBuilder:
         """One sample that cannot be used, by its place or kind alone."""
         self.refused.append((source, str(reason)))
 
+    def withdraw(self, row: int, reason: str) -> None:
+        """The sample of this row, after all, cannot be used."""
+        if row not in self._withdrawn:
+            self._withdrawn.add(row)
+            self.refuse(self._sources[row], reason)
+
+    def paper(self, path: Path, name: str) -> None:
+        """A file that says something of the samples."""
+        self.paper_of(sha256_file(path), name)
+
+    def paper_of(self, sha256: str, name: str) -> None:
+        """Likewise, by the hash of its content."""
+        self._papers.append(f"{sha256} {name}")
+
     def finish(self, classes: Sequence[str] | None = None) -> Listing:
         """The listing; labels are places in `classes`, by default the names that occur, in order (numbers as such)."""
         names = in_order(self._codes) if classes is None else list(classes)
         places = {name: place for place, name in enumerate(names)}
         table = np.array([places[name] for name in self._codes] + [UNLABELLED], np.int64)  # code -1 is the last
-        return Listing(
+        listing = Listing(
             self._sources, self._units, self._places,
             np.frombuffer(self._stamps, f"V{STAMP}"), np.array(self._chains, np.int64),
             table[np.array(self._classes, np.int64)], names,
             self._groups if self.grouped else None,
             self._attributes,
-            self.refused, self.papers,
+            self.refused, self._papers,
         )  # fmt: skip
+        return listing.without(self._withdrawn) if self._withdrawn else listing
 
 
 def in_order(names: Iterable[str]) -> list[str]:

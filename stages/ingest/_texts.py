@@ -52,6 +52,16 @@ class Texts:
     def __getitem__(self, row: int) -> str:
         return self.take([row])[0]
 
+    def where(self, rows: NDArray[np.integer]) -> "Texts":
+        """A column of those at these rows."""
+        found = Texts()
+        for value in self.raw(rows):
+            found.append(value)
+        return found
+
+    def __len__(self) -> int:
+        return len(self.offsets()) - 1
+
     def digest(self) -> bytes:
         """SHA-256 of all of them."""
         offsets = self.offsets()

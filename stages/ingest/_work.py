@@ -23,12 +23,15 @@ from stages.ingest._decode import Rules
 from stages.ingest._erased import Tombstone, contents, read_tombstones, without_erased
 from stages.ingest._read import Refusal, Refusals, Samples, hex_digests, prune, read_samples, work_folder
 from stages.ingest._sample import Listing
+from stages.ingest._texts import Texts
 from stages.ingest._worker import Job
 from stages.ingest._write import COLUMNS, write_rows, write_store
 from stages.state import exclusive, state_folder
 from stages.store import SPLITS
 
 FORMAT = 1
+_PART = 8192  # samples that are Python's objects at once
+_MOST_VALUES = 1000  # of a declared attribute; drift leaves out those of more, too
 _PASSING = ("unreadable", "changed", "crashed")  # kinds of reasons that may be gone next time
 
 
@@ -78,7 +81,7 @@ def _write(
     damaged: Refusals,
     hashes: NDArray[np.void],
 ) -> Summary:
-    content = content_hash(itertools.chain(_read(listing, hashes), listing.papers))
+    content = content_hash(itertools.chain(_read(listing, hashes), _papers(listing)))
     if "covers" in sheet:
         check_covers(sheet, content, datasheet, raw)
     result = distinct(samples, listing, config.splits, config.near_duplicates, memory)
@@ -108,9 +111,17 @@ def _write(
 def _read(listing: Listing, hashes: NDArray[np.void]) -> Iterator[tuple[str, str]]:
     """(sha256, source) of every sample whose content was read."""
     read = np.flatnonzero(hashes.view("S32") != b"")
-    for start in range(0, len(read), 8192):
-        part = read[start : start + 8192]
+    for start in range(0, len(read), _PART):
+        part = read[start : start + _PART]
         yield from zip(hex_digests(hashes[part]), listing.sources.take(part), strict=True)
+
+
+def _papers(listing: Listing) -> Iterator[tuple[str, str]]:
+    """(sha256, name) of every file that says something of samples."""
+    for start in range(0, len(listing.papers), _PART):
+        for line in listing.papers.take(range(start, min(start + _PART, len(listing.papers)))):
+            sha256, _, name = line.partition(" ")
+            yield sha256, name
 
 
 def _dataset(
@@ -122,7 +133,6 @@ def _dataset(
     sheet: dict[str, Any],
 ) -> dict[str, Any]:
     """What the store holds. `sample` and `condition` say in one place what a row is and what it is drawn for."""
-    kept = {name: column.take(result.samples.rows) for name, column in listing.attributes.items()}
     return {
         "format": FORMAT,
         "sample": {"kind": "image", "dtype": "uint8", "shape": [config.resolution, config.resolution, config.channels]},
@@ -131,12 +141,22 @@ def _dataset(
         "channels": config.channels,
         "classes": listing.classes,
         "attributes": bins(config.channels),
-        "declared": {name: sorted(set(values)) for name, values in kept.items()},
+        "declared": {name: _values(column, result.samples.rows) for name, column in listing.attributes.items()},
         "grouped": listing.groups is not None,
         "counts": counts,
         "data_hash": data_hash,
         "datasheet": sheet,
     }
+
+
+def _values(column: Texts, rows: NDArray[np.int64]) -> list[str] | None:
+    """What stands in a column, each value once, sorted; None where that is more than a list is good for."""
+    found: set[str] = set()
+    for start in range(0, len(rows), _PART):
+        found.update(column.take(rows[start : start + _PART]))
+        if len(found) > _MOST_VALUES:
+            return None
+    return sorted(found)
 
 
 def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, refused: Refusals) -> None:

@@ -192,6 +192,33 @@ def test_parquet_cells_that_hold_no_image(raw: Path) -> None:
     assert result.rows[0]["group"] == "p0" == result.rows[0]["who"]
 
 
+def test_parquet_files_of_which_one_names_its_classes(raw: Path) -> None:
+    """Numbers of one file and names of the other are no common classes, whichever is read first."""
+    for first, second in ((None, ["cat", "dog", "cow"]), (["cat", "dog", "cow"], None)):
+        hugging_face(raw / "a.parquet", range(6), first)
+        hugging_face(raw / "b.parquet", range(6, 12), second)
+        with pytest.raises(ValueError, match=r"Parquet files name different classes \(b\.parquet"):
+            ingest(raw, source=a_parquet())
+
+
+def test_parquet_cells_of_text_that_is_none(raw: Path) -> None:
+    """One name in Latin-1 lost the whole run."""
+
+    def texts(*values: bytes) -> pa.Array:
+        ends = np.cumsum([0, *map(len, values)]).astype(np.int32)
+        return pa.StringArray.from_buffers(len(values), pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(values)))
+
+    cells = pa.array([png(at) for at in range(4)], pa.binary())
+    image = pa.StructArray.from_arrays([cells, texts(b"a.png", b"caf\xe9.png", b"c.png", b"d.png")], ["bytes", "path"])
+    pq.write_table(pa.table({"image": image, "label": texts(b"x", b"y", b"\xe9", b"y")}), raw / "a.parquet")
+    result = ingest(raw, source=a_parquet())
+    assert result.refused == {
+        "a.parquet/000001": "name: the path of the cell is no text in UTF-8",
+        "a.parquet/000002": "name: a column holds bytes that are no text in UTF-8",
+    }
+    assert labels(result) == {"a.parquet/000000": "x", "a.parquet/000003": "y"}
+
+
 # ---- WebDataset
 
 
@@ -374,6 +401,50 @@ def test_settings_of_the_documented_sources_are_sound(request: pytest.FixtureReq
         (tmp_path / "params.yaml").write_text(base[:start] + indented + base[end:])
         names.add(load_section(IngestConfig, tmp_path / "params.yaml", "ingest").source.name)
     assert names == {path.stem for path in (root / "stages" / "ingest" / "sources").glob("[!_]*.py")}
+
+
+def idx_with(raw: Path, digits: NDArray[np.uint8]) -> idx.Config:
+    (raw / "a-images-idx3-ubyte").write_bytes(idx_file(noise(8, 8, 8)))
+    (raw / "a-labels-idx1-ubyte").write_bytes(idx_file(digits))
+    return idx.Config(name="idx", labels=True, classes=(), transposed=False)
+
+
+def arrays_with(raw: Path, digits: NDArray[np.uint8]) -> arrays.Config:
+    np.save(raw / "x.npy", noise(8, 8, 8))
+    np.save(raw / "y.npy", digits)
+    return an_array()
+
+
+def cifar_with(raw: Path, digits: NDArray[np.uint8]) -> cifar.Config:
+    records = np.concatenate([np.zeros((8, 1), np.uint8), noise(8, 3072)], axis=1)
+    records[:2, 0] = 0, 1
+    (raw / "data_batch_1.bin").write_bytes(records.tobytes())
+    (raw / "batches.meta.txt").write_text("zero\none\n" if digits[0] else "one\nzero\n")
+    return cifar.Config(name="cifar", labels="fine")
+
+
+def shards_with(raw: Path, digits: NDArray[np.uint8], label: str = "cls") -> webdataset.Config:
+    files = {}
+    for at, digit in enumerate(digits):
+        files |= {f"{at}.png": png(at), f"{at}.cls": str(digit).encode(), f"{at}.json": b'{"kind": %d}' % digit}
+    (raw / "s.tar").write_bytes(tarred(files))
+    return a_webdataset(label=label)
+
+
+def fields_with(raw: Path, digits: NDArray[np.uint8]) -> webdataset.Config:
+    return shards_with(raw, digits, "kind")
+
+
+@pytest.mark.parametrize("made", [idx_with, arrays_with, cifar_with, shards_with, fields_with])
+def test_files_of_labels_are_inputs_too(raw: Path, made: Any) -> None:
+    """A datasheet that covered the images covered them under any labels."""
+    digits = np.arange(8, dtype=np.uint8) % 2
+    settings = {"channels": 3} if made is cifar_with else {}
+    before = ingest(raw, source=made(raw, digits), **settings)
+    after = ingest(raw, source=made(raw, 1 - digits), **settings)
+    assert [row["sha256"] for row in before.rows] == [row["sha256"] for row in after.rows]
+    assert before.summary.inputs["raw"] != after.summary.inputs["raw"]
+    assert before.summary.inputs["raw"] == ingest(raw, source=made(raw, digits), **settings).summary.inputs["raw"]
 
 
 def test_labels_that_cannot_be_read_are_named(raw: Path) -> None:

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.ingest import _work
 from stages.ingest.sources import folder, manifest
 from stages.validate._frames import read_frames
-from tests.stages.ingesting import encoded, ingest, labels, noise, png, tarred, zipped
+from tests.stages.ingesting import encoded, ingest, labels, noise, png, same, tarred, zipped
 
 pytestmark = pytest.mark.fast
 FOLDERS = folder.Config(name="folder", labels="folders")
@@ -214,6 +215,50 @@ def test_an_attribute_does_not_take_the_place_of_a_column_of_the_manifest(raw: P
     (raw / "list.csv").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=rf"attributes must not be called as the manifest's own .* received '{name}'"):
         ingest(raw, source=a_manifest(attributes=(name,)))
+
+
+def test_a_name_that_several_files_have_is_none_of_them(raw: Path) -> None:
+    """An archive that came later sorted first and took all labels."""
+    pictures(raw, 2)
+    rows = [["000.png", "x"], ["001.png", "y"], ["a.png", "x"], ["b.png", "y"], ["c.png", "x"]]
+    write_csv(raw / "list.csv", ["file", "kind", "note"], [[*row, row[0]] for row in rows])
+    (raw / "pictures" / "photos.zip").write_bytes(zipped({"a.png": png(11), "b.png": png(12), "c.png": png(13)}))
+    source = a_manifest(unlisted="ignore", attributes=("note",))
+    assert not ingest(raw, source=source).refused
+    write_csv(raw / "list.csv", ["file", "kind", "note"], [*([*row, row[0]] for row in rows), ["other.png", "", ""]])
+    for name in ("another.zip", "more.zip"):
+        (raw / "pictures" / name).write_bytes(zipped({"a.png": png(21), "000.png": png(22), "other.png": png(23)}))
+    result = ingest(raw, source=source)
+    places = ("000.png", "another.zip/000.png", "more.zip/000.png", "another.zip/a.png", "more.zip/a.png")
+    assert result.refused == {
+        f"pictures/{place}": "twice: several files have the name that the manifest means"
+        for place in (*places, "photos.zip/a.png")
+    } | {f"pictures/{name}/other.png": "no label: column kind is empty" for name in ("another.zip", "more.zip")}
+    assert [(row["source"], row["class"], row["note"]) for row in result.rows] == [
+        ("pictures/001.png", "y", "001.png"), ("pictures/photos.zip/b.png", "y", "b.png"),
+        ("pictures/photos.zip/c.png", "x", "c.png"),
+    ]  # fmt: skip
+    assert same(result, "pictures/photos.zip/c.png", noise(8, 8, seed=13))
+
+
+def test_values_of_an_attribute_are_listed_while_they_are_few(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_work, "_MOST_VALUES", 3)
+    names = pictures(raw, 8)
+    rows = [[name, "xy"[at % 2], str(at), str(at % 3)] for at, name in enumerate(names)]
+    write_csv(raw / "list.csv", ["file", "kind", "many", "few"], rows)
+    result = ingest(raw, source=a_manifest(attributes=("many", "few")))
+    assert result.info["declared"] == {"many": None, "few": ["0", "1", "2"]}
+    assert [row["many"] for row in result.rows] == [str(at) for at in range(8)]
+
+
+def test_names_that_no_path_can_have_are_shown_in_part(raw: Path) -> None:
+    """A hundred and fifty names of 900,000 bytes in an archive of 1.5 MB stayed in memory, in several copies."""
+    names = {f"{'a' * 900_000}{number}": b"" for number in range(20)}
+    noisy = {"picture.png": png(1), "z.png": noise(600, 600, seed=2).tobytes()}
+    (raw / "a.tgz").write_bytes(tarred({**names, **noisy}, "w:gz", format=tarfile.PAX_FORMAT))
+    refused = folder.listing(folder.Config(name="folder", labels="none"), raw).refused
+    assert len(refused) == 20 and all(len(source) < 300 for source, _ in refused)
+    assert {reason for _, reason in refused} >= {"name: 900,001 bytes, and no path is longer than 4,096"}
 
 
 def test_names_with_carriage_returns_stay_one_field(raw: Path) -> None:

@@ -44,7 +44,9 @@ def listing(config: Config, root: Path) -> Listing:
         path = root / os.fsdecode(found.unit)
         if not found.place and (path.suffix == ".npz" or path.name == f"{config.images}.npy"):
             _add(config, path, found, builder)
-        elif path.suffix != ".npy" or path.stem != config.labels:
+        elif path.suffix == ".npy" and path.stem == config.labels:
+            builder.paper(path, found.source)
+        else:
             builder.refuse(found.source, "wrong type: neither an .npz file nor one of the named .npy files")
     return builder.finish(config.classes or None)
 
@@ -56,15 +58,10 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     for number in range(shape[0]):
         place, source = f"{number} {config.images}", f"{found.source}/{number:06d}"
         label = None if labels is None else str(labels[number])
-        if label == "":
-            builder.refuse(source, "no label: an empty text")
-            continue
-        if label is not None and config.classes:
-            if not label.isdecimal() or int(label) >= len(config.classes):
-                builder.refuse(source, f"label: {label!r} is none of the {len(config.classes)} classes")
-                continue
-            label = config.classes[int(label)]
-        builder.add(source, found.unit, stamp_of(status, place), place=place, chain=chain, class_name=label)
+        builder.add(
+            source, found.unit, stamp_of(status, place), place=place, chain=chain, class_name=label,
+            classes=config.classes,
+        )  # fmt: skip
 
 
 def contents(

@@ -41,7 +41,9 @@ def listing(config: Config, root: Path) -> Listing:
         path = root / os.fsdecode(found.unit)
         if path.suffix == ".bin":
             names |= _add(config, path, found, builder)
-        elif path.name not in {*_NAMES.values(), "readme.html"}:
+        elif path.name in _NAMES.values():
+            builder.paper(path, found.source)
+        elif path.name != "readme.html":
             builder.refuse(found.source, "wrong type: no file of CIFAR's binary version by its name")
     return builder.finish([] if config.labels == "none" else list(names))
 

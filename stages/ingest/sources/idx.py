@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stages.ingest import _tree
 from stages.ingest._records import BROKEN, DAMAGED, intact, records
-from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, stamp_of
 
 _MARK, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
 
@@ -62,15 +62,13 @@ def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder
             raise ValueError(f"{beside} does not exist; put it beside the images, or set ingest.source.labels: false")
         labels = _labels(there, shape[0])
         _check_classes(config, there, labels)
+        builder.paper(there, as_text(os.fsencode(there.relative_to(root))))
     status, chain = path.stat(), path.stat().st_ino if path.suffix == ".gz" else -1
     for number in range(shape[0]):
-        name = None if labels is None else str(labels[number])
-        if config.classes and labels is not None:
-            name = config.classes[labels[number]]
         place = f"{number} {config.transposed}"
         builder.add(
             f"{found.source}/{number:06d}", found.unit, stamp_of(status, place), place=place, chain=chain,
-            class_name=name,
+            class_name=None if labels is None else str(labels[number]), classes=config.classes,
         )  # fmt: skip
 
 

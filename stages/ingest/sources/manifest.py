@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TextIO
 
-from stages.common.files import sha256_file
 from stages.ingest import _tree
 from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text
 
@@ -37,6 +36,7 @@ class Config:
     """What becomes of files below `images` that the table does not name."""
 
 
+_TWICE = "twice: several files have the name that the manifest means"
 Row = tuple[str | None, str, tuple[str, ...]]  # class, group, attributes
 Rows = dict[str, Row | str]  # by file name; a text is the reason why the file cannot be used
 
@@ -49,18 +49,18 @@ def listing(config: Config, root: Path) -> Listing:
     if not path.resolve().is_relative_to(root.resolve()):  # nobody would notice that it changed
         raise ValueError(f"{path} leads out of {root}; put the manifest that ingest.source.file names into that folder")
     builder = ListingBuilder(config.attributes, config.group is not None)
-    builder.papers.append((sha256_file(path), config.file))
+    builder.paper(path, config.file)
     rows = _rows(config, path, builder)
     _check_labels(config, rows)
     above, own = _parts(config.images), _parts(config.file)
-    taken: set[str] = set()
+    taken: dict[str, int] = {}  # row of the listing, by name
     for found in _tree.walk(root):
         if not isinstance(found, _tree.Entry):
             builder.refuse(*found)
         elif found.parts != own and found.parts[: len(above)] == above:
             name = b"/".join(found.parts[len(above) :]).decode("utf-8", "surrogateescape")
-            _take(config, builder, found, name, rows.pop(name, None), taken)
-    for name in rows:
+            _take(config, builder, found, name, rows.get(name), taken)
+    for name in rows.keys() - taken.keys():
         builder.refuse(as_text(os.fsencode(name)), f"missing: {config.file} names it, and there is no such file")
     return builder.finish()
 
@@ -73,20 +73,23 @@ def contents(
 
 
 def _take(
-    config: Config, builder: ListingBuilder, found: _tree.Entry, name: str, row: Row | str | None, taken: set[str]
+    config: Config, builder: ListingBuilder, found: _tree.Entry, name: str, row: Row | str | None, taken: dict[str, int]
 ) -> None:
-    if isinstance(row, tuple):
+    if row is None:
+        if config.unlisted == "refuse":
+            builder.refuse(found.source, f"unlisted: {config.file} does not name it")
+    elif isinstance(row, str):
+        taken[name] = -1
+        builder.refuse(found.source, row)
+    elif name in taken:  # one of them lies in an archive, and nobody knows which one the table means
+        builder.withdraw(taken[name], _TWICE)
+        builder.refuse(found.source, _TWICE)
+    else:
+        taken[name] = len(builder)
         builder.add(
             found.source, found.unit, found.stamp, place=found.place, chain=found.chain, class_name=row[0],
             group=row[1], attributes=row[2],
         )  # fmt: skip
-    elif row is not None:
-        builder.refuse(found.source, row)
-    elif name in taken:
-        builder.refuse(found.source, "twice: several files have the name that the manifest means")
-    elif config.unlisted == "refuse":
-        builder.refuse(found.source, f"unlisted: {config.file} does not name it")
-    taken.add(name)
 
 
 def _parts(path: str) -> tuple[bytes, ...]:

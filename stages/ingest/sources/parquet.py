@@ -35,7 +35,7 @@ class Config:
 def listing(config: Config, root: Path) -> Listing:
     """All rows of all files. Raises ValueError where a file cannot be read or lacks a column."""
     builder = ListingBuilder(config.attributes, config.group is not None)
-    classes: list[str] = []
+    classes: list[str] | None = None
     for found in _tree.walk(root):
         if not isinstance(found, _tree.Entry):
             builder.refuse(*found)
@@ -43,7 +43,7 @@ def listing(config: Config, root: Path) -> Listing:
             builder.refuse(found.source, "wrong type: no Parquet file by its name")
         else:
             names = _add(config, root / os.fsdecode(found.unit), found, builder)
-            if classes and names != classes:
+            if classes is not None and names != classes:
                 raise ValueError(f"{root}: its Parquet files name different classes ({found.source} is one)")
             classes = names
     return builder.finish(classes or None)
@@ -60,35 +60,44 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
         if missing:
             raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
         names = _class_names(file.schema_arrow.metadata, config.label)
-        columns = file.read(columns=said).to_pydict()
+        table = file.read(columns=said)
+        columns = [_texts(table[name]) for name in said]
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from None
     status, row = path.stat(), 0
     for group in range(file.num_row_groups):
         for inside in range(file.metadata.row_group(group).num_rows):
             place, source = f"{inside} {group} {config.image}", f"{found.source}/{row:06d}"
-            said_of = [_text(columns[name][row]) for name in said]
+            said_of = [text for column in columns if (text := column[row]) is not None]
             row += 1
+            if len(said_of) < len(said):
+                builder.refuse(source, "name: a column holds bytes that are no text in UTF-8")
+                continue
             label = said_of.pop(0) if config.label else None
             person = said_of.pop(0) if config.group else ""
-            if label == "" or (config.group and not person):
-                builder.refuse(
-                    source, "no label: the column is empty" if label == "" else "no group: the column is empty"
-                )
+            if config.group and not person:
+                builder.refuse(source, "no group: the column is empty")
                 continue
-            if label is not None and names:
-                if not label.isdecimal() or int(label) >= len(names):
-                    builder.refuse(source, f"label: {label!r} is none of the {len(names)} classes")
-                    continue
-                label = names[int(label)]
             builder.add(
                 source, found.unit, stamp_of(status, place), place=place, chain=status.st_ino * 65536 % 2**62 + group,
-                class_name=label, group=person, attributes=said_of,
+                class_name=label, classes=names, group=person, attributes=said_of,
             )  # fmt: skip
     return names
 
 
-def _text(value: Any) -> str:
+def _texts(column: Any) -> list[str | None]:
+    """Every cell as text; None for one that holds other bytes."""
+    try:
+        return ["" if value is None else str(value) for value in column.to_pylist()]
+    except UnicodeDecodeError:
+        return [_text(cell) for cell in column]
+
+
+def _text(cell: Any) -> str | None:
+    try:
+        value = cell.as_py()
+    except UnicodeDecodeError:
+        return None
     return "" if value is None else str(value)
 
 
@@ -118,7 +127,7 @@ def contents(
         for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[config.image], use_threads=False):
             column = batch.column(0)
             while target is not None and target < row + len(column):
-                yield _cell(column[target - row].as_py(), most)
+                yield _cell(column[target - row], most)
                 given, target = given + 1, next(wanted, None)
             row += len(column)
             if target is None:
@@ -129,8 +138,11 @@ def contents(
         yield Refused("damaged: this part of the Parquet file cannot be read")
 
 
-def _cell(value: Any, most: int) -> tuple[str, bytes] | Refused:
-    name = ""
+def _cell(cell: Any, most: int) -> tuple[str, bytes] | Refused:
+    try:
+        name, value = "", cell.as_py()
+    except UnicodeDecodeError:
+        return Refused("name: the path of the cell is no text in UTF-8")
     if isinstance(value, dict):
         name, value = value.get("path") or "", value.get("bytes")
     if not isinstance(value, bytes):

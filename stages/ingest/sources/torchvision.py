@@ -60,10 +60,12 @@ def listing(config: Config, root: Path) -> Listing:
     for unit, entries in units.items():
         if unit not in chosen:
             builder.refuse(as_text(unit), f"unlisted: no file that {config.dataset} needs")
-        elif published.parts:
+        elif any(part.file == chosen[unit] for part in published.parts):
             _add_records(published, files, chosen[unit], unit, builder)
         elif chosen[unit] == published.files[0][0]:
             _add_tree(published, files, entries, builder)
+        else:
+            builder.paper(files[chosen[unit]], as_text(unit))
     return builder.finish(published.classes or None)
 
 

@@ -3,6 +3,7 @@
 `000017.jpg`, `000017.cls` and `000017.json` are one sample: its image, its class as text, and what else is said of it.
 """
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,8 @@ class Config:
 
 def listing(config: Config, root: Path) -> Listing:
     """All samples of all shards, in path order of their images."""
-    builder, texts = ListingBuilder(config.attributes, config.group is not None), _Texts(root)
+    builder = ListingBuilder(config.attributes, config.group is not None)
+    texts = _Texts(root, builder)
     for members in _samples(root, builder, texts):
         images = [one for end, one in members.items() if end in _IMAGES]
         if len(images) != 1:
@@ -51,8 +53,8 @@ def listing(config: Config, root: Path) -> Listing:
             continue
         image = images[0]
         builder.add(
-            image.source, image.unit, image.stamp, place=image.place, chain=image.chain, class_name=label, group=group,
-            attributes=attributes,
+            image.source, image.unit, image.stamp, place=image.place, chain=image.chain, class_name=label,
+            classes=config.classes, group=group, attributes=attributes,
         )  # fmt: skip
     return builder.finish(config.classes or None)
 
@@ -67,8 +69,8 @@ def contents(
 class _Texts:
     """What the members of a shard say; those of a compressed one are read in one pass, not each from the start."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, builder: ListingBuilder) -> None:
+        self._root, self._builder = root, builder
         self._read: dict[str, tuple[str, bytes] | Refused] = {}
 
     def shard(self, entries: Sequence[_tree.Entry]) -> None:
@@ -81,10 +83,12 @@ class _Texts:
             self._read = dict(zip(places, answers, strict=True))
 
     def of(self, entry: _tree.Entry) -> tuple[str, bytes] | Refused:
-        """Name and content of a member."""
-        if entry.place in self._read:
-            return self._read[entry.place]
-        (answer,) = _tree.read(self._root, entry.unit, [entry.place], _MOST_TEXT)
+        """Name and content of a member, which says something of a sample."""
+        answer = self._read.get(entry.place)
+        if answer is None:
+            (answer,) = _tree.read(self._root, entry.unit, [entry.place], _MOST_TEXT)
+        if not isinstance(answer, Refused):
+            self._builder.paper_of(hashlib.sha256(answer[1]).hexdigest(), entry.source)
         return answer
 
 
@@ -137,12 +141,6 @@ def _said(config: Config, texts: _Texts, members: dict[str, _tree.Entry]) -> tup
     label = None
     if config.label is not None:
         label = _text(texts, members, "cls").strip() if config.label == "cls" else _field(fields, config.label)
-        if not label:
-            raise Refused("no label: the .cls member is empty")
-        if config.classes:
-            if not label.isdecimal() or int(label) >= len(config.classes):
-                raise Refused(f"label: {label!r} is none of the {len(config.classes)} classes")
-            label = config.classes[int(label)]
     group = _field(fields, config.group) if config.group else ""
     return label, group, tuple(str(fields.get(name, "")) for name in config.attributes)
 
