@@ -24,12 +24,13 @@ Indices = NDArray[np.int64]
 
 
 def kernel_distance(
-    real: Features, fake: Features, *, subsets: int, subset_size: int, seed: int
+    real: Features, fake: Features, *, subsets: int, subset_size: int, seed: int, first: int = 0
 ) -> tuple[float, float]:
     """(mean, deviation with ddof 0) over `subsets` draws of `subset_size` rows a side, without replacement in a draw.
 
-    Features [N, D] and [M, D]; dimensionless. Raises ValueError for bad features, or a subset_size that is below 2 or
-    above N or M: it is never made smaller silently.
+    Features [N, D] and [M, D]; dimensionless. `first` is the number of the first draw of `seed`: values of several
+    generated sets are independent given `real` only where each has draws of its own. Raises ValueError for bad
+    features, or a subset_size that is below 2 or above N or M: it is never made smaller silently.
     """
     real, fake = rows_pair(real, fake, at_least=2)
     if subsets < 1 or not 2 <= subset_size <= min(len(real), len(fake)):
@@ -42,7 +43,7 @@ def kernel_distance(
             permutation(seed, SUBSETS, 2 * index + side, len(rows))[:subset_size]
             for side, rows in enumerate((real, fake))
         )
-        for index in range(subsets)
+        for index in range(first, first + subsets)
     ]
     values = kernel_distances(real, fake, [draw[0] for draw in draws], [draw[1] for draw in draws])
     return float(values.mean()), float(values.std())

@@ -17,7 +17,6 @@ from gan.intervals import mean_interval, share_interval
 from gan.metrics import (
     density_coverage,
     energy_distance,
-    frechet_distance,
     frechet_distance_of_moments,
     inception_score,
     kernel_distance,
@@ -94,7 +93,7 @@ def published_measures(
             drawn = _drawn(generator, extractor, ranks, seed=config.seed, start=START + index * size, count=size)
             if drawn is not None:
                 for each in possible:
-                    for name, value in _numbers(each, reference, key, *drawn, seed=config.seed).items():
+                    for name, value in _numbers(each, reference, key, *drawn, seed=config.seed, index=index).items():
                         values.setdefault(name, []).append(value)
         sets |= values
         if ranks.rank == 0:
@@ -144,35 +143,42 @@ def _drawn(
 
 
 def _numbers(
-    protocol: Protocol, reference: Reference, key: str, fake: Features, odds: Odds | None, *, seed: int
+    protocol: Protocol, reference: Reference, key: str, fake: Features, odds: Odds | None, *, seed: int, index: int
 ) -> dict[str, float]:
-    """The protocol's numbers of one generated set, of which it takes the first images."""
+    """The protocol's numbers of generated set `index`, of which it takes the first images.
+
+    Random subsets are fresh ones in each set: a draw of real images that all sets shared would be an error that no
+    interval over sets can see.
+    """
     count = fakes(protocol, reference)
     if protocol.kind == "inception":
         assert odds is not None and protocol.score_splits is not None
         return {protocol.name: inception_score(odds[:count], splits=protocol.score_splits)[0]}
     assert protocol.real is not None
-    if protocol.kind == "frechet" and protocol.n_real is None:
+    if protocol.kind == "frechet":
         known = reference.moments(protocol.real, key)
         return {protocol.name: frechet_distance_of_moments(known, moments(fake[:count]))}
     real = spread(reference.features(protocol.real, key), reals(protocol, reference))
-    values = _ON_FEATURES[protocol.kind](protocol, real, fake[:count], seed)
+    if protocol.kind == "kernel":
+        return {protocol.name: _kernel(protocol, real, fake[:count], seed, index)}
+    values = _ON_FEATURES[protocol.kind](real, fake[:count], protocol.k or 0)
     return dict(zip(protocol.measures, values, strict=True))
 
 
-_ON_FEATURES: dict[str, Callable[[Protocol, Features, Features, int], tuple[float, ...]]] = {
-    "kernel": lambda protocol, real, fake, seed: (_kernel(protocol, real, fake, seed),),
-    "energy": lambda protocol, real, fake, seed: (energy_distance(real, fake),),
-    "precision_recall": lambda protocol, real, fake, seed: precision_recall(real, fake, k=protocol.k or 0),
-    "density_coverage": lambda protocol, real, fake, seed: density_coverage(real, fake, k=protocol.k or 0),
-    "frechet": lambda protocol, real, fake, seed: (frechet_distance(real, fake),),
+_ON_FEATURES: dict[str, Callable[[Features, Features, int], tuple[float, ...]]] = {
+    "energy": lambda real, fake, _: (energy_distance(real, fake),),
+    "precision_recall": lambda real, fake, k: precision_recall(real, fake, k=k),
+    "density_coverage": lambda real, fake, k: density_coverage(real, fake, k=k),
 }
 
 
-def _kernel(protocol: Protocol, real: Features, fake: Features, seed: int) -> float:
+def _kernel(protocol: Protocol, real: Features, fake: Features, seed: int, index: int) -> float:
     if protocol.subsets is None or protocol.subset_size is None:
         return kernel_distance_full(real, fake)
-    return kernel_distance(real, fake, subsets=protocol.subsets, subset_size=protocol.subset_size, seed=seed)[0]
+    return kernel_distance(
+        real, fake, subsets=protocol.subsets, subset_size=protocol.subset_size, seed=seed,
+        first=index * protocol.subsets,
+    )[0]  # fmt: skip
 
 
 def spread(rows: Features, count: int) -> Features:
@@ -225,7 +231,7 @@ def _floor(protocol: Protocol, reference: Reference, key: str, seed: int) -> dic
     if len(pool) < count:
         return {}
     stand_in = np.asarray(pool[np.sort(permutation(seed, SUBSETS, 2**33, len(pool))[:count])])
-    found = _numbers(protocol, reference, key, stand_in, None, seed=seed)
+    found = _numbers(protocol, reference, key, stand_in, None, seed=seed, index=0)
     return {name: {"mean": value, "sd": None} for name, value in found.items()}
 
 
@@ -236,8 +242,9 @@ def _record(
     sets = config.published.sets
     other = "held-out" if protocol.real == "train" else "train"
     floor = f"one draw of as many {other} images in place of the generated ones; none where there are fewer"
+    drawn = {"subset_draws": f"{protocol.subsets} i and on, of set i"} if protocol.subsets else {}
     return {
-        **protocol.as_record(), "extractor_sha256": about["sha256"], "extractor_width": about["width"],
+        **protocol.as_record(), **drawn, "extractor_sha256": about["sha256"], "extractor_width": about["width"],
         "n_real": reals(protocol, reference), "n_fake": fakes(protocol, reference), "sets": sets,
         "seed": config.seed, "places": f"{START} + {start_step} i and on, of set i",
         "interval": sets_interval(sets) if sets >= SETS else None,

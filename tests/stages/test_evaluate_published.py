@@ -83,7 +83,7 @@ def test_the_numbers_are_the_metrics_of_the_extractor_s_features(world: Path, th
     values = {
         "kid": kernel_distance_full(real, fake[:18]), "energy": energy_distance(real, fake[:18]),
         "precision": precision, "recall": recall, "is": inception_score(odds, splits=2)[0],
-        "kid_subsets": kernel_distance(train, fake, subsets=4, subset_size=12, seed=11)[0],
+        "kid_subsets": kernel_distance(train, fake, subsets=4, subset_size=12, seed=11, first=4)[0],
     }  # fmt: skip
     names = {
         "kid": "kid_inception_tf_heldout", "energy": "energy_inception_tf_heldout",
@@ -118,6 +118,8 @@ def test_protocols_say_everything(world: Path, thrice: dict[str, Any]) -> None:
     assert found["extractor"] == "inception_tf" and found["resize"] == "legacy_tf" and found["n_real"] == 66
     assert found["extractor_sha256"] == sha256(world / "inception.pth") and found["extractor_width"] == 2048
     assert found["subsets"] == "4 of 12, without replacement in each" and found["splits"] == "train against generated"
+    assert found["subset_draws"] == "4 i and on, of set i"
+    assert "subset_draws" not in thrice["protocols"]["kid_inception_tf_heldout"]
     assert found["sets"] == 3 and "Student t over 3" in found["interval"] and found["seed"] == 11
     assert thrice["protocols"]["is10k_inception_tf"]["score_splits"] == 2
     page = (world / "thrice" / "index.html").read_text()

@@ -1,5 +1,7 @@
 """One definition of every score: floors, evaluate and compare count alike, and the table of protocols says how."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,11 +10,12 @@ from gan.metrics import (
     energy_distance,
     frechet_distance,
     inception_score,
+    kernel_distance,
     kernel_distance_full,
     precision_recall,
 )
 from gan.metrics.protocols import NETWORKS, PROTOCOLS, named
-from stages.evaluate._published import ends, spread, too_few
+from stages.evaluate._published import _numbers, ends, spread, too_few
 from stages.reference_folder import Reference
 from stages.scoring import SET_METRICS, Sets, protocols, set_measure, set_scores
 
@@ -126,3 +129,32 @@ def test_rows_are_spread_and_ranges_fit() -> None:
     assert high == 1.0 and 0.95 < low < 0.99  # Wilson: three sets that agree are not certain
     assert ends(pair, "x_density", [0.0, 0.0, 0.3], **counts)[0] == 0.0
     assert ends(named("kid_inception_tf_heldout"), "x", [-0.1, 0.0, 0.1], **counts)[0] < -0.1
+
+
+class Known(Reference):
+    """A reference whose real features are normal rows."""
+
+    def features(self, split: str, extractor: str = "domain") -> np.ndarray:
+        return np.random.default_rng(0).normal(size=(self.info["counts"][split], 4)).astype(np.float32)
+
+
+def test_the_interval_over_sets_of_random_subsets_covers() -> None:
+    """KID as papers take it, five sets: subsets that all sets shared once left it at 77 % of these cases."""
+    known = Known(None, {"counts": {"train": 300}})  # type: ignore[arg-type]
+    small = dataclasses.replace(named("kid10k_inception_tf_train"), n_fake=200, subsets=5, subset_size=20)
+    rng, hits = np.random.default_rng(1), 0
+    truth = np.mean([kernel_distance_full(known.features("train"), rng.normal(0.3, 1, (2000, 4))) for _ in range(20)])
+    for seed in range(150):
+        sets = rng.normal(0.3, 1, (5, 200, 4)).astype(np.float32)
+        values = [_numbers(small, known, "", each, None, seed=seed, index=i)[small.name] for i, each in enumerate(sets)]
+        low, high = ends(small, small.name, values, n_real=300, n_fake=200)
+        hits += low <= truth <= high
+    assert 0.9 <= hits / 150 <= 0.99, hits
+
+
+def test_the_first_set_has_the_subsets_of_papers() -> None:
+    known = Known(None, {"counts": {"train": 50}})  # type: ignore[arg-type]
+    small = dataclasses.replace(named("kid10k_inception_tf_train"), n_fake=40, subsets=5, subset_size=20)
+    fake = np.random.default_rng(2).normal(size=(40, 4)).astype(np.float32)
+    first, second = (_numbers(small, known, "", fake, None, seed=3, index=index)[small.name] for index in (0, 1))
+    assert first == kernel_distance(known.features("train"), fake, subsets=5, subset_size=20, seed=3)[0] != second
