@@ -90,6 +90,10 @@ class Reference:
         images = read_array(self.path / f"{split}_images.npy", mapped=True)
         return images, read_array(self.path / f"{split}_labels.npy")
 
+    def train_labels(self) -> NDArray[np.int64]:
+        """Labels [N] of the whole train split, row by row those of its features."""
+        return read_array(self.path / "labels-train.npy")
+
     def network(self) -> DomainNetwork:
         """The feature network. Raises ValueError where the file is not the one that `reference.json` names."""
         path = self.path / "extractor.safetensors"

@@ -21,6 +21,8 @@ SET_METRICS = (
     "fid_domain", "kid_domain", "energy_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5",
 )  # fmt: skip
 
+FLOOR_POOL = 2  # train images for each held-out one: draws from fewer are nearly the same ones, and agree too well
+
 SHARES = ("precision_k3", "recall_k3", "coverage_k5")  # of the N images of a set, real or generated
 _LEAST = {"fid_domain": 0.0, "is_domain": 1.0, "density_k5": 0.0}  # an interval never leaves what is possible
 

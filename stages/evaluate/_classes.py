@@ -17,7 +17,7 @@ from gan.metrics import energy_distance, frechet_distance, kernel_distance_full
 from gan.metrics.protocols import ROWS_PER_FEATURE
 from gan.population import parts_interval
 from stages.reference_folder import Reference
-from stages.scoring import Sets
+from stages.scoring import FLOOR_POOL, Sets
 
 LEAST = 8  # held-out images of a class, before a distance means anything
 FLOOR_DRAWS = 20  # draws of n train images of the class
@@ -36,8 +36,8 @@ def per_class(reference: Reference, sets: Sets, taught: list[int], *, seed: int)
     """
     if sets.labels is None or not reference.classes:
         return []
-    held, train = reference.features("heldout"), _pool(reference)
-    labels = {split: reference.pictures(split)[1] for split in ("heldout", "train")}
+    held, train = reference.features("heldout"), reference.features("train")
+    labels = {"heldout": reference.pictures("heldout")[1], "train": reference.train_labels()}
     return [
         {
             "class": name,
@@ -52,14 +52,12 @@ def per_class(reference: Reference, sets: Sets, taught: list[int], *, seed: int)
     ]  # fmt: skip
 
 
-def _pool(reference: Reference) -> Features:
-    """Features of the train images whose labels the reference keeps: `picture_pool` of them, evenly spread."""
-    features, count = reference.features("train"), len(reference.pictures("train")[1])
-    return features[np.arange(count) * len(features) // count]
-
-
 def distances(real: Features, fake: Features, pool: Features, *, seed: int, label: int) -> dict[str, dict[str, Any]]:
-    """Energy, kernel and Fréchet distance of one class: features [n, D] held out, [m, D] generated, [p, D] train."""
+    """Energy, kernel and Fréchet distance of one class: features [n, D] held out, [m, D] generated, [p, D] train.
+
+    Each has a floor of draws of n train images, or says why it has none: as for the floors of the whole, the class
+    needs FLOOR_POOL times as many train images as held-out ones.
+    """
     n = len(real)
     sets = len(fake) // max(1, n)
     reason = None
@@ -69,25 +67,30 @@ def distances(real: Features, fake: Features, pool: Features, *, seed: int, labe
         reason = "all held-out images of this class have the same features"
     elif sets < 3:
         reason = f"{len(fake)} generated images of this class make {sets} sets of {n}; an interval needs 3"
-    places = [permutation(seed, SUBSETS, _INDEX + label * FLOOR_DRAWS + i, len(pool))[:n] for i in range(FLOOR_DRAWS)]
-    return {name: _distance(name, real, fake, [pool[each] for each in places], reason) for name in DISTANCES}
+    few = len(pool) < FLOOR_POOL * n
+    why = f"{len(pool)} train images of this class are fewer than {FLOOR_POOL * n}, {FLOOR_POOL} for each held-out one"
+    draws = range(0 if few else FLOOR_DRAWS)
+    trains = [pool[permutation(seed, SUBSETS, _INDEX + label * FLOOR_DRAWS + i, len(pool))[:n]] for i in draws]
+    return {name: _distance(name, real, fake, trains, reason, why if few else None) for name in DISTANCES}
 
 
-def _distance(name: str, real: Features, fake: Features, trains: list[Features], reason: str | None) -> dict[str, Any]:
+def _distance(
+    name: str, real: Features, fake: Features, trains: list[Features], reason: str | None, no_floor: str | None
+) -> dict[str, Any]:
     n, width = real.shape
     least = ROWS_PER_FEATURE * width
     if reason is None and name == "frechet" and n < least:
         reason = f"{n} held-out images of this class are fewer than {least}, {ROWS_PER_FEATURE} a feature"
     found: dict[str, Any] = {"value": None, "low": None, "high": None, "n": n, "sets": 0, "reference": None}
     if reason is not None:
-        return found | {"reason": reason}
+        return found | {"reason": reason, "no_reference": None}
     value, low, high, sets = parts_interval(lambda rows: DISTANCES[name](real, rows), fake, size=n)
     if name == "frechet":
         low = max(0.0, low)
-    if len(trains[0]) == n:
+    if no_floor is None:
         floor = [DISTANCES[name](real, train) for train in trains]
         found["reference"] = {"mean": float(np.mean(floor)), "sd": float(np.std(floor, ddof=1))}
-    return found | {"value": value, "low": low, "high": high, "sets": sets, "reason": None}
+    return found | {"value": value, "low": low, "high": high, "sets": sets, "reason": None, "no_reference": no_floor}
 
 
 def _agreement(reference: Reference, sets: Sets, label: int) -> dict[str, Any]:

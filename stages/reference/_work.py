@@ -26,7 +26,7 @@ from stages.reference._extractor import (
 )
 from stages.reference._published import Kept, kept_features, place
 from stages.reference._selection import write_selection
-from stages.scoring import SET_METRICS, binomial_sd, set_scores, use_threads
+from stages.scoring import FLOOR_POOL, SET_METRICS, binomial_sd, set_scores, use_threads
 from stages.store import SPLITS, Store, open_store
 
 
@@ -79,7 +79,8 @@ def _write(
             "baselines": _baselines(config, store, network.width, odds["heldout"]),
             "published": place(kept, work),
         }
-        # Pictures and labels for the pages.
+        # Labels of all train images for the floors of classes; pictures with theirs for the pages.
+        write_array(work / "labels-train.npy", store.splits["train"].labels)
         for name, count in (("heldout", len(held)), ("train", min(config.picture_pool, len(store.splits["train"])))):
             places = np.arange(count) * len(store.splits[name]) // count  # evenly: stores lie in order of classes
             write_array(work / f"{name}_images.npy", store.splits[name].take(places))
@@ -101,10 +102,11 @@ def _check(store: Store, images: Path, passed: Path) -> None:
     if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
         raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
     counts = {name: len(store.splits[name]) for name in SPLITS}
-    if counts["train"] < counts["heldout"]:
+    if counts["train"] < FLOOR_POOL * counts["heldout"]:
         raise ValueError(
-            "the floors need at least as many train images as held-out ones, to draw sets of equal size; there are "
-            f"{counts['train']} and {counts['heldout']}: give more images, or another ingest split"
+            f"the floors need {FLOOR_POOL} train images for each held-out one, or their draws are nearly the same "
+            f"images and agree too well; there are {counts['train']} and {counts['heldout']}: give ingest.splits a "
+            "larger share of train, or a smaller one of heldout"
         )
     if not counts["fit"] or not counts["heldout"]:
         raise ValueError(f"the splits fit and heldout must hold images; the counts are {counts}")

@@ -35,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = digits(tmp_path_factory.mktemp("evaluate"))
     recipe = Training(steps=300, batch=64, learning_rate=0.002)
     config = ReferenceConfig(
-        threads=1, seed=0, extractor=Fit(name="fit", width=16), floor_draws=6, picture_pool=500, training=recipe
+        threads=1, seed=0, extractor=Fit(name="fit", width=16), floor_draws=6, picture_pool=60, training=recipe
     )
     reference(folder, config=config)
     return folder
@@ -97,7 +97,7 @@ def test_population_values_stand_beside_and_gate_nothing(real: dict[str, Any], w
 
 
 def test_every_class_has_distances_at_its_own_size(real: dict[str, Any], world: Path) -> None:
-    """Real images of a class lie where real images of the class lie, whatever the class."""
+    """Real images of a class lie where real images of the class lie, however few pictures the reference keeps."""
     labels = np.load(world / "reference" / "heldout_labels.npy")
     assert len(real["per_class"]) == 10
     for label, row in enumerate(real["per_class"]):
@@ -229,6 +229,10 @@ def test_a_reference_older_than_a_metric_is_refused(world: Path, real: dict[str,
     del content["floors"]["energy_domain"]
     (tmp_path / "reference" / "reference.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"no floors of energy_domain; .*run `python -m stages.reference` again"):
+        run(CONFIG, onnx=world / "real.onnx", reference=tmp_path / "reference", out=tmp_path / "out")
+    shutil.copy(world / "reference" / "reference.json", tmp_path / "reference")
+    (tmp_path / "reference" / "labels-train.npy").unlink()
+    with pytest.raises(ValueError, match=r"no labels-train.npy; .*run `python -m stages.reference` again"):
         run(CONFIG, onnx=world / "real.onnx", reference=tmp_path / "reference", out=tmp_path / "out")
 
 

@@ -109,7 +109,10 @@ def test_distances_of_a_class_have_a_floor_where_train_images_suffice() -> None:
         each = found[name]
         assert each["low"] < each["value"] < each["high"] and (each["n"], each["sets"]) == (20, 6)
         assert abs(each["value"] - each["reference"]["mean"]) < 4 * each["reference"]["sd"]
-    assert distances(real, fake, pool[:19], seed=0, label=1)["energy"]["reference"] is None
+        assert each["no_reference"] is None
+    few = distances(real, fake, pool[:39], seed=0, label=1)["energy"]  # draws of 20 would share half of them
+    assert few["reference"] is None and few["value"] == found["energy"]["value"]
+    assert few["no_reference"] == "39 train images of this class are fewer than 40, 2 for each held-out one"
     assert found == distances(real, fake, pool, seed=0, label=1) != distances(real, fake, pool, seed=0, label=2)
 
 

@@ -46,6 +46,7 @@ def test_numbers_are_those_of_the_images(world: Path) -> None:
     pictures, named = opened.pictures("train")
     whole = open_store(world / "store").splits["train"]
     assert pictures.shape == (100, 8, 8, 1)
+    assert np.array_equal(opened.train_labels(), whole.labels) and len(opened.train_labels()) == 495
     for place in (0, 1, 50, 99):  # evenly spread: a store in order of classes shows them all
         assert np.array_equal(pictures[place], whole.all()[place * 495 // 100])
         assert named[place] == whole.labels[place * 495 // 100]
@@ -125,8 +126,8 @@ def test_data_that_did_not_pass_or_are_too_few_are_refused(world: Path, tmp_path
         with pytest.raises(ValueError, match="does not say that the images in"):
             run(CONFIG, images=world / "store", passed=tmp_path / "passed.json", out=tmp_path / "out")
     folder = digits(tmp_path / "small", 60)
-    np.save(folder / "store" / "split-00000.npy", np.repeat([0, 1, 2], [10, 20, 30]).astype(np.uint8))
-    with pytest.raises(ValueError, match=r"at least as many train images as held-out ones.*10 and 30"):
+    np.save(folder / "store" / "split-00000.npy", np.repeat([0, 1, 2], [31, 13, 16]).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"2 train images for each held-out one.*31 and 16: give ingest\.splits"):
         reference(folder)
 
 
