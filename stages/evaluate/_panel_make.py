@@ -25,7 +25,7 @@ from stages.evaluate._panel_read import GENERATED, REAL
 from stages.reference_folder import Reference, open_reference
 
 _TEMPLATE = Path(__file__).with_name("panel.html.j2")
-LEAST = 20  # images; with fewer no error rate below one half could be told from it by one rater
+LEAST = 20  # images; of so many, five errors of one rater are the most that a coin would hardly make (p .04)
 
 Images = NDArray[np.uint8]
 
@@ -34,7 +34,7 @@ def make(onnx: Path, reference: Path, *, out: Path, images: int, seed: int) -> d
     """Write `panel.html` and `key.json` into `out`. Returns their paths and what was asked for.
 
     Raises ValueError where generator and reference do not belong together, where `images` is odd, too few, or more
-    than twice the held-out images, and where `out` exists.
+    than twice the held-out images, where these are fewer than half of LEAST, and where `out` exists.
     """
     opened = open_reference(reference)
     generator = Generator(onnx, providers=["CPUExecutionProvider"])
@@ -57,6 +57,11 @@ def make(onnx: Path, reference: Path, *, out: Path, images: int, seed: int) -> d
 
 def _check(images: int, seed: int, reference: Reference, out: Path) -> None:
     most = 2 * reference.heldout
+    if most < LEAST:
+        raise ValueError(
+            f"a panel shows {LEAST} images or more, half of them held out; {reference.path} has {reference.heldout} "
+            "held-out images: give ingest more images, or a larger share of heldout"
+        )
     if images % 2 or not LEAST <= images <= most:
         raise ValueError(
             f"--images must be an even number from {LEAST} to {most}, twice the held-out images; received {images}"
@@ -74,10 +79,11 @@ def _sides(generator: Generator, reference: Reference, count: int, seed: int) ->
     if not generator.classes or not reference.classes:
         return held[chosen], generator.generate(count, seed)
     wanted = labels[chosen]
-    fake = np.empty_like(held[chosen])
+    fake, start = np.empty_like(held[chosen]), 0
     for label in np.unique(wanted):
         places = np.flatnonzero(wanted == label)
-        fake[places] = generator.generate(len(places), seed, int(label))
+        fake[places] = generator.generate(len(places), seed, int(label), start=start)
+        start += len(places)  # latents of its own: the same ones in every class would look alike
     return held[chosen], fake
 
 

@@ -31,7 +31,7 @@ def read(key: Path, answers: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(right, list) or any(each not in (REAL, GENERATED) for each in right) or len(set(right)) != 2:
         raise ValueError(f"{key} is not the key of a panel: its answers must be {REAL} and {GENERATED}")
     given = [_answers(path, truth["panel"], len(right)) for path in answers]
-    _check_raters(answers, given)
+    _check_raters(answers, given, right)
     raters = [{"rater": name, **_rates(right, said)} for name, said in given]
     together = _together(raters)
     return {
@@ -73,12 +73,16 @@ def _rater(name: object, path: Path) -> str:
     return name[:_NAME] or path.stem[:_NAME]
 
 
-def _check_raters(paths: Sequence[Path], given: Sequence[tuple[str, list[str]]]) -> None:
-    """Each rater once: the same answers counted twice would make the interval too narrow."""
+def _check_raters(paths: Sequence[Path], given: Sequence[tuple[str, list[str]]], right: Sequence[str]) -> None:
+    """Each rater once: the same answers counted twice would make the interval too narrow.
+
+    Two people who are right everywhere have the same answers; with an error among them they are taken for one person's.
+    """
     for place, (name, said) in enumerate(given):
         for before in range(place):
-            if given[before][0].casefold() == name.casefold() or given[before][1] == said:
-                what = "rater" if given[before][0].casefold() == name.casefold() else "answers"
+            same = given[before][0].casefold() == name.casefold()
+            if same or (given[before][1] == said and said != right):
+                what = "rater" if same else "answers"
                 raise ValueError(
                     f"{paths[before]} and {paths[place]} have the same {what}; each person counts once, give one file"
                 )

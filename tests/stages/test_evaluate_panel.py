@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from consumer import Generator
 from stages.config.reference import Fit, ReferenceConfig, Training
 from stages.evaluate._panel_make import make
 from stages.evaluate._panel_read import GENERATED, REAL, binomial_p, read, t_test_p
+from stages.reference_folder import Reference
 from tests.stages.browser import CHROMIUM, tab
 from tests.stages.measured_worlds import POOL, digits, reference, stored
 
@@ -70,6 +72,19 @@ def test_the_key_is_true_and_sides_have_the_same_classes(made: Path, world: Path
     assert sorted(asked[REAL]) == sorted(asked[GENERATED])
 
 
+def test_no_latent_is_shown_twice(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    generate = Generator.generate
+
+    def watched(self: Generator, count: int, seed: int, label: int, *, start: int = 0) -> np.ndarray:
+        drawn.extend(range(start, start + count))
+        return generate(self, count, seed, label, start=start)
+
+    monkeypatch.setattr(Generator, "generate", watched)
+    make(world / "generator.onnx", world / "reference", out=world / "watched", images=IMAGES, seed=5)
+    assert sorted(drawn) == list(range(IMAGES // 2))
+
+
 def test_nothing_but_the_picture_tells(made: Path) -> None:
     page, key = (made / "panel.html").read_text(), key_of(made)
     assert len({len(text) for text in embedded(made)}) == 1, "the size of a file must not tell"
@@ -106,6 +121,12 @@ def test_impossible_numbers_are_refused(world: Path, images: int, message: str) 
     with pytest.raises(ValueError, match=message):
         make(world / "generator.onnx", world / "reference", out=world / "refused", images=images, seed=0)
     assert not (world / "refused").exists()
+
+
+def test_too_few_held_out_images_are_said(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "heldout", 8)
+    with pytest.raises(ValueError, match=r"shows 20 images or more.* has 8 held-out images"):
+        make(world / "generator.onnx", world / "reference", out=world / "refused", images=20, seed=0)
 
 
 def test_a_panel_is_never_replaced_and_seeds_have_a_range(made: Path, world: Path) -> None:
@@ -242,6 +263,8 @@ def test_a_rater_counts_once(made: Path, tmp_path: Path) -> None:
         read(made / "key.json", [first, given(made, tmp_path / "b.json", "Bob", with_errors(made, 3))])
     with pytest.raises(ValueError, match="the same rater"):
         read(made / "key.json", [first, given(made, tmp_path / "b.json", " ann ", with_errors(made, 4))])
+    both = [given(made, tmp_path / f"{name}.json", name, with_errors(made, 0)) for name in ("Ann", "Bob")]
+    assert len(read(made / "key.json", both)["raters"]) == 2, "two people may both be right everywhere"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
