@@ -2,13 +2,12 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:  # numpy loads only after its thread pools are fixed
     from numpy.typing import NDArray
@@ -69,12 +68,26 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_array(path: Path, values: "NDArray[Any]") -> None:
     """An array as .npy; unlike numpy's own writing to files it says what is wrong where the disk is full."""
+    write_blocks(path, (values,), len(values))
+
+
+def write_blocks(path: Path, blocks: "Iterable[NDArray[Any]]", count: int) -> None:
+    """One array of `count` rows as .npy, written block by block: no more than one of them need be in memory."""
     import numpy as np
 
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
-    with named(path):
-        path.write_bytes(buffer.getbuffer())
+    with named(path), path.open("wb") as file:
+        for number, block in enumerate(blocks):
+            if number == 0:
+                write_array_header(file, block, count)
+            file.write(np.ascontiguousarray(block).data)
+
+
+def write_array_header(file: BinaryIO, block: "NDArray[Any]", count: int) -> None:
+    """The head of an .npy file of `count` rows like those of `block`, which follow in C order."""
+    from numpy.lib import format as npy
+
+    header = {"descr": block.dtype.str, "fortran_order": False, "shape": (count, *block.shape[1:])}
+    npy.write_array_header_1_0(file, header)
 
 
 def read_array(path: Path, *, mapped: bool = False) -> "NDArray[Any]":

@@ -83,22 +83,22 @@ def _check_width(width: int, heldout: int) -> None:
 
 def split_features(network: DomainNetwork, split: Split) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Features [N, D] and probabilities [N, K] of a whole split, read in pieces."""
-    found, odds = zip(*(features(network, images) for images in _pieces(split)), strict=True)
+    found, odds = zip(*(features(network, images) for images in pieces(split, len(split))), strict=True)
     return np.concatenate(found), np.concatenate(odds)
 
 
-def _pieces(split: Split) -> Iterator[NDArray[np.uint8]]:
-    """All images, some at a time; a whole number of passes of `features`."""
+def pieces(split: Split, count: int) -> Iterator[NDArray[np.uint8]]:
+    """`count` images, evenly spread over the split, some at a time; a whole number of passes of `features`."""
     fit_in = _CHUNK // math.prod(split.shape[1:]) // _LEAST * _LEAST
     step = min(max(fit_in, _LEAST), _MOST)
-    for start in range(0, len(split), step):
-        yield split.take(np.arange(start, min(start + step, len(split))))
+    for start in range(0, count, step):
+        yield split.take(np.arange(start, min(start + step, count)) * len(split) // count)
 
 
 def accuracy(network: DomainNetwork, split: Split, odds: NDArray[np.float64]) -> dict[str, Any]:
     """Share of the split's images that the network reads right, with its Wilson interval."""
     if network.kind == "rotation":
-        answers = [rotation_accuracy(network, images) for images in _pieces(split)]
+        answers = [rotation_accuracy(network, images) for images in pieces(split, len(split))]
         right, asked = (sum(part) for part in zip(*answers, strict=True))
         # The four views of an image are one trial, not four: the interval counts images.
         return proportion(round(right / asked * len(split)), len(split))

@@ -16,13 +16,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import gan.features.published
 from gan.features.published import Published
 from gan.metrics import moments
 from gan.ranks import Ranks
-from stages.common.files import read_array, read_json, sha256_file, write_json
+from stages.common.files import read_array, read_json, sha256_file, write_array_header, write_json
 from stages.config.reference import ReferenceConfig
 from stages.extraction import Block, blocks, open_entry
 from stages.state import exclusive, state_folder
@@ -104,16 +103,11 @@ def _write(found: Iterator[Block], folder: Path, count: int) -> None:
                     continue
                 if name not in files:
                     files[name] = stack.enter_context((folder / f"{name}.npy").open("wb"))
-                    _write_header(files[name], values, count)
+                    write_array_header(files[name], values, count)
                 files[name].write(np.ascontiguousarray(values).data)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-
-
-def _write_header(file: BinaryIO, values: NDArray[Any], count: int) -> None:
-    header = {"descr": values.dtype.str, "fortran_order": False, "shape": (count, *values.shape[1:])}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _identity(extractor: Published, split: Split, threads: int) -> Record:

@@ -12,7 +12,7 @@ from gan.draws import SUBSETS, permutation
 from gan.features.domain import fit, save
 from gan.metrics import moments
 from gan.ranks import joined
-from stages.common.files import output_folder, read_json, sha256_file, write_array, write_json
+from stages.common.files import output_folder, read_json, sha256_file, write_array, write_blocks, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.reference import Fit, ReferenceConfig
 from stages.reference._extractor import (
@@ -20,6 +20,7 @@ from stages.reference._extractor import (
     accuracy,
     confusion,
     extractor,
+    pieces,
     proportion,
     recipe,
     split_features,
@@ -58,13 +59,12 @@ def _write(
             _save_moments(work / f"moments-{name}.npz", mean, covariance)
         write_selection(work / "selection", network, found["train"], store.info["data_hash"])
         # What real images and classifiers reach: the yardsticks of every later number.
-        held = store.splits["heldout"]
         about = {
             "sha256": sha256_file(work / "extractor.safetensors"),
             **network.settings,
             "origin": "fit" if isinstance(config.extractor, Fit) else "file",
             "why": "it reads the classes of the data set" if store.classes else WHY_ROTATIONS,
-            "accuracy_heldout": accuracy(network, held, odds["heldout"]),
+            "accuracy_heldout": accuracy(network, store.splits["heldout"], odds["heldout"]),
         }
         record = {
             "format": 1,
@@ -79,12 +79,8 @@ def _write(
             "baselines": _baselines(config, store, network.width, odds["heldout"]),
             "published": place(kept, work),
         }
-        # Labels of all train images for the floors of classes; pictures with theirs for the pages.
-        write_array(work / "labels-train.npy", store.splits["train"].labels)
-        for name, count in (("heldout", len(held)), ("train", min(config.picture_pool, len(store.splits["train"])))):
-            places = np.arange(count) * len(store.splits[name]) // count  # evenly: stores lie in order of classes
-            write_array(work / f"{name}_images.npy", store.splits[name].take(places))
-            write_array(work / f"{name}_labels.npy", store.splits[name].labels[places])
+        # Labels and pictures, for the floors of classes and for the pages.
+        _write_pictures(work, store, picture_pool=config.picture_pool)
         write_json(work / "extractor.json", {"format": 1, **about})
         write_json(work / "reference.json", record)
         summary = write_summary(
@@ -95,6 +91,17 @@ def _write(
             results={key: record[key] for key in ("data_hash", "counts", "extractor", "floors", "baselines")},
         )
     return summary
+
+
+def _write_pictures(work: Path, store: Store, *, picture_pool: int) -> None:
+    """Labels of all train images; images and labels of all held-out ones and of `picture_pool` train ones."""
+    train = store.splits["train"]
+    write_array(work / "labels-train.npy", train.labels)
+    for name, count in (("heldout", len(store.splits["heldout"])), ("train", min(picture_pool, len(train)))):
+        split = store.splits[name]
+        write_blocks(work / f"{name}_images.npy", pieces(split, count), count)
+        places = np.arange(count) * len(split) // count  # evenly: stores lie in order of classes
+        write_array(work / f"{name}_labels.npy", split.labels[places])
 
 
 def _check(store: Store, images: Path, passed: Path) -> None:

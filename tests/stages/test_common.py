@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from stages.common.files import (
     to_json,
     write_array,
     write_atomically,
+    write_blocks,
     write_json,
 )
 from stages.common.summary import Summary, read_summary, write_summary
@@ -130,6 +132,26 @@ def test_arrays_are_read_back_and_a_cut_one_is_refused_by_name(tmp_path: Path) -
         for mapped in (False, True):
             with pytest.raises(ValueError, match=r"a.npy is not a whole array"):
                 read_array(tmp_path / "a.npy", mapped=mapped)
+
+
+def test_arrays_written_whole_or_in_blocks_are_the_bytes_of_numpy_s_own(tmp_path: Path) -> None:
+    for values in (np.arange(24, dtype=np.float32).reshape(4, 3, 2).T, np.empty(0, np.int64), np.eye(5, dtype=bool)):
+        np.save(tmp_path / "numpy.npy", np.ascontiguousarray(values))
+        write_array(tmp_path / "whole.npy", values)
+        write_blocks(tmp_path / "blocks.npy", (values[:1], values[1:]), len(values))
+        for name in ("whole", "blocks"):
+            assert (tmp_path / f"{name}.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+def test_arrays_are_written_without_a_copy_in_memory(tmp_path: Path) -> None:
+    values = np.zeros((512, 1024), np.uint8)
+    tracemalloc.start()
+    try:
+        write_array(tmp_path / "whole.npy", values)
+        write_blocks(tmp_path / "blocks.npy", (np.zeros((8, 1024), np.uint8) for _ in range(64)), 512)
+        assert tracemalloc.get_traced_memory()[1] < values.nbytes / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_stops_a_write_is_said_with_the_file_that_it_cut_short(tmp_path: Path) -> None:

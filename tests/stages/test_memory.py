@@ -1,4 +1,4 @@
-"""Evaluate and audit hold a few batches of images at once, however many there are, by numpy's account of its memory."""
+"""Reference, evaluate and audit hold a few batches of images at once, whatever their number, by numpy's own account."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from stages.common.files import sha256_file, write_json
 from stages.drawn import drawn
 from stages.evaluate._cas import cas
 from stages.evaluate._latent import walk
+from stages.reference._work import _write_pictures
 from stages.reference_folder import Reference, open_reference
 from stages.scoring import generated_sets
 from stages.store import open_store
@@ -74,6 +75,16 @@ def peak(work: Callable[[], object]) -> float:
         return tracemalloc.get_traced_memory()[1] / IMAGE
     finally:
         tracemalloc.stop()
+
+
+def test_reference_writes_its_pictures_in_pieces(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.reference._extractor._LEAST", BATCH)
+    monkeypatch.setattr("stages.reference._extractor._CHUNK", PIECE)
+    store = open_store(world / "store")
+    assert peak(lambda: _write_pictures(tmp_path, store, picture_pool=TRAIN)) < HELD / 4
+    for name in ("train", "heldout"):
+        assert np.array_equal(np.load(tmp_path / f"{name}_images.npy"), store.splits[name].all())
+        assert np.array_equal(np.load(tmp_path / f"{name}_labels.npy"), store.splits[name].labels)
 
 
 def test_sets_and_walks_hold_some_batches_of_images(opened: tuple[Generator, Reference, DomainNetwork]) -> None:
