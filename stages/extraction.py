@@ -84,8 +84,8 @@ def open_entry(name: str, resize: str, weights: str, sha256: str, *, device: str
     if not path.is_file():
         raise ValueError(
             f"the weights of {name} are not at {weights}, nor in {state_folder() / 'weights'}; nothing is downloaded "
-            f"here. Run `python -m stages.reference.weights {name}`, with `--from FILE` on a machine without network, "
-            f"or place the file with SHA-256 {sha256} there"
+            f"here. Run `python -m stages.reference.weights {name} --resize {resize}`, with `--from FILE` on a machine "
+            f"without network, or place the file with SHA-256 {sha256} there"
         )
     return open_published(name, resize=resize, weights=path, sha256=sha256, device=device)
 

@@ -79,9 +79,10 @@ class Reference:
     def _of(self, extractor: str) -> Path:
         known = [f"{entry['name']}-{entry['resize']}" for entry in self.published()]
         if extractor not in known:
+            asked = extractor.replace("-", " --resize ", 1)
             raise ValueError(
                 f"{self.path} holds no features of {extractor}; it holds {', '.join(['domain', *known])}. Add it to "
-                f"reference.published: `python -m stages.reference.weights {extractor.partition('-')[0]}`"
+                f"reference.published: `python -m stages.reference.weights {asked}`"
             )
         return self.path / "published" / extractor
 

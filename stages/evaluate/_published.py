@@ -62,7 +62,7 @@ def asked_for(config: EvaluateConfig, reference: Reference) -> list[Protocol]:
             raise ValueError(
                 f"evaluate.published.protocols: {name} needs {extractor_key(protocol)} in reference.published, and "
                 f"{reference.path} was made with {held}; add it: `python -m stages.reference.weights "
-                f"{protocol.extractor}`"
+                f"{protocol.extractor} --resize {protocol.resize}`"
             )
         found.append(protocol)
     return found

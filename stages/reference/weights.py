@@ -71,7 +71,7 @@ def fetch(name: str, origin: str | None, resize: str | None) -> dict[str, str]:
             file = file.with_suffix(".safetensors")
         partial = folder / f".partial-{file}"
         try:
-            _bring(origin or source.url, partial, help=_help(name, source, folder))
+            _bring(origin or source.url, partial, help=_help(name, resize, source, folder))
             sha256 = sha256_file(partial)
             if not sha256.startswith(source.prefix):
                 raise ValueError(
@@ -114,11 +114,12 @@ def _bring(origin: str, target: Path, *, help: str) -> None:
         )
 
 
-def _help(name: str, source: "Source", folder: Path) -> str:
+def _help(name: str, resize: str, source: "Source", folder: Path) -> str:
     known = f"its SHA-256 begins with {source.prefix}" if source.prefix else "its publisher states no hash"
     return (
         f"what is needed is {source.file} from {source.url} ({known}). Without a network, bring that file from another "
-        f"machine and run `python -m stages.reference.weights {name} --from FILE`, which places it in {folder}"
+        f"machine and run `python -m stages.reference.weights {name} --resize {resize} --from FILE`, which places "
+        f"it in {folder}"
     )
 
 

@@ -70,5 +70,6 @@ def test_alone_it_needs_no_torchrun() -> None:
 
 def test_an_extractor_without_its_file_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
-    with pytest.raises(ValueError, match=r"weights of vgg16 are not at w.pth.*reference.weights vgg16`.*--from FILE"):
+    command = "reference.weights vgg16 --resize legacy_tf`.*--from FILE"
+    with pytest.raises(ValueError, match=f"weights of vgg16 are not at w.pth.*{command}"):
         open_entry("vgg16", "legacy_tf", "w.pth", "a" * 64)

@@ -112,7 +112,7 @@ def test_without_entries_nothing_changes_but_the_empty_list(world: World) -> Non
 
 def test_what_the_reference_lacks_is_refused_by_name(world: World, state: Path) -> None:
     opened = open_reference(world.folder / "reference")
-    message = r"no features of vgg16-clean; it holds domain, inception_tf-legacy_tf.*reference.weights vgg16`"
+    message = r"no features of vgg16-clean; it holds domain, inception_tf-legacy_tf.*weights vgg16 --resize clean`"
     for ask in (opened.features, opened.probabilities, opened.moments):
         with pytest.raises(ValueError, match=message):
             ask("train", "vgg16-clean")
