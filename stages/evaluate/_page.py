@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from gan.intervals import RARE, wilson
 from stages.evaluate._latent import STEPS, Walks
 from stages.evaluate._pictures import Pictures
 from stages.pictures import grid_uri, image_uri
@@ -117,11 +118,12 @@ def _row(name: str, found: dict[str, Any]) -> dict[str, Any]:
     row |= {"value_text": _number(found["value"], text), "low_text": _number(found["low"], text),
             "high_text": _number(found["high"], text)}  # fmt: skip
     if real is not None:
+        band = _share_band(found) if text.percent else _band(found)
         row |= {
             "real_text": _number(real["mean"], text),
-            "real_sd_text": _number(real["sd"], text),
-            "plot": _plot(found, percent=text.percent, width=WIDTH),
-            "standing": _standing(found, text.better),
+            "band_text": f"{_number(band[0], text)} to {_number(band[1], text)}",
+            "plot": _plot(found, band, percent=text.percent, width=WIDTH),
+            "standing": _standing(found, band, text.better),
             "against": _against(name, found, text),
         }
     return row
@@ -148,19 +150,36 @@ def _against(name: str, found: dict[str, Any], text: Text) -> str:
     return f"{found['value'] / mean:.2f} times" if mean > 0 else "–"
 
 
-def _standing(found: dict[str, Any], better: int) -> str:
-    """Whether the interval reaches the band of real images (two deviations), from the bad side or beyond it."""
+def _band(found: dict[str, Any]) -> tuple[float, float]:
+    """What real images reach: two deviations to each side."""
+    mean, sd = found["reference"]["mean"], found["reference"]["sd"]
+    return mean - 2 * sd, mean + 2 * sd
+
+
+def _share_band(found: dict[str, Any]) -> tuple[float, float]:
+    """The same of a share; with fewer than RARE hits or misses, where deviations say little, at least Wilson's.
+
+    Where all real images hit, the deviation is 0, and a band without width would find one miss in a thousand behind.
+    """
+    low, high = _band(found)
+    hits, count = round(found["reference"]["mean"] * found["n_real"]), found["n_real"]
+    if min(hits, count - hits) < RARE:
+        ends = wilson(hits, count)
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return max(0.0, low), min(1.0, high)
+
+
+def _standing(found: dict[str, Any], band: tuple[float, float], better: int) -> str:
+    """Whether the interval reaches the band of real images, from the bad side or beyond it."""
     if not better:
         return "info"
-    mean, sd = found["reference"]["mean"], found["reference"]["sd"]
-    behind = (found["low"] - mean) if better < 0 else (mean - found["high"])
-    return "level" if behind <= 2 * sd else "behind"
+    behind = found["low"] > band[1] if better < 0 else found["high"] < band[0]
+    return "behind" if behind else "level"
 
 
-def _plot(found: dict[str, Any], *, percent: bool, width: int) -> dict[str, Any]:
-    """Places in pixels of the interval, of the band of real images (two deviations), and the ends of the axis."""
-    mean, sd = found["reference"]["mean"], found["reference"]["sd"]
-    bounds = (min(found["low"], mean - 2 * sd), max(found["high"], mean + 2 * sd))
+def _plot(found: dict[str, Any], band: tuple[float, float], *, percent: bool, width: int) -> dict[str, Any]:
+    """Places in pixels of the interval, of the band of real images, and the ends of the axis."""
+    bounds = (min(found["low"], band[0]), max(found["high"], band[1]))
     margin = 0.08 * (bounds[1] - bounds[0]) or 1.0
     start, end = bounds[0] - margin, bounds[1] + margin
     if percent:
@@ -170,8 +189,9 @@ def _plot(found: dict[str, Any], *, percent: bool, width: int) -> dict[str, Any]
         return round((min(max(value, start), end) - start) / (end - start) * width, 1)
 
     return {
-        "band": place(mean - 2 * sd), "band_width": max(1.0, round(place(mean + 2 * sd) - place(mean - 2 * sd), 1)),
-        "mean": place(mean), "low": place(found["low"]), "high": place(found["high"]), "value": place(found["value"]),
+        "band": place(band[0]), "band_width": max(1.0, round(place(band[1]) - place(band[0]), 1)),
+        "mean": place(found["reference"]["mean"]),
+        "low": place(found["low"]), "high": place(found["high"]), "value": place(found["value"]),
         "start": f"{100 * start:.1f} %" if percent else plain(start),
         "end": f"{100 * end:.1f} %" if percent else plain(end),
     }  # fmt: skip
@@ -185,8 +205,8 @@ def _class_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in ("energy", "kernel", "frechet"):
             found = row["distances"][name]
             drawable = found["value"] is not None and found["reference"] is not None
-            plot = _plot(found, percent=False, width=NARROW) if drawable else None
-            cells.append({**found, "plot": plot, "standing": _standing(found, -1) if drawable else None})
+            plot = _plot(found, _band(found), percent=False, width=NARROW) if drawable else None
+            cells.append({**found, "plot": plot, "standing": _standing(found, _band(found), -1) if drawable else None})
         shown.append({"class": row["class"], "cells": cells})
     return shown
 

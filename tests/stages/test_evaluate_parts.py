@@ -9,6 +9,8 @@ import pytest
 from stages.evaluate._classes import distances, drop_interval, share
 from stages.evaluate._curves import read_curves
 from stages.evaluate._latent import slerp
+from stages.evaluate._page import _row
+from stages.scoring import measure
 
 pytestmark = pytest.mark.fast
 ROWS = Path(__file__).with_name("curves.csv")
@@ -132,3 +134,24 @@ def test_a_class_with_too_few_images_says_so(real: int, fake: int, reason: str) 
         assert found["value"] is None and reason in found["reason"]
     constant = distances(np.ones((20, 4), np.float32), rows, rows, seed=0, label=0)
     assert "the same features" in constant["energy"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "real", "sd", "ends", "standing"),
+    [
+        ("label_agreement", 1.0, 0.0, (0.9965, 0.9990), "level"),  # 263 of 263 do not say that all are right
+        ("coverage_k5", 1.0, 0.0, (0.9965, 0.9990), "level"),
+        ("cas", 1.0, 0.0, (0.951, 0.984), "behind"),
+        ("recall_k3", 0.85, 0.02, (0.80, 0.809), "behind"),  # far from 0 and 1 the deviations decide
+        ("recall_k3", 0.85, 0.02, (0.80, 0.811), "level"),
+        ("fid_domain", 1.1, 0.2, (1.51, 1.6), "behind"),
+        ("kid_domain", 0.0, 0.05, (0.09, 0.2), "level"),
+    ],
+)
+def test_the_band_of_a_share_near_1_has_a_width(
+    name: str, real: float, sd: float, ends: tuple[float, float], standing: str
+) -> None:
+    reference = {"mean": real, "sd": sd}
+    found = _row(name, measure(sum(ends) / 2, *ends, n_real=263, n_fake=5260, protocol=name, reference=reference))
+    assert found["standing"] == standing and found["plot"]["band_width"] > 1
+    assert found["plot"]["band"] <= found["plot"]["mean"]
