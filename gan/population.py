@@ -40,7 +40,7 @@ def kernel_population(real: NDArray[np.floating], fake: NDArray[np.floating], *,
 
     The value is `gan.metrics.kernel_distance_full`, the U-statistic of all rows; the variance is the unbiased one of
     that statistic with its second-order terms (Sutherland and Deka: "Unbiased estimators for the variance of MMD
-    estimators", 2019). O(N M D) time, a few blocks of memory. The deviation over subsets plays no part in it.
+    estimators", 2019). O((N + M)^2 D) time, a few blocks of memory. The deviation over subsets plays no part in it.
     Raises ValueError for bad features or fewer than LEAST_KERNEL rows on a side.
     """
     real, fake = feature_pair(real, fake, at_least=2)
@@ -128,6 +128,8 @@ def _score_interval(value: float, first: float, second: float, quantile: float) 
 
     `first` estimates slope * F without bias and may be negative. Near 0 the quotient first / value says nothing, and
     deviation / 2, on the scale of both, takes its place; far from 0 the added terms vanish. Chosen by simulation.
+    An estimate below 0 may contradict every distance, itself too: the interval then still holds it, and reaches 0, the
+    nearest distance that can be.
     """
     second = max(second, 0.0)
     deviation = math.sqrt(second)
@@ -135,7 +137,8 @@ def _score_interval(value: float, first: float, second: float, quantile: float) 
     slope = (max(first, 0.0) + second / 4) / scale if scale > 0 else 0.0
     shift = quantile**2 * slope / 2
     half = math.sqrt(max(0.0, (value + shift) ** 2 - value**2 + quantile**2 * second))
-    return float(value), float(value + shift - half), float(value + shift + half)
+    low, high = value + shift - half, value + shift + half
+    return float(value), float(min(low, value)), float(max(high, value, 0.0))
 
 
 def _within(x: Array, block: int) -> tuple[Array, float]:

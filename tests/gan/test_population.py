@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.laws import LAWS, frechet_truth, kernel_truth
 from gan.intervals import student_t_quantile
 from gan.metrics import frechet_distance, kernel_distance, kernel_distance_full
-from gan.population import LEAST_KERNEL, frechet_population, kernel_population, parts_interval
+from gan.population import LEAST_KERNEL, _score_interval, frechet_population, kernel_population, parts_interval
 
 Array = NDArray[np.float64]
 Estimator = Callable[[Array, Array], tuple[float, float, float]]
@@ -73,6 +73,15 @@ def test_kernel_value_is_the_full_statistic_and_its_variance_agrees_with_leaving
     jackknife = sum((len(values) - 1) * values.var() for values in left_out)
     # Far from 0 first-order terms decide, and the jackknife counts only those of second order twice.
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(jackknife), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "second"),
+    [(-0.3, 0.0, 0.0), (-0.3, 0.0, 1e-4), (-0.3, 0.02, 1e-4), (-0.3, -1.0, -1.0), (0.3, 0.0, 0.0), (0.3, -1.0, 1e-4)],
+)
+def test_an_interval_holds_its_value_and_a_distance_that_can_be(value: float, first: float, second: float) -> None:
+    found, low, high = _score_interval(value, first, second, 1.96)
+    assert low <= found == value <= high and high >= 0
 
 
 def test_deviation_over_subsets_is_no_error_bar() -> None:
