@@ -23,10 +23,10 @@ from gan.metrics.checks import feature_pair
 from gan.metrics.frechet import Moments, frechet_distance_of_moments
 
 LEAST_KERNEL = 100  # rows a side, below which the interval of `kernel_population` was found to cover too rarely
-LEAST_FRECHET = 8.0  # rows a side and feature: the quarters of `frechet_population` need two
 
 _BLOCK = 1024  # rows and columns of a kernel matrix held at once
-_GROUPS = 16  # groups of rows that halves and quarters are made of
+_PER_FEATURE = 8  # rows a side: the quarters of `frechet_population` need two a feature
+_GROUPS = 16  # groups of rows that halves and quarters are made of, two rows or more in each
 _SIGNS = np.array([[1 - 2 * ((i & j).bit_count() % 2) for j in range(_GROUPS)] for i in range(_GROUPS)])  # Hadamard
 _PAIRS = 1.2  # variance of pairs in the extrapolated value over that in the plain one
 _PLANES = ((1, 6, 7), (2, 12, 14), (4, 11, 15), (8, 5, 13), (3, 10, 9))  # each third is the exclusive or of the others
@@ -62,6 +62,11 @@ def kernel_population(real: NDArray[np.floating], fake: NDArray[np.floating], *,
     return _score_interval(value, jackknife - 2 * second, second, NormalDist().inv_cdf((1 + LEVEL) / 2))
 
 
+def least_frechet(width: int) -> int:
+    """Rows a side that `frechet_population` needs for `width` features: eight a feature, and 32."""
+    return max(_PER_FEATURE * width, 2 * _GROUPS)
+
+
 def frechet_population(real: NDArray[np.floating], fake: NDArray[np.floating], *, seed: int = 0) -> Estimate:
     """(value, low, high) of the squared Fréchet distance of both populations, from features [N, D] and [M, D].
 
@@ -73,15 +78,15 @@ def frechet_population(real: NDArray[np.floating], fake: NDArray[np.floating], *
     second order alone; that is taken 1.2 times: 16/15 for what the extrapolation adds to the variance of pairs, the
     rest for heavy tails, by simulation. Student t with 15 degrees.
     Costs 67 distances and 32 matrices [D, D] of memory. Raises ValueError for bad features or fewer than
-    LEAST_FRECHET rows per feature on a side: below that the value would stay biased at N.
+    `least_frechet` rows on a side: below eight a feature the value would stay biased at N.
     """
     real, fake = feature_pair(real, fake, at_least=2)
     n, m, width = len(real), len(fake), real.shape[1]
-    least = math.ceil(LEAST_FRECHET * width)
+    least = least_frechet(width)
     if min(n, m) < least:
         raise ValueError(
-            f"frechet_population needs at least {least} rows a side for {width} features ({LEAST_FRECHET:g} per "
-            f"feature), or its value would be biased at N; received {n} real and {m} fake"
+            f"frechet_population needs at least {least} rows a side for {width} features ({_PER_FEATURE} a feature, "
+            f"two in each of {_GROUPS} groups), or its value would be biased at N; received {n} real and {m} fake"
         )
     middle = real.mean(axis=0)
     sums = _Sums(real, middle, seed, 0), _Sums(fake, middle, seed, 1)

@@ -4,11 +4,10 @@ They are reported beside the measures and gate nothing. The measures compare at 
 population value asks what two infinite sets would give, so its interval holds the draw of the held-out images too.
 """
 
-import math
 from typing import Any
 
 from gan.intervals import LEVEL
-from gan.population import LEAST_FRECHET, LEAST_KERNEL, frechet_population, kernel_population
+from gan.population import LEAST_KERNEL, frechet_population, kernel_population, least_frechet
 from stages.reference_folder import Reference
 from stages.scoring import Sets
 
@@ -21,13 +20,14 @@ def population(reference: Reference, sets: Sets, *, seed: int) -> dict[str, Any]
     All generated images of all sets are used, against all held-out ones.
     """
     real = reference.features("heldout")
-    least = math.ceil(LEAST_FRECHET * real.shape[1])
+    width = real.shape[1]
+    least = least_frechet(width)
     counts = {"n_real": len(real), "n_fake": len(sets.features), "level": LEVEL, "estimand": _ESTIMAND}
     found: dict[str, Any] = {
         "fid_domain": {
             "title": "Fréchet distance", **counts, "seed": seed,
             "method": "extrapolated in both sizes from disjoint halves and quarters; jackknife over 16 groups",
-            "reason": _reason(len(real), least, f"{LEAST_FRECHET:g} for each of {real.shape[1]} features"),
+            "reason": _reason(len(real), least, f"eight for each of {width} features and 32 at least"),
         },
         "kid_domain": {
             "title": "Kernel distance", **counts,

@@ -149,6 +149,14 @@ def test_too_few_rows_are_refused_with_the_bound(estimate: Estimator, least: int
         estimate(**rows)  # type: ignore[call-arg]
 
 
+def test_one_feature_needs_two_rows_in_each_group() -> None:
+    rows = np.random.default_rng(15).normal(size=(40, 1))
+    value, low, high = frechet_population(rows[:32], rows[:32] + 1)
+    assert low <= value <= high
+    with pytest.raises(ValueError, match=r"at least 32 rows a side for 1 features .*received 8 real and 40 fake"):
+        frechet_population(rows[:8], rows)
+
+
 @pytest.mark.parametrize("estimate, true", BOTH)
 def test_bad_features_are_refused(estimate: Estimator, true: object) -> None:
     good = np.random.default_rng(14).normal(size=(300, 8))

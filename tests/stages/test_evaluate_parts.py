@@ -10,7 +10,9 @@ from stages.evaluate._classes import distances, drop_interval, share
 from stages.evaluate._curves import read_curves
 from stages.evaluate._latent import slerp
 from stages.evaluate._page import _row
-from stages.scoring import measure
+from stages.evaluate._population import population
+from stages.reference_folder import Reference
+from stages.scoring import Sets, measure
 
 pytestmark = pytest.mark.fast
 ROWS = Path(__file__).with_name("curves.csv")
@@ -86,6 +88,18 @@ def test_a_file_of_no_curves_is_refused(tmp_path: Path, content: str, message: s
     (tmp_path / "c.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
         read_curves(tmp_path / "c.csv")
+
+
+def test_population_values_of_one_feature_and_eight_images_say_why_there_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
+    monkeypatch.setattr(Reference, "features", lambda self, split: rows[:8])
+    sets = Sets(8, {}, None, np.zeros(40, np.int64), rows)
+    found = population(Reference(Path(), {}), sets, seed=0)
+    assert found["fid_domain"]["value"] is None and found["kid_domain"]["value"] is None
+    reason = "8 held-out images are fewer than 32, eight for each of 1 features and 32 at least"
+    assert found["fid_domain"]["reason"] == reason
 
 
 def test_the_interval_of_a_drop_covers() -> None:
