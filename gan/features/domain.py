@@ -12,7 +12,7 @@ Shapes: N images, H x W pixels, C channels, D features, K outputs.
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -50,17 +50,20 @@ class DomainNetwork(nn.Module):
     """3x3 convolutions with batch norm, halved by max-pools down to 2x2, a ReLU layer of D features, K outputs.
 
     Beyond 64 pixels the first convolution looks at 4x4 or 8x8 pixels and steps by 2 or 4: the rest costs what it costs
-    at 64, and fine detail is still seen. `kind` says what the outputs mean: the classes, or four rotations.
+    at 64, and fine detail is still seen. `kind` says what the outputs mean: the classes, or four rotations; `classes`
+    are the classes' names in the order of the outputs, [] where they are not known.
     `resolution` is a power of two from 8 to 256.
     """
 
     def __init__(
-        self, *, kind: Literal["classifier", "rotation"], resolution: int, channels: int, width: int, outputs: int
-    ) -> None:
+        self, *, kind: Literal["classifier", "rotation"], resolution: int, channels: int, width: int, outputs: int,
+        classes: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self.settings = {
             "kind": kind, "resolution": resolution, "channels": channels, "width": width, "outputs": outputs
         }  # fmt: skip
+        self.classes = list(classes)
         self.kind, self.resolution, self.channels, self.width, self.outputs = kind, resolution, channels, width, outputs
         step = max(1, resolution // 64)
         pools = int(math.log2(resolution // step)) - 1
@@ -221,9 +224,10 @@ def rotation_accuracy(network: DomainNetwork, images: NDArray[np.uint8]) -> tupl
 
 
 def save(network: DomainNetwork, path: Path) -> None:
-    """Write weights and settings as one safetensors file; `load` needs nothing else."""
+    """Write weights, settings and names of classes as one safetensors file; `load` needs nothing else."""
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-    settings = json.dumps({"format": 1, **network.settings}, sort_keys=True)
+    names = {"classes": network.classes} if network.classes else {}
+    settings = json.dumps({"format": 1, **network.settings, **names}, sort_keys=True)
     # One metadata key alone: safetensors writes several in an order of chance.
     path.write_bytes(safetensors_bytes(tensors, {"ganops_domain_network": settings}))
 

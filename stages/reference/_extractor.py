@@ -36,10 +36,12 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
         _check_width(config.extractor.width, heldout)
         chosen = store.splits["fit"]
         labels = chosen.labels if store.classes else None
-        return fit(
+        network = fit(
             chosen, labels, classes=len(store.classes), recipe=recipe(config, config.extractor.width),
             seed=config.seed,
         )  # fmt: skip
+        network.classes = store.classes
+        return network
     network = _adopted(config.extractor)
     _check_width(network.width, heldout)
     expected = {
@@ -54,7 +56,26 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
             f"reference.extractor: {config.extractor.path} has {', '.join(wrong)}, these images need "
             f"{', '.join(f'{name} {value}' for name, value in expected.items())}; fit one with {{name: fit, ...}}"
         )
+    if network.classes not in ([], store.classes):
+        raise ValueError(
+            f"reference.extractor: {config.extractor.path} reads the classes {', '.join(network.classes[:20])} in "
+            f"this order; these images have {', '.join(store.classes[:20])}; fit one with {{name: fit, ...}}"
+        )
     return network
+
+
+def check_meaning(network: DomainNetwork, accuracy_heldout: dict[str, Any]) -> None:
+    """Raises ValueError for a classifier without names of its classes that is not shown to be better than guessing.
+
+    Files of earlier versions carry no names; one whose outputs mean other classes reads these images wrong.
+    """
+    chance = 1 / network.outputs
+    if network.kind == "classifier" and not network.classes and accuracy_heldout["low"] <= chance:
+        raise ValueError(
+            f"reference.extractor: the file names no classes, and it reads {100 * accuracy_heldout['value']:.1f} % of "
+            f"the held-out images right, which is not shown to be more than {100 * chance:.1f} % by guessing: its "
+            "outputs may mean other classes, or the same in another order; fit one with {name: fit, ...}"
+        )
 
 
 def _adopted(file: File) -> DomainNetwork:

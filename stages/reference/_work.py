@@ -18,6 +18,7 @@ from stages.config.reference import Fit, ReferenceConfig
 from stages.reference._extractor import (
     WHY_ROTATIONS,
     accuracy,
+    check_meaning,
     confusion,
     extractor,
     pieces,
@@ -34,7 +35,7 @@ from stages.store import SPLITS, Store, open_store
 def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path) -> Summary:
     """See `stages.reference.run`."""
     store = open_store(images)
-    _check(store, images, passed)
+    _check(config, store, images, passed)
     use_threads(config.threads)
     with joined() as ranks:
         # Published networks first: what all processes share. The rest is rank 0's.
@@ -59,12 +60,14 @@ def _write(
             _save_moments(work / f"moments-{name}.npz", mean, covariance)
         write_selection(work / "selection", network, found["train"], store.info["data_hash"])
         # What real images and classifiers reach: the yardsticks of every later number.
+        right = accuracy(network, store.splits["heldout"], odds["heldout"])
+        check_meaning(network, right)
         about = {
             "sha256": sha256_file(work / "extractor.safetensors"),
             **network.settings,
             "origin": "fit" if isinstance(config.extractor, Fit) else "file",
             "why": "it reads the classes of the data set" if store.classes else WHY_ROTATIONS,
-            "accuracy_heldout": accuracy(network, store.splits["heldout"], odds["heldout"]),
+            "accuracy_heldout": right,
         }
         record = {
             "format": 1,
@@ -104,7 +107,7 @@ def _write_pictures(work: Path, store: Store, *, picture_pool: int) -> None:
         write_array(work / f"{name}_labels.npy", split.labels[places])
 
 
-def _check(store: Store, images: Path, passed: Path) -> None:
+def _check(config: ReferenceConfig, store: Store, images: Path, passed: Path) -> None:
     verdict = read_json(passed)
     if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
         raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
@@ -117,6 +120,26 @@ def _check(store: Store, images: Path, passed: Path) -> None:
         )
     if not counts["fit"] or not counts["heldout"]:
         raise ValueError(f"the splits fit and heldout must hold images; the counts are {counts}")
+    _check_learning(config, store)
+
+
+def _check_learning(config: ReferenceConfig, store: Store) -> None:
+    """Raises ValueError where a classifier, the extractor or a baseline, has too little to learn from."""
+    if len(store.classes) == 1:
+        raise ValueError(
+            f"all images have one label, {store.classes[0]}, and no classifier can learn from that; set "
+            "ingest.source.labels to none (null or false, whichever the source takes), or give images of a second class"
+        )
+    least = config.training.batch // 4
+    learnt = (["fit"] if isinstance(config.extractor, Fit) else []) + (["train"] if store.classes else [])
+    for name in learnt:
+        count = len(store.splits[name])
+        if count < least:
+            raise ValueError(
+                f"reference.training.batch: {config.training.batch} needs at least {least} images, a quarter of it, in "
+                f"the split {name}; there are {count}. Take at most {4 * count + 3}, or give ingest more images or a "
+                f"larger share of {name}"
+            )
 
 
 def _recipe_record(config: ReferenceConfig) -> dict[str, Any]:

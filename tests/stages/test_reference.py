@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gan.features import features, load
+from gan.features import features, load, save
 from gan.metrics import frechet_distance, moments
-from stages.common.files import sha256_file, tree_digests, write_json
+from stages.common.files import read_json, sha256_file, tree_digests, write_json
 from stages.config import load_section
 from stages.config.reference import File, Fit, ReferenceConfig, Training
 from stages.reference import run
 from stages.reference_folder import open_reference
 from stages.scoring import SET_METRICS
 from stages.store import open_store
-from tests.stages.measured_worlds import CONFIG, colours, digits, reference
+from tests.stages.measured_worlds import CONFIG, NAMES, colours, digits, passed_store, reference
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,33 @@ def test_an_adopted_file_gives_the_same_features_and_another_is_refused(world: P
     assert not (world / "refused").exists()
 
 
+def test_an_adopted_file_whose_outputs_mean_something_else_is_refused(world: Path, tmp_path: Path) -> None:
+    """By the names that it carries, or, in a file of an earlier version, by what it makes of the held-out images."""
+    folder = digits(tmp_path / "other")
+    described = read_json(folder / "store" / "dataset.json")
+    write_json(folder / "store" / "dataset.json", described | {"classes": NAMES[1:] + NAMES[:1]})
+    named = world / "reference" / "extractor.safetensors"
+    network = load(named)
+    assert network.classes == NAMES
+    network.classes = []
+    save(network, tmp_path / "nameless.safetensors")
+    with torch.no_grad():
+        for each in (network.head.weight, network.head.bias):
+            each.copy_(each.roll(1, 0))
+    save(network, tmp_path / "exchanged.safetensors")
+
+    def adopt(place: Path, path: Path) -> dict[str, Any]:
+        file = File(name="file", path=str(path), sha256=sha256_file(path))
+        return reference(place, path.stem, dataclasses.replace(CONFIG, extractor=file))
+
+    with pytest.raises(ValueError, match=r"reads the classes digit 0, digit 1, .*; these images have digit 1, digit 2"):
+        adopt(folder, named)
+    with pytest.raises(ValueError, match=r"names no classes, and it reads 0\.. % .*more than 10\.0 % by guessing"):
+        adopt(world, tmp_path / "exchanged.safetensors")
+    assert adopt(world, tmp_path / "nameless.safetensors")["extractor"]["accuracy_heldout"]["value"] > 0.9
+    assert not (world / "exchanged").exists()
+
+
 def test_colour_images_without_labels(tmp_path: Path, world: Path) -> None:
     folder = colours(tmp_path)
     config = dataclasses.replace(CONFIG, extractor=Fit(name="fit", width=7))
@@ -112,7 +140,10 @@ def test_colour_images_without_labels(tmp_path: Path, world: Path) -> None:
     ("change", "message"),
     [
         ({"extractor": Fit(name="fit", width=17)}, "17 features need at least 136 held-out images.*at most 16"),
-        ({"training": Training(steps=5, batch=4000, learning_rate=0.1)}, "at least 1000 images"),
+        (
+            {"training": Training(steps=5, batch=4000, learning_rate=0.1)},
+            "reference.training.batch: 4000 .*at least 1000 images, .*split fit; there are 270. Take at most 1083",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(world: Path, change: dict[str, Any], message: str) -> None:
@@ -128,6 +159,13 @@ def test_data_that_did_not_pass_or_are_too_few_are_refused(world: Path, tmp_path
     folder = digits(tmp_path / "small", 60)
     np.save(folder / "store" / "split-00000.npy", np.repeat([0, 1, 2], [31, 13, 16]).astype(np.uint8))
     with pytest.raises(ValueError, match=r"2 train images for each held-out one.*31 and 16: give ingest\.splits"):
+        reference(folder)
+
+
+def test_one_class_is_refused_with_the_setting_that_cures_it(tmp_path: Path) -> None:
+    images = np.zeros((100, 8, 8, 1), np.uint8)
+    folder = passed_store(tmp_path / "one", images, np.zeros(100, int), ["cats"])
+    with pytest.raises(ValueError, match=r"one label, cats, .*set ingest\.source\.labels to none"):
         reference(folder)
 
 
