@@ -42,7 +42,8 @@ def grid_png(
     """PNG bytes of a grid, filled row by row; the last row may be short.
 
     `images` uint8 [N, H, W, C] with C 1 or 3; `columns` cells a row; `cell` the side in pixels that smaller images are
-    enlarged to (Lanczos; larger ones keep their size); `row_labels` one text a row, drawn left of it, or none.
+    enlarged to (Lanczos; larger ones keep their size); `row_labels` one text a row, drawn left of it as `row_texts`
+    gives it, or none.
     Raises ValueError for another dtype or shape, no images, or another number of row labels than rows.
     """
     _check(images)
@@ -53,15 +54,30 @@ def grid_png(
     cells = [enlarged(image, cell) for image in images]
     step_x, step_y = cells[0].width + BORDER, cells[0].height + BORDER
     font = ImageFont.load_default(size=max(14, cells[0].height // 6))
-    left = max((int(font.getlength(text)) + 12 for text in row_labels), default=0)
+    texts = row_texts(row_labels)
+    left = max((int(font.getlength(text)) + 12 for text in texts), default=0)
     canvas = Image.new("RGB", (left + BORDER + columns * step_x, BORDER + rows * step_y), _BACKGROUND)
     for index, picture in enumerate(cells):
         row, column = divmod(index, columns)
         canvas.paste(picture, (left + BORDER + column * step_x, BORDER + row * step_y))
     draw = ImageDraw.Draw(canvas)
-    for row, text in enumerate(row_labels):
+    for row, text in enumerate(texts):
         draw.text((left - 8, BORDER + row * step_y + step_y // 2), text, fill=_INK, font=font, anchor="rm")
     return _png(canvas if images.shape[-1] == 3 or row_labels else canvas.convert("L"))
+
+
+def row_texts(row_labels: Sequence[str]) -> list[str]:
+    """The labels, or the numbers of the rows, from 1, where Pillow's font lacks a letter of any of them: it has little
+    but ASCII, and all that it lacks is the same empty box. Whoever shows the picture must then say which is which."""
+    font = ImageFont.load_default(size=14)
+
+    def shape(letter: str) -> tuple[tuple[int, int], bytes]:
+        mask = font.getmask(letter)
+        return mask.size, bytes(mask)
+
+    box = shape("\U0010ffff")
+    drawable = all(letter.isprintable() and shape(letter) != box for letter in set("".join(row_labels)))
+    return list(row_labels) if drawable else [str(row + 1) for row in range(len(row_labels))]
 
 
 def enlarged(image: NDArray[np.uint8], cell: int = CELL) -> Image.Image:

@@ -9,7 +9,7 @@ import jinja2
 from gan.intervals import RARE, wilson
 from stages.evaluate._latent import STEPS, Walks
 from stages.evaluate._pictures import Pictures
-from stages.pictures import grid_uri, image_uri
+from stages.pictures import grid_uri, image_uri, row_texts
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 LIMIT = 60  # classes in the tables; evaluation.json has all
@@ -95,6 +95,8 @@ def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, 
         generated_grid=grid_uri(pictures.generated, columns=columns, row_labels=pictures.rows),
         best_grid=grid_uri(pictures.best, columns=columns),
         worst_grid=grid_uri(pictures.worst, columns=columns),
+        row_key=_row_key(pictures.rows),
+        walks_key=_row_key(pictures.walks.rows),
         walks_grid=grid_uri(pictures.walks.interpolations, columns=STEPS, row_labels=pictures.walks.rows),
         sweep=_sweep(pictures.walks),
         disagreements=[
@@ -107,6 +109,12 @@ def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, 
         },
         protocol_text=json.dumps(report["protocols"], indent=2, ensure_ascii=False),
     )
+
+
+def _row_key(names: list[str]) -> str:
+    """Which row is which, where a grid can draw their numbers alone; else empty."""
+    texts = row_texts(names)
+    return "" if texts == names else ", ".join(f"{text}: {name}" for text, name in zip(texts, names, strict=True))
 
 
 def _row(name: str, found: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Which images the page shows, by rules that no hand is in; generated ones from the first set."""
+"""Which images the page shows, by rules that no hand is in; generated ones from the first set, but where classes have
+rows of their own: there the label is given, and row l has the latents from place l times the columns on."""
 
 import dataclasses
 from pathlib import Path

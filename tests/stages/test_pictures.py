@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.pictures import BORDER, PAGE, grid_png, grid_uri, image_uri, write_grid
+from stages.pictures import BORDER, PAGE, grid_png, grid_uri, image_uri, row_texts, write_grid
 
 pytestmark = pytest.mark.fast
 
@@ -41,6 +41,15 @@ def test_row_labels_add_a_margin_with_ink_in_it() -> None:
     assert named.width > plain.width
     margin = np.asarray(named.convert("L"))[:, : named.width - plain.width]
     assert (margin[: len(margin) // 2] < 128).any() and (margin[len(margin) // 2 :] < 128).any()
+
+
+def test_rows_that_the_font_cannot_name_are_numbered() -> None:
+    """Its box for what it lacks is the same for every letter: two Greek names would be one picture."""
+    assert row_texts(["zero", "one's", "a-b_c 3"]) == ["zero", "one's", "a-b_c 3"] and row_texts([]) == []
+    for names in (["zero", "\u65e5\u672c"], ["caf\u00e9", "tea"], ["two\nlines", "one"]):
+        assert row_texts(names) == ["1", "2"]
+        numbered = grid_png(_flat([0, 0]), columns=1, row_labels=["1", "2"])
+        assert grid_png(_flat([0, 0]), columns=1, row_labels=names) == numbered
 
 
 def test_same_images_same_bytes() -> None:
