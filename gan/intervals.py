@@ -26,6 +26,12 @@ def wilson(hits: int, count: int, *, level: float = LEVEL) -> tuple[float, float
     return (0.0 if hits == 0 else low), (1.0 if hits == count else high)
 
 
+def proportion(hits: int, count: int) -> dict[str, float]:
+    """{value, low, high, n} of a proportion, as results carry it: `wilson`, which says what is refused."""
+    low, high = wilson(hits, count)
+    return {"value": hits / count, "low": low, "high": high, "n": count}
+
+
 def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float, float]:
     """(mean, low, high) of the expected value, from independent draws: Student's t, sample deviation with ddof 1.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan.draws import SUBSETS, permutation
-from gan.intervals import wilson
+from gan.intervals import proportion
 from gan.metrics import energy_distance, frechet_distance, kernel_distance_full
 from gan.metrics.protocols import ROWS_PER_FEATURE
 from gan.population import parts_interval
@@ -115,10 +115,7 @@ def _accuracy(reference: Reference, taught: list[int], label: int) -> dict[str, 
 
 def share(hits: int, count: int) -> dict[str, Any] | None:
     """{value, low, high, n}, Wilson; None of no images."""
-    if not count:
-        return None
-    low, high = wilson(hits, count)
-    return {"value": hits / count, "low": low, "high": high, "n": count}
+    return proportion(hits, count) if count else None
 
 
 def drop_interval(before: dict[str, Any], after: dict[str, Any]) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from consumer import Generator
 from gan.features.domain import DomainNetwork, features
 from gan.latents import latents
-from gan.metrics import density_coverage, precision_recall
+from gan.metrics import neighbourhoods
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION
 from stages.drawn import BATCH
 from stages.scoring import Sets
@@ -86,11 +86,9 @@ def _truncated(
             inside = (columns >= first) & (columns < first + BATCH)
             row[inside] = images[columns[inside] - first]
         rows.append(row)
-        precision, recall = precision_recall(real, found, k=K_PRECISION)
-        density, coverage = density_coverage(real, found, k=K_COVERAGE)
-        sweep.append(
-            {"psi": psi, "precision_k3": precision, "recall_k3": recall, "density_k5": density, "coverage_k5": coverage}
-        )
+        near = neighbourhoods(real, found, k_precision=K_PRECISION, k_density=K_COVERAGE)
+        values = dict(zip(("precision_k3", "recall_k3", "density_k5", "coverage_k5"), near, strict=True))
+        sweep.append({"psi": psi, **values})
     return np.concatenate(rows), sweep
 
 

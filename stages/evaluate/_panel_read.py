@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan.intervals import LEVEL, mean_interval, wilson
+from gan.intervals import LEVEL, mean_interval, proportion
 from stages.common.files import read_json
 
 REAL, GENERATED = "real", "generated"  # what an image is, and what an answer says
@@ -93,16 +93,10 @@ def _rates(right: Sequence[str], said: Sequence[str]) -> dict[str, Any]:
     pairs = list(zip(right, said, strict=True))
     wrong = sum(truth != answer for truth, answer in pairs)
     sides = {
-        f"{side}_taken_for_{other}": share(sum(p == (side, other) for p in pairs), sum(p[0] == side for p in pairs))
+        f"{side}_taken_for_{other}": proportion(pairs.count((side, other)), right.count(side))
         for side, other in ((GENERATED, REAL), (REAL, GENERATED))
     }
-    return {"error_rate": share(wrong, len(pairs)), "p": binomial_p(wrong, len(pairs)), **sides}
-
-
-def share(hits: int, count: int) -> dict[str, Any]:
-    """{value, low, high, n} of a proportion, Wilson."""
-    low, high = wilson(hits, count)
-    return {"value": hits / count, "low": low, "high": high, "n": count}
+    return {"error_rate": proportion(wrong, len(pairs)), "p": binomial_p(wrong, len(pairs)), **sides}
 
 
 def _together(raters: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -118,7 +112,7 @@ def _together(raters: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _pooled(rates: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean over raters, who all saw the same images; the wider of the interval over raters and over answers."""
     count = sum(rate["n"] for rate in rates)
-    found = share(round(sum(rate["value"] * rate["n"] for rate in rates)), count)
+    found = proportion(round(sum(rate["value"] * rate["n"] for rate in rates)), count)
     if len(rates) > 1:
         _, low, high = mean_interval([rate["value"] for rate in rates])
         found |= {"low": max(0.0, min(low, found["low"])), "high": min(1.0, max(high, found["high"]))}

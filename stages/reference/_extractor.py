@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan.features.domain import DomainNetwork, Recipe, features, fit, load, rotation_accuracy
-from gan.intervals import wilson
+from gan.intervals import proportion
 from stages.common.files import sha256_file
 from stages.config.reference import File, Fit, ReferenceConfig
 from stages.store import Split, Store
@@ -124,12 +124,6 @@ def accuracy(network: DomainNetwork, split: Split, odds: NDArray[np.float64]) ->
         # The four views of an image are one trial, not four: the interval counts images.
         return proportion(round(right / asked * len(split)), len(split))
     return proportion(int((odds.argmax(axis=1) == split.labels).sum()), len(split))
-
-
-def proportion(hits: int, count: int) -> dict[str, Any]:
-    """{value, low, high, n} of a proportion, Wilson."""
-    low, high = wilson(hits, count)
-    return {"value": hits / count, "low": low, "high": high, "n": count}
 
 
 def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> list[list[int]]:

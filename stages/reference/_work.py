@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from gan.draws import SUBSETS, permutation
 from gan.features.domain import fit, save
+from gan.intervals import proportion
 from gan.metrics import moments
 from gan.ranks import joined
 from stages.common.files import output_folder, read_json, sha256_file, write_array, write_blocks, write_json
@@ -22,7 +23,6 @@ from stages.reference._extractor import (
     confusion,
     extractor,
     pieces,
-    proportion,
     recipe,
     split_features,
 )
@@ -84,7 +84,6 @@ def _write(
         }
         # Labels and pictures, for the floors of classes and for the pages.
         _write_pictures(work, store, picture_pool=config.picture_pool)
-        write_json(work / "extractor.json", {"format": 1, **about})
         write_json(work / "reference.json", record)
         summary = write_summary(
             work,

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from consumer import Generator
+from gan.intervals import proportion
 from stages.config.reference import Fit, ReferenceConfig, Training
 from stages.evaluate._panel_make import make
 from stages.evaluate._panel_read import GENERATED, REAL, binomial_p, read, t_test_p
@@ -198,14 +199,14 @@ def test_raters_who_differ_widen_the_interval_and_agreement_never_narrows_it(mad
 
 def test_the_interval_over_raters_covers() -> None:
     """Raters of a population with mean .35 and spread .12, 60 images each: 2,000 panels a cell."""
-    from stages.evaluate._panel_read import _pooled, share
+    from stages.evaluate._panel_read import _pooled
 
     rng = np.random.default_rng(0)
     for raters in (2, 5, 12):
         hits = 0
         for _ in range(2000):
             wrong = rng.binomial(60, rng.beta(5.2, 9.657, raters))
-            found = _pooled([share(int(each), 60) for each in wrong])
+            found = _pooled([proportion(int(each), 60) for each in wrong])
             hits += found["low"] <= 0.35 <= found["high"]
         assert 0.93 <= hits / 2000 <= 0.985, (raters, hits)
 
