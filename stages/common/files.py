@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:  # numpy loads only after its thread pools are fixed
@@ -19,10 +20,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tree_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, by relative POSIX path, in path order."""
+def tree_digests(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by relative POSIX path, in path order; those `known` are not read again."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+    names = {path: path.relative_to(folder).as_posix() for path in files}
+    return {name: known.get(name) or sha256_file(path) for path, name in names.items()}
 
 
 def digest(path: Path) -> str:

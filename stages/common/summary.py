@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stages.common.files import digest, read_json, tree_digests, write_json
@@ -22,16 +23,23 @@ class Summary:
 
 
 def write_summary(
-    work: Path, *, stage: str, config: Any, inputs: Mapping[str, Path | str], results: Mapping[str, Any]
+    work: Path,
+    *,
+    stage: str,
+    config: Any,
+    inputs: Mapping[str, Path | str],
+    results: Mapping[str, Any],
+    known: Mapping[str, str] = MappingProxyType({}),
 ) -> Summary:
     """Digest the inputs and all files in `work`, write `work/summary.json`, and return it.
 
-    An input is the path to digest, or the digest itself where the stage has read the files already.
+    An input is the path to digest, or the digest itself where the stage has read the files already; `known` are digests
+    of files in `work` that are known likewise.
     """
     summary = Summary(
         stage=stage,
         inputs={name: digest(value) if isinstance(value, Path) else value for name, value in inputs.items()},
-        outputs=tree_digests(work),
+        outputs=tree_digests(work, known),
         config=dataclasses.asdict(config),
         results=dict(results),
     )

@@ -4,13 +4,14 @@ From the datasheet and the manifest alone: the same store gives the same bytes. 
 whose rows are in the order of the image shards.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from stages.common.files import sha256_file, write_json
+from stages.common.files import write_json
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -63,8 +64,9 @@ _WORDS = {
 }
 
 
-def write_croissant(work: Path, info: dict[str, Any], schema: pa.Schema) -> None:
-    """Describe the store in folder `work`; `info` is its dataset.json, `schema` that of its manifest."""
+def write_croissant(work: Path, info: dict[str, Any], schema: pa.Schema, digests: Mapping[str, str]) -> None:
+    """Describe the store in folder `work`; `info` is its dataset.json, `schema` that of its manifest, `digests` the
+    SHA-256 of its files by name."""
     sheet = info["datasheet"]
     described: dict[str, Any] = {
         "@context": _CONTEXT,
@@ -81,7 +83,7 @@ def write_croissant(work: Path, info: dict[str, Any], schema: pa.Schema) -> None
     optional = {"citeAs": sheet.get("citation"), "datePublished": sheet.get("published")}
     described |= {key: " ".join(text.split()) for key, text in optional.items() if text}
     described |= {f"rai:{key}": text for key, text in _responsible(sheet).items() if text}
-    described["distribution"] = _files(work)
+    described["distribution"] = _files(digests)
     described["recordSet"] = [_records(schema)]
     write_json(work / "croissant.json", described)
 
@@ -110,20 +112,20 @@ def _responsible(sheet: dict[str, Any]) -> dict[str, str]:
     return {key: " ".join(str(text).split()) for key, text in found.items()}
 
 
-def _files(work: Path) -> list[dict[str, Any]]:
+def _files(digests: Mapping[str, str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {
             "@type": "cr:FileObject", "@id": _MANIFEST, "name": _MANIFEST, "description": "A row per image.",
             "contentUrl": _MANIFEST, "encodingFormat": "application/x-parquet",
-            "sha256": sha256_file(work / _MANIFEST),
+            "sha256": digests[_MANIFEST],
         }
     ]  # fmt: skip
-    for path in sorted(work.glob("images-*.npy")):
+    for name in sorted(name for name in digests if name.startswith("images-")):
         found.append(
             {
-                "@type": "cr:FileObject", "@id": path.name, "name": path.name,
+                "@type": "cr:FileObject", "@id": name, "name": name,
                 "description": "Pixels, uint8 [n, height, width, channels], in the order of the manifest.",
-                "contentUrl": path.name, "encodingFormat": "application/octet-stream", "sha256": sha256_file(path),
+                "contentUrl": name, "encodingFormat": "application/octet-stream", "sha256": digests[name],
             }
         )  # fmt: skip
     return found

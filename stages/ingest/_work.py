@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gan.attributes import bins
-from stages.common.files import output_folder, write_json
+from stages.common.files import output_folder, tree_digests, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.ingest import IngestConfig
 from stages.ingest._copies import Distinct, distinct
@@ -96,14 +96,15 @@ def _write(
         write_rows(work / "near_refused.csv", ("refused", "kept", "squared_distance"), result.near_refused)
         info = _dataset(config, listing, result, counts, data_hash, sheet)
         write_json(work / "dataset.json", info)
-        write_croissant(work, info, pq.read_schema(work / "manifest.parquet"))
+        digests = tree_digests(work)  # of large stores reading all once more takes its time
+        write_croissant(work, info, pq.read_schema(work / "manifest.parquet"), digests)
         results = {
             "data_hash": data_hash, "counts": counts, "refused": dict(_reasons(refused).most_common()),
             "near_duplicates": {"kept": len(result.near), "crowded": result.crowded}, "datasheet": sheet,
             "erased": tombstones,
         }  # fmt: skip
         inputs: dict[str, Path | str] = {"raw": content, "datasheet": datasheet}
-        summary = write_summary(work, stage="ingest", config=config, inputs=inputs, results=results)
+        summary = write_summary(work, stage="ingest", config=config, inputs=inputs, results=results, known=digests)
     _tell(counts, out)
     return summary
 
