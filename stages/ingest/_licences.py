@@ -12,7 +12,6 @@ USES = ("internal", "research", "commercial", "publication")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _OWN = "LicenseRef-"  # begins the name of terms that are on no list (SPDX specification, annex "License expressions")
 _NONE = {"NONE", "NOASSERTION"}  # SPDX for: no licence was found; nobody looked
-_CREATIVE_COMMONS = re.compile(r"CC-BY((?:-(?:NC|ND|SA))*)-[0-9.]+(?:-[A-Z]+)?")
 
 
 def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> None:
@@ -45,10 +44,12 @@ def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> Non
 
 def _forbidden(spdx: str) -> set[str]:
     """Uses that the name of a Creative Commons licence excludes: NC commercial ones; ND to hand on what was made of
-    the images, and whether a generator was is undecided, so that it counts."""
-    found = _CREATIVE_COMMONS.fullmatch(spdx)
-    terms = found.group(1) if found else ""
-    return ({"commercial"} if "-NC" in terms else set()) | ({"publication"} if "-ND" in terms else set())
+    the images, and whether a generator was is undecided, so that it counts. SPDX compares ids without regard to case.
+    """
+    terms = spdx.upper().split("-")
+    if terms[0] != "CC":
+        return set()
+    return {use for term, use in (("NC", "commercial"), ("ND", "publication")) if term in terms}
 
 
 def _words(use: str) -> str:

@@ -85,6 +85,8 @@ def test_errors_are_one_sentence(tmp_path: Path, changes: dict[str, Any], senten
     ("spdx", "allowed", "uses", "sentence"),
     [
         ("CC-BY-NC-4.0", ["research"], ["research", "commercial"], "licence CC-BY-NC-4.0 of .* forbids commercial use"),
+        ("cc-by-nc-4.0", ["research"], ["commercial"], "licence cc-by-nc-4.0 of .* forbids commercial use"),
+        ("Cc-By-Nd-4.0", ["publication"], ["research"], "names publication, which the licence Cc-By-Nd-4.0 forbids"),
         ("CC-BY-NC-SA-3.0-DE", ["commercial"], ["research"], "`allowed_use` names commercial, which the licence"),
         ("CC-BY-ND-4.0", ["research"], ["publication"], "forbids publication of what is made of them"),
         ("CC-BY-NC-ND-4.0", ["publication"], ["research"], "names publication, which the licence"),
@@ -100,7 +102,9 @@ def test_a_licence_that_forbids_the_use_stops_with_a_sentence(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("spdx", ["CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "MIT", "ODbL-1.0", "LicenseRef-own"])
+@pytest.mark.parametrize(
+    "spdx", ["CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "MIT", "ODbL-1.0", "LicenseRef-own", "cc-by-4.0"]
+)
 def test_other_licences_allow_what_the_datasheet_allows(tmp_path: Path, spdx: str) -> None:
     for count in range(1, len(USES) + 1):
         for uses in itertools.combinations(USES, count):
