@@ -3,7 +3,8 @@
 Distance: squared L2 over uint8 pixels, in integers, so that a copy is at exactly 0 on every machine. Each generated
 image, and each control (a real image that the generator never saw), has its distance to the nearest training image.
 Null: generated images are to the training images what the controls are, so that all distances stand in an order of
-chance. Then the number of generated images below the r-th smallest control is negative hypergeometric
+chance; where near duplicates of controls were taken out of training, their distances have to count all the same. Then
+the number of generated images below the r-th smallest control is negative hypergeometric
 (`gan.intervals.negative_hypergeometric_tail`), whatever the distribution of distances is.
 
 Tests of the mean or of global rank miss a few percent of copies, the lower tail finds them (compare Meehan,

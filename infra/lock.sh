@@ -11,7 +11,7 @@ compile ../pyproject.toml --extra dev -o dev.lock "$@"
 part data.lock numpy pillow pyarrow pyyaml tqdm
 part validate.lock great-expectations jinja2 numpy pandas pillow pyarrow pyyaml
 part train.lock numpy nvidia-ml-py pillow pyyaml safetensors tensorboard torch torchvision tqdm
-part onnx.lock jinja2 numpy onnx onnxruntime-gpu onnxscript pillow pyyaml safetensors torch torchvision tqdm
+part onnx.lock jinja2 numpy onnx onnxruntime-gpu onnxscript pillow pyarrow pyyaml safetensors torch torchvision tqdm
 part bootstrap.lock uv
 compile ../pyproject.toml --extra serve-gpu --constraints dev.lock -o serve-gpu.lock
 # What the containers of infra/docker hold.

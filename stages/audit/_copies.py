@@ -2,7 +2,8 @@
 
 Controls are the held-out images and the images of the split `fit`: the generator saw neither, and nothing is fitted
 in pixel space, so that fit images are as good a control as held-out ones and triple the power. (Held-out images are
-still used for nothing but scoring: no choice of training or of the extractor depends on them.)
+still used for nothing but scoring: no choice of training or of the extractor depends on them.) Their distances count
+the images that ingest refused because of them, as `stages.audit._refused` says.
 """
 
 import math
@@ -25,17 +26,21 @@ from stages.audit._sides import spread
 from stages.config.audit import AuditConfig
 
 
-def copies(config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictures) -> dict[str, Any]:
+def copies(
+    config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictures, refused: NDArray[np.int64]
+) -> dict[str, Any]:
     """Result of the test, of the same test with planted copies, its power, and the closest pairs.
 
-    Images are uint8 [N, H, W, C]. `status` is `not_assessed` where planted copies would not be found, or where no
-    number of copies would: a test without power that passes says nothing.
+    Images are uint8 [N, H, W, C]; `refused` is what `nearest_refused` says of the controls. `status` is `not_assessed`
+    where planted copies would not be found, or where no number of copies would: a test without power that passes says
+    nothing.
     """
     found, real = nearest(fake, train), nearest(controls, train)
+    unseen = np.minimum(real.squared, refused)
     prints = fingerprints(fake)
     counts = counted(prints, found.squared)
-    result = copying(found.squared[counts], real.squared)
-    planted, planted_p = _planted(config, prints, found, train, real)
+    result = copying(found.squared[counts], unseen)
+    planted, planted_p = _planted(config, prints, found, train, unseen)
     needed = copies_needed(result.fakes, result.controls, alpha=config.alpha)
     power = detectable_share(result.fakes, result.controls, alpha=config.alpha)
     reason = None
@@ -56,13 +61,14 @@ def copies(config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictu
         **result._asdict(),
         "repeated": int(len(fake) - counts.sum()),
         "exact_copies": int((found.squared == 0).sum()),
-        "exact_copies_among_controls": int((real.squared == 0).sum()),
+        "exact_copies_among_controls": int((unseen == 0).sum()),
+        "controls_near_refused": int((refused < real.squared).sum()),
         "planted": {"copies": planted, "p": planted_p},
         "copies_needed": needed,
         "detectable_share": power,
         "rms_levels": {
             "generated": _quartiles(found.squared[counts], pixels),
-            "unseen_real": _quartiles(real.squared, pixels),
+            "unseen_real": _quartiles(unseen, pixels),
         },
         "closest": _closest(config, found, pixels),
         "closest_controls": _closest(config, real, pixels),
@@ -70,7 +76,7 @@ def copies(config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictu
 
 
 def _planted(
-    config: AuditConfig, prints: list[bytes], found: Neighbours, train: Pictures, real: Neighbours
+    config: AuditConfig, prints: list[bytes], found: Neighbours, train: Pictures, unseen: NDArray[np.int64]
 ) -> tuple[int, float]:
     """(copies, p) of the test where a share of the generated images is replaced by training images."""
     count = min(len(train), math.ceil(config.planted_share * len(prints)))
@@ -80,7 +86,7 @@ def _planted(
     squared[places] = nearest(copied, train).squared
     for place, each in zip(places.tolist(), fingerprints(copied), strict=True):
         prints[place] = each
-    return count, copying(squared[counted(prints, squared)], real.squared).p
+    return count, copying(squared[counted(prints, squared)], unseen).p
 
 
 def _closest(config: AuditConfig, found: Neighbours, pixels: int) -> list[dict[str, Any]]:

@@ -34,8 +34,9 @@ def protocols(report: dict[str, Any], extractor: dict[str, Any]) -> dict[str, di
     return {
         "memorization": {
             "n_real": m["controls"], "n_fake": m["fakes"], "n_train": report["n_train"], "ranks": list(m["ranks"]),
-            "splits": "train; controls heldout and fit", "distance": "squared L2 of uint8 pixels", "resize": "none",
-            "arithmetic": "whole numbers", "interval": "none: exact p-value of the negative hypergeometric null",
+            "splits": "train; controls heldout and fit, whose distances count the images refused because of them",
+            "distance": "squared L2 of uint8 pixels", "resize": "none", "arithmetic": "whole numbers",
+            "interval": "none: exact p-value of the negative hypergeometric null",
             "estimand": "probability of so many generated images this near to training images if nothing is copied",
         },
         "shares": {

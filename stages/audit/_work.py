@@ -14,6 +14,7 @@ from stages.audit._labels import agreement, class_shares
 from stages.audit._measures import findings, measures, protocols
 from stages.audit._page import render
 from stages.audit._quality import quality
+from stages.audit._refused import nearest_refused
 from stages.audit._shares import shares
 from stages.audit._sides import Side, by_attribute, by_class, side, spread
 from stages.common.files import output_folder, write_atomically, write_json
@@ -37,6 +38,7 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
         fake = side(*drawn(generator, config.samples, seed=config.seed, folder=work))
         real = side(split["train"], split["train"].labels if generator.classes else None)
         controls = _controls(config, inputs)
+        refused = nearest_refused(images, controls.rows)
 
         report: dict[str, Any] = {
             "format": FORMAT,
@@ -48,7 +50,7 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
             "n_train": len(real),
             "shares": shares(config, real, fake, generator.classes, generator.prior),
             **_seen_by_the_network(config, inputs, real, fake),
-            "memorization": copies(config, fake.images, real.images, controls),
+            "memorization": copies(config, fake.images, real.images, controls, refused),
         }
         report["findings"] = findings(report, config.alpha)
         results = {
@@ -73,7 +75,12 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
             work,
             stage="audit",
             config=config,
-            inputs={"onnx": onnx, "reference": reference, "images": images / "dataset.json"},
+            inputs={
+                "onnx": onnx,
+                "reference": reference,
+                "images": images / "dataset.json",
+                "near_refused": images / "near_refused.csv",
+            },
             results=results,
         )
 

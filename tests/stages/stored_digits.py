@@ -118,7 +118,7 @@ def floors(network: DomainNetwork, side: dict[str, Split]) -> dict[str, dict[str
 
 
 def write_store(path: Path, images: np.ndarray, labels: np.ndarray, splits: np.ndarray, classes: list[str]) -> Store:
-    """An image store of the released format with one shard."""
+    """An image store of the released format with one shard, of which no image was refused."""
     path.mkdir()
     for kind, values in (("images", images), ("labels", labels.astype(np.int64)), ("split", splits.astype(np.uint8))):
         np.save(path / f"{kind}-00000.npy", values)
@@ -127,6 +127,7 @@ def write_store(path: Path, images: np.ndarray, labels: np.ndarray, splits: np.n
         "counts": {"kept": len(images)}, "data_hash": "d" * 64,
     }  # fmt: skip
     write_json(path / "dataset.json", info)
+    (path / "near_refused.csv").write_text("refused,kept,squared_distance\n")
     return open_store(path)
 
 
