@@ -50,7 +50,8 @@ class ValidateConfig:
     min_class_balance: Annotated[float, Range(ge=0, le=1)]
     """Images of the smallest class / images of the largest; without labels it applies to nothing."""
     max_split_deviation: Annotated[float, Range(gt=0)]
-    """Distance of a split's share from the configured one, in standard deviations of a binomial share."""
+    """Distance of a split's share from the configured one, in standard deviations of a binomial share; copies and near
+    duplicates that ingest took out count as assigned."""
     min_level_range: Annotated[int, Range(ge=1, le=255)]
     """Levels of 0..255: brightest less darkest pixel of every single image; 0 is a constant image."""
     min_mean_level: Annotated[float, Range(ge=0, le=255)]

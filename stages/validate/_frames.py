@@ -40,8 +40,8 @@ class Frames:
 
 def read_frames(path: Path) -> Frames:
     """All tables of the image store in folder `path`. Raises ValueError where it is not a finished one."""
-    settings = read_summary(path).config
-    store = open_store(path)
+    summary, store = read_summary(path), open_store(path)
+    settings, near = summary.config, summary.results.get("refused", {}).get("near duplicate", 0)
     columns = ["sha256", "source", "split", "label", "class", "width", "height", *store.info["attributes"]]
     columns += [*store.info.get("declared", ()), *(["group"] if store.info.get("grouped") else [])]
     manifest = pd.read_parquet(path / "manifest.parquet")
@@ -54,9 +54,8 @@ def read_frames(path: Path) -> Frames:
     _add_leaks(images, path)
     _add_undeclared(images, store.info["datasheet"].get("declares") or {})
     smallest = 1 if settings.get("upscale") else store.info["resolution"]
-    return Frames(
-        store, columns, smallest, manifest, images, _classes(store), _splits(store, settings["splits"], images)
-    )
+    splits = _splits(store, settings["splits"], images, near, store.info["counts"]["duplicates"])
+    return Frames(store, columns, smallest, manifest, images, _classes(store), splits)
 
 
 def _measured(store: Store) -> pd.DataFrame:
@@ -149,17 +148,23 @@ def _counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     return np.bincount(labels[labels >= 0], minlength=classes)[:classes] if classes else np.array([len(labels)])
 
 
-def _splits(store: Store, shares: dict[str, Any], images: pd.DataFrame) -> pd.DataFrame:
-    """Share of each split beside the configured one, and their distance in standard deviations: binomial ones, where
-    whole groups are assigned those of as many draws as would vary as much, (sum of sizes)^2 / sum of squared sizes."""
-    total = max(1, sum(len(part) for part in store.splits.values()))
-    sizes = images["group"].value_counts().to_numpy() if "group" in images else np.ones(total)
-    draws = sizes.sum() ** 2 / (sizes**2).sum() if len(sizes) else total
+def _splits(store: Store, shares: dict[str, Any], images: pd.DataFrame, near: int, copies: int) -> pd.DataFrame:
+    """Share of each split beside the configured one, and how far the assignment was from that in standard deviations:
+    binomial ones, where whole groups are assigned those of as many draws as would vary as much,
+    (sum of sizes)^2 / sum of squared sizes.
+
+    Assigned were the `near` duplicates that ingest refused (none of them held out) and the `copies` that it left out,
+    too. Where they lay is not known, so that each split may have had any number of them: the deviation is the least.
+    """
+    kept = sum(len(part) for part in store.splits.values())
+    sizes = images["group"].value_counts().to_numpy() if "group" in images else np.ones(max(1, kept))
+    draws = sizes.sum() ** 2 / (sizes**2).sum() if len(sizes) else max(1, kept)
+    assigned = max(1, kept + near + copies)
     rows = []
     for name in SPLITS:
-        share, wanted = len(store.splits[name]) / total, float(shares[name])
-        deviation = abs(share - wanted) / (wanted * (1 - wanted) / draws) ** 0.5
-        rows.append(
-            {"split": name, "images": len(store.splits[name]), "share": share, "wanted": wanted, "deviation": deviation}
-        )
+        count, wanted = len(store.splits[name]), float(shares[name])
+        low, high = count / assigned, (count + copies + (near if name != "heldout" else 0)) / assigned
+        deviation = max(0.0, low - wanted, wanted - high) / (wanted * (1 - wanted) / draws) ** 0.5
+        share = count / max(1, kept)
+        rows.append({"split": name, "images": count, "share": share, "wanted": wanted, "deviation": deviation})
     return pd.DataFrame(rows)

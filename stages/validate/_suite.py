@@ -158,8 +158,8 @@ def _balance_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
     least, balance = config.min_images_per_class, config.min_class_balance
     found = [
         Check("splits", "split_shares", "balance",
-              f"shares lie within {config.max_split_deviation:g} standard deviations of ingest.splits "
-              "(validate.max_split_deviation)",
+              f"shares lie within {config.max_split_deviation:g} standard deviations of ingest.splits, what ingest "
+              "took out as copies or near duplicates counted in (validate.max_split_deviation)",
               gxe.ExpectColumnValuesToBeBetween(column="deviation", max_value=config.max_split_deviation)),
         Check("classes", "class_counts", "balance",
               f"each {'class' if frames.store.classes else 'split'} has at least {least} images"

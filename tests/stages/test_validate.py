@@ -271,6 +271,7 @@ def test_what_holds_of_groups_and_declared_schemas_passes(store: Path, tmp_path:
     assert summary.results["expectations"] == 28 + 1 + 4
     text = (tmp_path / "out" / "report.html").read_text()
     assert "What warns" in text and "What failed" not in text
+    assert "SHA-256 of its group's name" in text
 
 
 def test_warnings_are_those_that_the_settings_name(store: Path, tmp_path: Path) -> None:
@@ -453,8 +454,33 @@ def test_splits_of_groups_vary_as_groups_do() -> None:
         side = np.repeat(dice.choice(3, 40, p=list(shares.values())), 100)
         splits = {name: np.flatnonzero(side == at) for at, name in enumerate(shares)}
         store: Any = SimpleNamespace(splits=splits)
-        grouped = _splits(store, shares, pd.DataFrame({"group": np.repeat(np.arange(40), 100).astype(str)}))
-        alone = _splits(store, shares, pd.DataFrame({"source": np.arange(4000)}))
+        grouped = _splits(store, shares, pd.DataFrame({"group": np.repeat(np.arange(40), 100).astype(str)}), 0, 0)
+        alone = _splits(store, shares, pd.DataFrame({"source": np.arange(4000)}), 0, 0)
         np.testing.assert_allclose(grouped["deviation"], alone["deviation"] / 10)
         alarms += bool((grouped["deviation"] > 5).any())
     assert alarms == 0
+
+
+@pytest.mark.parametrize(("kind", "alarms"), [("near", False), ("copies", False), ("none", False), ("shifted", True)])
+def test_a_million_images_assigned_as_wished_pass_whatever_ingest_takes_out(kind: str, alarms: bool) -> None:
+    """What is refused or left out lay on the sides nearer to training: a bias that does not shrink with the number."""
+    from types import SimpleNamespace
+
+    shares = {"train": 0.55, "fit": 0.3, "heldout": 0.15}
+    drawn = [0.56, 0.29, 0.15] if kind == "shifted" else list(shares.values())
+    side = np.random.default_rng(0).choice(3, 1_000_000, p=drawn)
+    stays, pairs = np.ones(len(side), bool), 0 if kind in ("none", "shifted") else 20_000
+    one, two = side[:pairs], side[pairs : 2 * pairs]  # of each pair the one nearer to training goes
+    if kind == "near":
+        stays[:pairs], stays[pairs : 2 * pairs] = one >= two, two >= one  # on one side both stay
+    if kind == "copies":
+        stays[:pairs], stays[pairs : 2 * pairs] = one > two, two >= one
+    splits = {name: np.flatnonzero(stays & (side == at)) for at, name in enumerate(shares)}
+    gone = int((~stays).sum())
+    near, copied = (gone, 0) if kind == "near" else (0, gone)
+    images = pd.DataFrame({"source": np.arange(len(side) - gone)})
+    store: Any = SimpleNamespace(splits=splits)
+    deviation = _splits(store, shares, images, near, copied)["deviation"].max()
+    assert (deviation > 5) == alarms
+    if gone:
+        assert _splits(store, shares, images, 0, 0)["deviation"].max() > 5, "the shares of what is left are others"
