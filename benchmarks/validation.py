@@ -98,7 +98,7 @@ def _write_papers(folder: Path, count: int, sizes: list[int]) -> None:
         "attributes": bins(1), "declared": {}, "grouped": True, "counts": counts, "data_hash": "0" * 64,
         "datasheet": {"name": "noise", "source": "drawn", "licence": "CC0", "legal_basis": "made here"},
     }  # fmt: skip
-    config = {"splits": _SHARES, "upscale": False}
+    config = {"splits": _SHARES, "upscale": False, "near_duplicates": {"distance": 7, "levels": 4.0}}
     summary = {"format": 1, "stage": "ingest", "inputs": {}, "outputs": {}, "config": config, "results": {}}
     (folder / "dataset.json").write_text(to_json(info))
     (folder / "summary.json").write_text(json.dumps(summary))

@@ -27,6 +27,7 @@ class Frames:
     store: Store
     columns: list[str]  # that the manifest must have, in order
     smallest: int  # px a side of a source file
+    near: bool  # whether ingest looked for near duplicates
     manifest: pd.DataFrame
     images: pd.DataFrame
     classes: pd.DataFrame
@@ -41,7 +42,7 @@ class Frames:
 def read_frames(path: Path) -> Frames:
     """All tables of the image store in folder `path`. Raises ValueError where it is not a finished one."""
     summary, store = read_summary(path), open_store(path)
-    settings, near = summary.config, summary.results.get("refused", {}).get("near duplicate", 0)
+    settings, refused = summary.config, summary.results.get("refused", {}).get("near duplicate", 0)
     columns = ["sha256", "source", "split", "label", "class", "width", "height", *store.info["attributes"]]
     columns += [*store.info.get("declared", ()), *(["group"] if store.info.get("grouped") else [])]
     manifest = pd.read_parquet(path / "manifest.parquet")
@@ -54,8 +55,9 @@ def read_frames(path: Path) -> Frames:
     _add_leaks(images, path)
     _add_undeclared(images, store.info["datasheet"].get("declares") or {})
     smallest = 1 if settings.get("upscale") else store.info["resolution"]
-    splits = _splits(store, settings["splits"], images, near, store.info["counts"]["duplicates"])
-    return Frames(store, columns, smallest, manifest, images, _classes(store), splits)
+    splits = _splits(store, settings["splits"], images, refused, store.info["counts"]["duplicates"])
+    near = settings.get("near_duplicates") is not None
+    return Frames(store, columns, smallest, near, manifest, images, _classes(store), splits)
 
 
 def _measured(store: Store) -> pd.DataFrame:

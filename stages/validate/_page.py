@@ -31,8 +31,12 @@ _SPREADS = {  # measure: words, left end, right end (0: the largest found)
 }
 
 
-def page(frames: Frames, findings: list[Finding], moved: list[Moved], baseline: dict[str, Any] | None) -> str:
-    """The report as HTML: everything embedded, all text escaped, the same bytes for the same store and findings."""
+def page(
+    frames: Frames, findings: list[Finding], left_out: dict[str, str], moved: list[Moved],
+    baseline: dict[str, Any] | None,
+) -> str:  # fmt: skip
+    """The report as HTML: everything embedded, all text escaped, the same bytes for the same store and findings.
+    `left_out` names expectations that were not checked, with the reason."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -42,6 +46,7 @@ def page(frames: Frames, findings: list[Finding], moved: list[Moved], baseline: 
     return environment.get_template("report.html.jinja").render(
         info=info,
         findings=findings,
+        left_out=left_out,
         failed=[finding for finding in findings if not finding.passed and finding.severity == "critical"],
         warned=[finding for finding in findings if not finding.passed and finding.severity == "warning"],
         shots={finding.name: _examples(frames.store, finding.rows) for finding in findings},

@@ -36,11 +36,25 @@ class Check:
 
 
 def checks(config: ValidateConfig, frames: Frames) -> list[Check]:
-    """All expectations on the tables that need no baseline."""
-    return [
+    """All expectations on the tables that need no baseline, but those that are `left_out`."""
+    wanted = [
         *_table_checks(config, frames), *_value_checks(frames), *_leak_checks(config, frames),
-        *_picture_checks(config, frames), *_balance_checks(config, frames), *_declared_checks(frames),
+        *_picture_checks(config), *_balance_checks(config, frames), *_declared_checks(frames),
     ]  # fmt: skip
+    without = left_out(config, frames)
+    return [check for check in wanted if check.name not in without]
+
+
+def left_out(config: ValidateConfig, frames: Frames) -> dict[str, str]:
+    """Expectations of other data that say nothing of these, by name, with the reason."""
+    found = {}
+    if not frames.store.classes:
+        found["class_balance"] = "does not apply: the images carry no labels"
+    if not frames.near:
+        found |= dict.fromkeys(("near_splits", "near_duplicates"), "not looked for: ingest.near_duplicates is null")
+    if frames.store.info["channels"] == 1 and "saturation" in [limit.measure for limit in config.limits]:
+        found["saturation"] = "does not apply: the images are grey"
+    return found
 
 
 def severities(wanted: list[Check], warn: tuple[str, ...], possible: set[str]) -> dict[str, str]:
@@ -124,7 +138,7 @@ def _leak_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
     return found
 
 
-def _picture_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
+def _picture_checks(config: ValidateConfig) -> list[Check]:
     low, high = config.min_mean_level, config.max_mean_level
     found = [
         Check("images", "not_constant", "pictures",
@@ -135,8 +149,7 @@ def _picture_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
               gxe.ExpectColumnMeanToBeBetween(column=MEASURED + "brightness", min_value=low, max_value=high),
               pick=lambda frames: _extremes(frames, MEASURED + "brightness")),
     ]  # fmt: skip
-    colour = frames.store.info["channels"] == 3
-    return found + [_limit_check(limit) for limit in config.limits if colour or limit.measure != "saturation"]
+    return found + [_limit_check(limit) for limit in config.limits]
 
 
 def _limit_check(limit: Limits) -> Check:
@@ -156,7 +169,7 @@ def _limit_check(limit: Limits) -> Check:
 
 def _balance_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
     least, balance = config.min_images_per_class, config.min_class_balance
-    found = [
+    return [
         Check("splits", "split_shares", "balance",
               f"shares lie within {config.max_split_deviation:g} standard deviations of ingest.splits, what ingest "
               "took out as copies or near duplicates counted in (validate.max_split_deviation)",
@@ -165,12 +178,10 @@ def _balance_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
               f"each {'class' if frames.store.classes else 'split'} has at least {least} images"
               f"{' in each split' if frames.store.classes else ''} (validate.min_images_per_class)",
               gxe.ExpectColumnValuesToBeBetween(column="images", min_value=least)),
+        Check("classes", "class_balance", "balance",
+              f"each class has at least {balance:g} times the images of the largest (validate.min_class_balance)",
+              gxe.ExpectColumnValuesToBeBetween(column="of_largest", min_value=balance)),
     ]  # fmt: skip
-    if frames.store.classes:
-        rule = f"each class has at least {balance:g} times the images of the largest (validate.min_class_balance)"
-        expectation = gxe.ExpectColumnValuesToBeBetween(column="of_largest", min_value=balance)
-        found.append(Check("classes", "class_balance", "balance", rule, expectation))
-    return found
 
 
 def _declared_checks(frames: Frames) -> list[Check]:

@@ -14,7 +14,7 @@ from stages.validate._frames import Frames, read_frames
 from stages.validate._page import page
 from stages.validate._profile import profile
 from stages.validate._run import Finding, run_checks
-from stages.validate._suite import checks, severities
+from stages.validate._suite import checks, left_out, severities
 
 FORMAT = 1
 
@@ -30,7 +30,7 @@ def validate(config: ValidateConfig, images: Path, baseline: Path | None, out: P
     with output_folder(out) as work:
         write_json(work / "expectations.json", _expectations(findings, data_hash, bool(failed)))
         write_json(work / "profile.json", present)
-        write_atomically(work / "report.html", page(frames, findings, moved, old))
+        write_atomically(work / "report.html", page(frames, findings, left_out(config, frames), moved, old))
         if not failed:
             write_json(work / "passed.json", {"format": FORMAT, "data_hash": data_hash, "passed": True})
             inputs = {"images": images} | ({"baseline": baseline} if baseline else {})
@@ -57,7 +57,7 @@ def _look(
     moved, other = compare(old, present, config.drift) if old else ([], [])
     against, table = drift_checks(moved, other, present, config.drift)
     wanted = [*checks(config, frames), *(against if old else [])]
-    possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS}
+    possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS, *left_out(config, frames)}
     return run_checks(frames, wanted, severities(wanted, config.warn, possible), table), moved
 
 

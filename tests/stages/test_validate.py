@@ -20,7 +20,7 @@ from infra.digits import write_digits
 from stages.common.command import main
 from stages.common.files import read_json, tree_digests
 from stages.config import build
-from stages.config.ingest import Splits
+from stages.config.ingest import NearDuplicates, Splits
 from stages.config.validate import Drift, Limits, ValidateConfig
 from stages.ingest import run as ingest
 from stages.ingest.sources import folder
@@ -44,7 +44,7 @@ CONFIG = ValidateConfig(
 )  # fmt: skip
 INGEST = ingesting.config(
     source=folder.Config(name="folder", labels="folders"), splits=Splits(train=0.55, fit=0.3, heldout=0.15),
-    max_refused_share=0.05, shard_images=4096,
+    max_refused_share=0.05, shard_images=4096, near_duplicates=NearDuplicates(distance=7, levels=4.0),
 )  # fmt: skip
 SHEET = ingesting.SHEET.replace("test pictures", "digits <b>&")
 
@@ -428,12 +428,21 @@ def test_pictures_without_labels(tmp_path: Path, channels: int) -> None:
         (picture if channels == 3 else picture.convert("L")).save(tmp_path / "raw" / f"{index}.png")
     (tmp_path / "sheet.yaml").write_text(SHEET)
     source = folder.Config(name="folder", labels="none")
-    config = dataclasses.replace(INGEST, source=source, resolution=16, channels=3 if channels == 3 else 1)
+    config = dataclasses.replace(
+        INGEST, source=source, resolution=16, channels=3 if channels == 3 else 1, near_duplicates=None
+    )
     ingest(config, raw=tmp_path / "raw", datasheet=tmp_path / "sheet.yaml", out=tmp_path / "store")
-    limits = dataclasses.replace(CONFIG, min_images=80, min_images_per_class=4)
+    limits = dataclasses.replace(
+        CONFIG, min_images=80, min_images_per_class=4, limits=limit("saturation", max=1.0),
+        warn=("near_splits", "near_duplicates", "class_balance", "saturation"),
+    )  # fmt: skip
     run(limits, images=tmp_path / "store", out=tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
+    checked = {one["name"] for one in read_json(tmp_path / "out" / "expectations.json")["expectations"]}
+    assert not checked & {"near_splits", "near_duplicates", "class_balance"}
+    assert text.count("not looked for: ingest.near_duplicates is null") == 2, "nobody looked, so nothing is green"
     assert "does not apply: the images carry no labels" in text
+    assert ("saturation" in checked) != ("does not apply: the images are grey" in text) == (channels == 1)
     assert text.count("data:image/png") >= 2
 
 

@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency
 
 from infra.digits import write_digits
 from stages.common.files import read_json
-from stages.config.ingest import Splits
+from stages.config.ingest import NearDuplicates, Splits
 from stages.config.validate import Drift, ValidateConfig
 from stages.ingest import run as ingest
 from stages.ingest.sources import folder
@@ -30,7 +30,7 @@ CONFIG = ValidateConfig(
 )  # fmt: skip
 INGEST = ingesting.config(
     source=folder.Config(name="folder", labels="folders"), splits=Splits(train=0.55, fit=0.3, heldout=0.15),
-    max_refused_share=0.05, shard_images=4096,
+    max_refused_share=0.05, shard_images=4096, near_duplicates=NearDuplicates(distance=7, levels=4.0),
 )  # fmt: skip
 GRID = (0.0, 64.0, 64, "linear")
 
