@@ -40,9 +40,10 @@ def protocols(report: dict[str, Any], extractor: dict[str, Any]) -> dict[str, di
             "estimand": "probability of so many generated images this near to training images if nothing is copied",
         },
         "shares": {
-            **counts, "splits": "train against generated", "resize": "none", "arithmetic": "integer moments",
+            "n_real": next(row["n_real"] for row in report["shares"]["rows"] if row["family"] == "all"), "n_fake": n,
+            "splits": "train against generated", "resize": "none", "arithmetic": "integer moments",
             "interval": f"{LEVEL:g}, parametric bootstrap of both histograms, lower end less chance's bias",
-            "estimand": "total variation of attribute shares, labels from the serving prior",
+            "estimand": "total variation of attribute shares, classes of both sides in the shares of the serving prior",
         },
         "class_shares": {
             **classifier, "interval": f"{LEVEL:g}, draws with the delta-method covariance, lower end less bias",
@@ -69,7 +70,8 @@ def findings(report: dict[str, Any], alpha: float) -> list[str]:
     rows = report["shares"]["rows"]
     cells = [(abs(cell["difference"]["value"]), row, cell) for row in rows for cell in row["cells"] if cell["differs"]]
     said.append(
-        f"Shares of attributes: {len(cells)} of {report['shares']['tests']} cells differ from the training images."
+        f"Shares of attributes: {len(cells)} of {report['shares']['tests']} cells differ from the training images, "
+        "classes as they are served."
     )
     if cells:
         _, row, cell = max(cells, key=lambda item: item[0])

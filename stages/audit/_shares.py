@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gan.attributes import bins
-from gan.intervals import wilson
 from gan.shares import difference, fisher_exact, holm, total_variation
+from stages.audit._quality import share
 from stages.audit._sides import Group, Side, by_class, everything
 from stages.config.audit import AuditConfig
 
@@ -15,20 +14,19 @@ from stages.config.audit import AuditConfig
 def shares(config: AuditConfig, real: Side, fake: Side, classes: list[str], prior: list[float]) -> dict[str, Any]:
     """Per attribute and group: one cell per bin with both shares, their difference, ratio and corrected p-value.
 
-    The test is against the training images as they are. `real_at_prior` is beside it where labels are served in other
-    shares than the training images have: what a perfect generator would show then.
+    The test is against the training images in the class shares `prior` that are served, as a perfect generator would
+    draw them; `training` is the share among all training images as they are, or among those of the class.
     """
-    groups = [everything(real, fake), *by_class(real, fake, classes)]
+    groups = [everything(real, fake, prior), *by_class(real, fake, classes)]
     table = [
         _group(config, attribute, names, group, real, fake)
         for attribute, names in bins(real.images.shape[-1]).items()
         for group in groups
     ]
-    weights = _weights(real, prior)
     for row in table:
         for index, cell in enumerate(row["cells"]):
             inside = real.attributes[row["attribute"]] == index
-            cell["real_at_prior"] = float(weights[inside].sum()) if row["family"] == "all" else cell["real"]["value"]
+            cell["training"] = float(inside.mean()) if row["family"] == "all" else cell["real"]["value"]
     cells = [cell for row in table for cell in row["cells"]]
     for cell, corrected in zip(cells, holm([cell["p"] for cell in cells]), strict=True):
         cell["p_corrected"] = corrected
@@ -39,15 +37,6 @@ def shares(config: AuditConfig, real: Side, fake: Side, classes: list[str], prio
         "correction": f"Fisher's exact test per cell, Holm over {len(cells)} cells, level {config.alpha:g}",
         "not_assessed": sum(row["status"] != "assessed" for row in table),
     }
-
-
-def _weights(real: Side, prior: list[float]) -> NDArray[np.float64]:
-    """Weight of each training image, [N] with sum 1, that gives its class the share of the serving prior."""
-    if real.labels is None:
-        return np.full(len(real), 1 / len(real))
-    counts = np.bincount(real.labels, minlength=len(prior))
-    weights = np.asarray(prior)[real.labels] / counts[real.labels]
-    return weights / weights.sum()
 
 
 def _group(
@@ -81,18 +70,11 @@ def _group(
 
 def _cell(name: str, real: tuple[int, int], fake: tuple[int, int]) -> dict[str, Any]:
     """One bin: `ratio` is the amplification, generated share over real share; null where no real image is in it."""
-    gap = difference(real, fake)
-    p_real, p_fake = real[0] / real[1], fake[0] / fake[1]
+    shown = {"real": share(*real), "fake": share(*fake)}
     return {
         "bin": name,
-        "real": {"value": p_real, **_ends(real)},
-        "fake": {"value": p_fake, **_ends(fake)},
-        "difference": gap._asdict(),
-        "ratio": p_fake / p_real if p_real else None,
+        **shown,
+        "difference": difference(real, fake)._asdict(),
+        "ratio": shown["fake"]["value"] / shown["real"]["value"] if real[0] else None,
         "p": fisher_exact(real, fake),
     }
-
-
-def _ends(share: tuple[int, int]) -> dict[str, float]:
-    low, high = wilson(*share)
-    return {"low": low, "high": high}

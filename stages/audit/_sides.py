@@ -51,9 +51,18 @@ def side(images: Pictures, labels: NDArray[np.int64] | None) -> Side:
     return Side(images, labels, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def everything(real: Side, fake: Side) -> Group:
-    """The group of all images."""
-    return Group("all", "all images", np.arange(len(real)), np.arange(len(fake)))
+def everything(real: Side, fake: Side, prior: list[float]) -> Group:
+    """The group of all images: of the real ones as many as there are when their classes come in the shares `prior`,
+    which are those of the generated ones."""
+    if real.labels is None:
+        places = np.arange(len(real))
+    else:
+        shares, counts = np.asarray(prior), np.bincount(real.labels, minlength=len(prior))
+        total = (counts[shares > 0] / shares[shares > 0]).min()
+        wanted = np.floor(shares * total + 1e-6).astype(np.int64)
+        members = [spread(np.flatnonzero(real.labels == label), count) for label, count in enumerate(wanted) if count]
+        places = np.sort(np.concatenate([np.empty(0, np.int64), *members]))
+    return Group("all", "all images", places, np.arange(len(fake)))
 
 
 def by_class(real: Side, fake: Side, classes: list[str]) -> list[Group]:

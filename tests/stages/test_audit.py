@@ -12,9 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gan.attributes import bins
 from stages.audit import run
 from stages.audit._copies import copies
 from stages.audit._refused import NONE, nearest_refused
+from stages.audit._shares import shares
+from stages.audit._sides import Side
 from stages.config.audit import AuditConfig
 from stages.store import Store
 from tests.stages.stored_digits import SAMPLES, SEED, World, digits_world, write_reference, write_store
@@ -97,6 +100,42 @@ def test_a_planted_shift_of_an_attribute_is_found_in_its_cells(world: World) -> 
     assert cells["heavy"]["difference"]["low"] > 0 and cells["heavy"]["ratio"] > 1
     tv = report["measures"]["share_tv_ink"]
     assert tv["low"] > tv["reference"]["mean"] + 3 * tv["reference"]["sd"]
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_shares_are_those_of_the_classes_as_served(biased: bool) -> None:
+    """Two classes that come 2:1 in training and 1:1 in service, and ink that depends on the class: against training as
+    it is, every perfect generator would show other ink. `biased` ones draw the ink of the first class alone."""
+    rng, ink = np.random.default_rng(0), np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])
+    config, blank = dataclasses.replace(CONFIG, alpha=0.05), np.zeros((2000, 8, 8, 1), np.uint8)
+
+    def drawn(count: int, odds: list[float], ink: np.ndarray) -> Side:
+        labels = rng.choice(2, count, p=odds)
+        found = (rng.random(count)[:, None] > ink[labels].cumsum(1)).sum(1)
+        return Side(
+            blank[:count], labels, {"ink": found, "slant": np.zeros(count, int), "aspect": np.zeros(count, int)}
+        )
+
+    red = 0
+    for _ in range(40):
+        real, fake = drawn(900, [2 / 3, 1 / 3], ink), drawn(2000, [0.5, 0.5], ink[[0, 0]] if biased else ink)
+        rows = shares(config, real, fake, ["a", "b"], [0.5, 0.5])["rows"]
+        row = next(row for row in rows if row["family"] == "all" and row["attribute"] == "ink")
+        cell, variation = row["cells"][0], row["variation"]
+        assert 500 < row["n_real"] < 700 and row["n_fake"] == 2000
+        assert cell["real"]["value"] == pytest.approx(0.4, abs=0.07) and cell["training"] == pytest.approx(
+            0.5, abs=0.06
+        )
+        assert (variation["low"] > variation["floor_mean"] + 3 * variation["floor_sd"]) == biased
+        red += any(cell["differs"] for row in rows for cell in row["cells"])
+    assert red == 40 if biased else red <= 6  # of 40 at a level of .05
+
+
+def test_a_class_that_is_served_and_never_was_in_training_leaves_nothing_to_compare() -> None:
+    sides = [Side(np.zeros((100, 8, 8, 1), np.uint8), np.arange(100) % n, dict.fromkeys(bins(1), np.zeros(100, int)))
+             for n in (1, 2)]  # fmt: skip
+    row = shares(CONFIG, *sides, ["a", "b"], [0.5, 0.5])["rows"][0]
+    assert row["status"] == "not_assessed" and "0 real and 100 generated images" in row["reason"]
 
 
 def test_small_groups_are_named_as_not_assessed_and_never_dropped(world: World) -> None:
