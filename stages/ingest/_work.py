@@ -43,10 +43,11 @@ def ingest(
     listing: Listing = importlib.import_module(f"stages.ingest.sources.{config.source.name}").listing(
         config.source, raw
     )
-    if taken := sorted({*COLUMNS, *bins(config.channels)} & set(listing.attributes)):
+    own = {*COLUMNS, *bins(config.channels)}
+    if taken := sorted(name for name in listing.attributes if name in own or name.startswith("measured_")):
         raise ValueError(
-            f"ingest.source.attributes must not be called as the manifest's own columns; received {taken[0]!r}: rename "
-            "it in your data, or leave it out"
+            "ingest.source.attributes must not be called as the manifest's own columns, nor begin with measured_; "
+            f"received {taken[0]!r}: rename it in your data, or leave it out"
         )
     if not len(listing) and not listing.refused:
         raise ValueError(

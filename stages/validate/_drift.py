@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from stages.config.validate import Drift
-from stages.validate._frames import MEASURED
+from stages.validate._frames import of_pixels
 from stages.validate._profile import edges
 
 _LEAST = 10.0  # expected images in a joined bin, in the smaller data set
@@ -53,7 +53,7 @@ def compare(baseline: dict[str, Any], present: dict[str, Any], config: Drift) ->
     old, new = baseline["columns"], present["columns"]
     form = [key for key in ("resolution", "channels") if baseline[key] != present[key]]
     both = [name for name in new if name in old and old[name].get("grid") == new[name].get("grid")]
-    both = [name for name in both if not form or not name.startswith(MEASURED)]  # of other pixels
+    both = [name for name in both if not form or not of_pixels(name)]  # now of others
     other = [*form, *sorted((set(old) | set(new)) - set(both))]
     tables = [_table(old[name], new[name]) for name in both]
     p_values = holm([homogeneity(counts) for _, _, counts in tables])

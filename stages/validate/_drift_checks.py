@@ -11,7 +11,7 @@ from stages.common.files import read_json
 from stages.config.validate import Drift
 from stages.validate._drift import Moved
 from stages.validate._expectations import ExpectNoDrift
-from stages.validate._frames import MEASURED, Frames
+from stages.validate._frames import ASPECT, MEASURED, Frames, of_pixels
 from stages.validate._profile import bins_of, numbers
 from stages.validate._suite import Check, Rows
 
@@ -51,7 +51,8 @@ def drift_checks(
 
 def title(name: str) -> str:
     """The name of a column for people."""
-    return name.removeprefix(MEASURED).replace("_", " ") + (" of the pixels" if name.startswith(MEASURED) else "")
+    of = " of the pixels" if of_pixels(name) else " of the files" if name in ("width", "height", ASPECT) else ""
+    return name.removeprefix(MEASURED).replace("_", " ") + of
 
 
 def told(one: Moved) -> str:

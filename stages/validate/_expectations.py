@@ -7,6 +7,8 @@ import os
 import warnings
 from typing import Any
 
+from stages.validate._frames import MEASURED, NEAR, NEAR_ELSEWHERE, PIXELS
+
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports use deprecated parts of the standard library
@@ -24,13 +26,13 @@ class ExpectImagesToLieWithinLimits(gxe.ExpectColumnValuesToBeBetween):
 class ExpectImagesNotToBeConstant(gxe.ExpectColumnValuesToBeBetween):
     """The brightest and the darkest pixel of every image differ."""
 
-    column: str = "measured_level_range"
+    column: str = MEASURED + "level_range"
 
 
 class ExpectPicturesToBeDistinct(gxe.ExpectColumnValuesToBeUnique):
     """No two images have the same pixels."""
 
-    column: str = "pixels"
+    column: str = PIXELS
 
 
 class ExpectToStayInOneSplit(gxe.ExpectColumnValuesToBeBetween):
@@ -42,14 +44,14 @@ class ExpectToStayInOneSplit(gxe.ExpectColumnValuesToBeBetween):
 class ExpectNearDuplicatesToShareTheirSplit(gxe.ExpectColumnValuesToBeBetween):
     """No near duplicate lies in another split than its partner."""
 
-    column: str = "near_in_other_split"
+    column: str = NEAR_ELSEWHERE
     max_value: float = 0
 
 
 class ExpectFewNearDuplicates(gxe.ExpectColumnMeanToBeBetween):
     """The share of near duplicates is small."""
 
-    column: str = "near_duplicate"
+    column: str = NEAR
 
 
 class ExpectNothingUndeclared(gxe.ExpectColumnValuesToBeBetween):

@@ -15,7 +15,14 @@ from stages.store import SPLITS, Store, open_store
 from stages.validate._measures import measure, names
 
 UNLABELLED = "(no labels)"
-MEASURED, UNDECLARED = "measured_", "undeclared_"  # begin the names of columns that no manifest has
+MEASURED = "measured_"  # begins the names of all columns that are added here; ingest refuses attributes of such names
+ASPECT = MEASURED + "aspect"  # of the source file, not of the stored pixels
+MISSING = MEASURED + "missing_fields"
+STORED_LABEL, STORED_SPLIT = MEASURED + "label", MEASURED + "split"  # those beside the pixels
+PIXELS = MEASURED + "pixels"  # their SHA-256
+NEAR, NEAR_ELSEWHERE = MEASURED + "near_duplicate", MEASURED + "near_in_other_split"
+SPLITS_OF_PICTURE, SPLITS_OF_GROUP = MEASURED + "splits_of_picture", MEASURED + "splits_of_group"
+UNDECLARED = MEASURED + "undeclared_"
 _CHUNK_BYTES = 2_000_000  # of pixels read at once
 
 
@@ -48,16 +55,20 @@ def read_frames(path: Path) -> Frames:
     manifest = pd.read_parquet(path / "manifest.parquet")
     # By row number and outer: where one of the two is longer, the fields of the other are empty there.
     images = manifest.join(_measured(store), how="outer")
-    images["row"] = np.arange(len(images))
-    images["missing_fields"] = images.reindex(columns=[*columns, "pixels"]).isna().sum(axis=1)
+    images[MISSING] = images.reindex(columns=[*columns, PIXELS]).isna().sum(axis=1)
     if {"width", "height"} <= set(images):
-        images[MEASURED + "aspect"] = images["width"] / images["height"].clip(lower=1)
+        images[ASPECT] = images["width"] / images["height"].clip(lower=1)
     _add_leaks(images, path)
     _add_undeclared(images, store.info["datasheet"].get("declares") or {})
     smallest = 1 if settings.get("upscale") else store.info["resolution"]
     splits = _splits(store, settings["splits"], images, refused, store.info["counts"]["duplicates"])
     near = settings.get("near_duplicates") is not None
     return Frames(store, columns, smallest, near, manifest, images, _classes(store), splits)
+
+
+def of_pixels(column: str) -> bool:
+    """Whether a column of `images` says what the stored pixels are like."""
+    return column.startswith(MEASURED) and column != ASPECT
 
 
 def _measured(store: Store) -> pd.DataFrame:
@@ -76,7 +87,7 @@ def _measured(store: Store) -> pd.DataFrame:
                 values[name][rows] = column
             flat = pixels.reshape(len(pixels), -1)
             digests[rows] = [hashlib.sha256(row.tobytes()).hexdigest().encode() for row in flat]
-    frame = pd.DataFrame({"stored_label": label, "stored_split": _words(SPLITS, split), "pixels": _texts(digests)})
+    frame = pd.DataFrame({STORED_LABEL: label, STORED_SPLIT: _words(SPLITS, split), PIXELS: _texts(digests)})
     return frame.assign(**{MEASURED + name: column for name, column in values.items()})
 
 
@@ -92,20 +103,19 @@ def _add_leaks(images: pd.DataFrame, path: Path) -> None:
     """In how many splits a picture and a group lie, and whether a near duplicate lies in another one."""
     if "split" not in images:
         return
-    if "pixels" in images:
-        images["splits_of_picture"] = _splits_of(images, "pixels")
+    images[SPLITS_OF_PICTURE] = _splits_of(images, PIXELS)
     if "group" in images:
-        images["splits_of_group"] = _splits_of(images, "group")
+        images[SPLITS_OF_GROUP] = _splits_of(images, "group")
     with (path / "near_duplicates.csv").open(encoding="utf-8", newline="") as file:
         pairs = list(csv.reader(file))[1:]
     split = images.set_index("source")["split"] if pairs and "source" in images else None
-    images["near_duplicate"], images["near_in_other_split"] = 0, 0
+    images[NEAR], images[NEAR_ELSEWHERE] = 0, 0
     if split is not None:
         of = pd.DataFrame(pairs, columns=["source", "near"]).drop_duplicates("source").set_index("source")["near"]
         near = images["source"].map(of)
         sides = near.map(split[~split.index.duplicated()])
-        images["near_duplicate"] = near.notna().astype(np.int64)
-        images["near_in_other_split"] = (near.notna() & (sides != images["split"])).astype(np.int64)
+        images[NEAR] = near.notna().astype(np.int64)
+        images[NEAR_ELSEWHERE] = (near.notna() & (sides != images["split"])).astype(np.int64)
 
 
 def _add_undeclared(images: pd.DataFrame, declares: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.validate._frames import MEASURED, Frames
+from stages.validate._frames import ASPECT, MEASURED, Frames
 
 FORMAT = 1
 _MOST = 1000  # different values of a column of texts; more are no categories
@@ -18,7 +18,7 @@ Grid = tuple[float, float, int, str]
 _GRIDS: dict[str, Grid] = {
     "width": (1, 65536, 128, "log"),
     "height": (1, 65536, 128, "log"),
-    MEASURED + "aspect": (1 / 32, 32, 80, "log"),
+    ASPECT: (1 / 32, 32, 80, "log"),
     MEASURED + "brightness": (0, 256, 64, "linear"),
     MEASURED + "contrast": (0, 128, 64, "linear"),
     MEASURED + "level_range": (0, 256, 64, "linear"),

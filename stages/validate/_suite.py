@@ -12,7 +12,17 @@ from stages.config.validate import Limits, ValidateConfig
 from stages.store import SPLITS
 from stages.validate import _expectations as ours
 from stages.validate._expectations import gxe
-from stages.validate._frames import MEASURED, UNDECLARED, Frames
+from stages.validate._frames import (
+    MEASURED,
+    MISSING,
+    NEAR,
+    SPLITS_OF_GROUP,
+    SPLITS_OF_PICTURE,
+    STORED_LABEL,
+    STORED_SPLIT,
+    UNDECLARED,
+    Frames,
+)
 
 Rows = NDArray[np.int64]
 _SOURCE = ("width", "height")  # measures that are columns of the manifest
@@ -82,12 +92,13 @@ def _table_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
         Check("manifest", "schema", "table",
               f"the manifest has the columns {', '.join(frames.columns)} in this order",
               gxe.ExpectTableColumnsToMatchOrderedList(column_list=frames.columns)),
-        Check("images", "complete", "table", "no field of the manifest is empty",
-              gxe.ExpectColumnValuesToBeBetween(column="missing_fields", max_value=0)),
+        Check("images", "complete", "table",
+              "no field of the manifest is missing (attributes may be empty texts, unless the datasheet declares them)",
+              gxe.ExpectColumnValuesToBeBetween(column=MISSING, max_value=0)),
         Check("images", "labels_stored", "table", "the labels beside the pixels are those of the manifest",
-              gxe.ExpectColumnPairValuesToBeEqual(column_A="label", column_B="stored_label")),
+              gxe.ExpectColumnPairValuesToBeEqual(column_A="label", column_B=STORED_LABEL)),
         Check("images", "splits_stored", "table", "the splits beside the pixels are those of the manifest",
-              gxe.ExpectColumnPairValuesToBeEqual(column_A="split", column_B="stored_split")),
+              gxe.ExpectColumnPairValuesToBeEqual(column_A="split", column_B=STORED_SPLIT)),
     ]  # fmt: skip
 
 
@@ -124,16 +135,16 @@ def _leak_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
         Check("images", "pictures_distinct", "leaks", "no two images have the same pixels",
               ours.ExpectPicturesToBeDistinct()),
         Check("images", "splits_disjoint", "leaks", "no picture lies in two splits",
-              ours.ExpectToStayInOneSplit(column="splits_of_picture")),
+              ours.ExpectToStayInOneSplit(column=SPLITS_OF_PICTURE)),
         Check("images", "near_splits", "leaks", "no near duplicate lies in another split than its partner",
               ours.ExpectNearDuplicatesToShareTheirSplit()),
         Check("images", "near_duplicates", "leaks",
               f"at most {share:.4g} of the images are near duplicates of another (validate.max_near_duplicates)",
               ours.ExpectFewNearDuplicates(max_value=share),
-              pick=lambda frames: _where(frames, frames.images["near_duplicate"] > 0)),
+              pick=lambda frames: _where(frames, frames.images[NEAR] > 0)),
     ]  # fmt: skip
     if frames.store.info.get("grouped"):
-        rule, expectation = "no group lies in two splits", ours.ExpectToStayInOneSplit(column="splits_of_group")
+        rule, expectation = "no group lies in two splits", ours.ExpectToStayInOneSplit(column=SPLITS_OF_GROUP)
         found.append(Check("images", "groups_disjoint", "leaks", rule, expectation))
     return found
 

@@ -10,7 +10,7 @@ from stages.common.summary import Summary, write_summary
 from stages.config.validate import ValidateConfig
 from stages.validate._drift import Moved, compare
 from stages.validate._drift_checks import COLUMNS, PREFIX, drift_checks, read_baseline
-from stages.validate._frames import Frames, read_frames
+from stages.validate._frames import MEASURED, Frames, read_frames
 from stages.validate._page import page
 from stages.validate._profile import profile
 from stages.validate._run import Finding, run_checks
@@ -81,6 +81,6 @@ def _results(
         "warnings": [finding.name for finding in warned],
         "baseline": old["data_hash"] if old else None,
         "split_shares": {row["split"]: row["share"] for row in frames.splits.to_dict("records")},
-        "mean_level": float(frames.images["measured_brightness"].mean()),
-        "min_level_range": int(frames.images["measured_level_range"].min()),
+        "mean_level": float(frames.images[MEASURED + "brightness"].mean()),
+        "min_level_range": int(frames.images[MEASURED + "level_range"].min()),
     }

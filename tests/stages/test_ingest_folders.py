@@ -205,10 +205,10 @@ def test_validate_knows_declared_attributes_and_groups(raw: Path) -> None:
     write_csv(raw / "list.csv", ["file", "kind", "who", "note"], rows)
     frames = read_frames(ingest(raw, source=a_manifest(group="who", attributes=("note",))).path)
     assert frames.columns == list(frames.manifest.columns)
-    assert (frames.images["missing_fields"] == 0).all()
+    assert (frames.images["measured_missing_fields"] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["split", "source", "ink"])
+@pytest.mark.parametrize("name", ["split", "source", "ink", "measured_brightness"])
 def test_an_attribute_does_not_take_the_place_of_a_column_of_the_manifest(raw: Path, name: str) -> None:
     names = pictures(raw)
     lines = [f"file,kind,{name}", *(f"{one},a,mine" for one in names[:4]), *(f"{one},b,mine" for one in names[4:])]

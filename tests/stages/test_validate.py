@@ -23,7 +23,7 @@ from stages.config import build
 from stages.config.ingest import NearDuplicates, Splits
 from stages.config.validate import Drift, Limits, ValidateConfig
 from stages.ingest import run as ingest
-from stages.ingest.sources import folder
+from stages.ingest.sources import folder, manifest
 from stages.validate import run
 from stages.validate._frames import _splits, read_frames
 from stages.validate._run import breaking, run_checks
@@ -444,6 +444,32 @@ def test_pictures_without_labels(tmp_path: Path, channels: int) -> None:
     assert "does not apply: the images carry no labels" in text
     assert ("saturation" in checked) != ("does not apply: the images are grey" in text) == (channels == 1)
     assert text.count("data:image/png") >= 2
+
+
+def test_attributes_may_have_the_names_of_anything_and_be_empty_unless_declared(tmp_path: Path) -> None:
+    names = ["row", "pixels", "label_stored", "stored_label", "stored_split", "missing_fields", "near_duplicate",
+             "near_in_other_split", "splits_of_picture", "undeclared_age", "age"]  # fmt: skip
+    (tmp_path / "raw").mkdir()
+    lines = [",".join(["file", *names])]
+    for at in range(100):
+        picture = np.random.default_rng(at).integers(0, 256, (8, 8)).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / "raw" / f"{at}.png")
+        lines.append(",".join([f"{at}.png", *(f"said of {name}" for name in names[:-1]), "" if at == 7 else "old"]))
+    (tmp_path / "raw" / "list.csv").write_text("\n".join(lines))
+    (tmp_path / "sheet.yaml").write_text(SHEET)
+    source = manifest.Config(
+        name="manifest", file="list.csv", images=".", path="file", label=None, group=None, attributes=tuple(names),
+        unlisted="refuse",
+    )  # fmt: skip
+    ingest(dataclasses.replace(INGEST, source=source), raw=tmp_path / "raw", datasheet=tmp_path / "sheet.yaml",
+           out=tmp_path / "store")  # fmt: skip
+    config = dataclasses.replace(CONFIG, min_images=100)
+    run(config, images=tmp_path / "store", out=tmp_path / "out")
+    profile = read_json(tmp_path / "out" / "profile.json")["columns"]
+    assert all(profile[name]["counts"] == {f"said of {name}": 100} for name in names[:-1])
+    declare(attributes={"age": {"values": ["old"]}})(tmp_path / "store")
+    with pytest.raises(ValueError, match="expectations failed: age_declared; first: age is old"):
+        run(config, images=tmp_path / "store", out=tmp_path / "out")
 
 
 def test_a_folder_that_is_no_store(tmp_path: Path) -> None:
