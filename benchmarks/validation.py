@@ -134,7 +134,7 @@ def _alarms(
     """Whether any column alarms in one comparison of samples of these sizes."""
     grid = [0.0, 64.0, 64, "linear"]
     old, new = (
-        {"resolution": 8, "channels": 1, "columns": {
+        {"images": size, "resolution": 8, "channels": 1, "columns": {
             str(place): {"grid": grid, "counts": dice.multinomial(size, shares).tolist()}
             for place, shares in enumerate(columns)
         }}

@@ -2,34 +2,36 @@
 
 Two-sample chi-squared test of homogeneity (Pearson). Neighbouring bins are joined, and rare categories thrown together,
 until every joined bin holds enough images of both data sets together for the chi-squared law; joining looks at the
-pooled counts alone, which under the hypothesis say nothing of the difference. P-values are corrected after Holm, so
+pooled counts alone, which under the hypothesis say nothing of the difference. Images that have no value in a column
+are a bin of their own. P-values are corrected after Holm, so
 that the chance that any column alarms is at most `false_alarms` while images are drawn independently from one source.
 A column alarms where that is so and the total variation distance is at least `min_moved`: with a million images a
 difference that is real need not be large.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import chi2_contingency
 
+from gan.shares import holm
 from stages.config.validate import Drift
 from stages.validate._frames import of_pixels
 from stages.validate._profile import edges
 
 _LEAST = 10.0  # expected images in a joined bin, in the smaller data set
 _BINS = 16  # joined bins of a histogram at most
-_REST = "(rare ones together)"
+_REST, _NO_VALUE = "(rare ones together)", "(no value)"
 
 
 @dataclass(frozen=True)
 class Moved:
     """One column: corrected p-value, total variation, and shares before and now in each joined bin.
 
-    `groups` holds for each joined bin its bins (histogram) or categories; `grown` is the one that grew most.
+    `groups` holds for each joined bin its bins (histogram) or categories, None for images without a value; `grown` is
+    the one that grew most.
     """
 
     name: str
@@ -55,7 +57,8 @@ def compare(baseline: dict[str, Any], present: dict[str, Any], config: Drift) ->
     both = [name for name in new if name in old and old[name].get("grid") == new[name].get("grid")]
     both = [name for name in both if not form or not of_pixels(name)]  # now of others
     other = [*form, *sorted((set(old) | set(new)) - set(both))]
-    tables = [_table(old[name], new[name]) for name in both]
+    images = np.array([baseline["images"], present["images"]], np.int64)
+    tables = [_table(old[name], new[name], images) for name in both]
     p_values = holm([homogeneity(counts) for _, _, counts in tables])
     found = []
     for name, p, (labels, groups, counts) in zip(both, p_values, tables, strict=True):
@@ -68,36 +71,32 @@ def compare(baseline: dict[str, Any], present: dict[str, Any], config: Drift) ->
 
 def homogeneity(counts: NDArray[np.int64]) -> float:
     """P-value of Pearson's chi-squared test that both rows [2, k] come from one distribution; 1 where k < 2."""
-    totals, sizes = counts.sum(axis=0), counts.sum(axis=1)
-    if counts.shape[1] < 2 or not sizes.all():
+    if counts.shape[1] < 2 or not counts.any(axis=1).all():
         return 1.0
-    expected = np.outer(sizes, totals) / sizes.sum()
-    return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), counts.shape[1] - 1))
+    return float(chi2_contingency(counts, correction=False).pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number after Holm (1979): the chance of any false alarm stays at the level."""
-    order = np.argsort(p_values, kind="stable")
-    corrected, largest = np.ones(len(p_values)), 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - place) * p_values[index]))
-        corrected[index] = largest
-    return corrected.tolist()
-
-
-def _table(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[list[Any]], NDArray[np.int64]]:
-    """Labels, members and counts [2, k] of the joined bins."""
+def _table(
+    old: dict[str, Any], new: dict[str, Any], images: NDArray[np.int64]
+) -> tuple[list[str], list[list[Any]], NDArray[np.int64]]:
+    """Labels, members and counts [2, k] of the joined bins; `images` [2] on both sides, with a value or without."""
     if "grid" in new:
         counts = np.array([old["counts"], new["counts"]], np.int64)
-        groups: list[list[Any]] = join(counts)
+        places = join(counts) if counts.any() else []
         ends = edges(tuple(new["grid"]))
-        labels = [f"{ends[group[0]]:.4g} to {ends[group[-1] + 1]:.4g}" for group in groups]
-        return labels, groups, _joined(counts, groups)
-    names = sorted(set(old["counts"]) | set(new["counts"]))
-    counts = np.array([[side["counts"].get(name, 0) for name in names] for side in (old, new)], np.int64)
-    places = _common(counts)
-    labels = [names[group[0]] if len(group) == 1 else _REST for group in places]
-    return labels, [[names[place] for place in group] for group in places], _joined(counts, places)
+        labels = [f"{ends[group[0]]:.4g} to {ends[group[-1] + 1]:.4g}" for group in places]
+        groups: list[list[Any]] = [*places]
+    else:
+        names = sorted(set(old["counts"]) | set(new["counts"]))
+        counts = np.array([[side["counts"].get(name, 0) for name in names] for side in (old, new)], np.int64)
+        places = _common(counts) if counts.any() else []
+        labels = [names[group[0]] if len(group) == 1 else _REST for group in places]
+        groups = [[names[place] for place in group] for group in places]
+    joined = [counts[:, group].sum(axis=1) for group in places]
+    without = np.maximum(images - counts.sum(axis=1), 0)
+    if not joined or without.sum() >= _least(images[:, None]):  # fewer of them cannot be tested
+        labels, groups, joined = [*labels, _NO_VALUE], [*groups, [None]], [*joined, without]
+    return labels, groups, np.stack(joined, axis=1)
 
 
 def _common(counts: NDArray[np.int64]) -> list[list[int]]:
@@ -132,7 +131,3 @@ def _least(counts: NDArray[np.int64]) -> float:
     """Pooled images from which on the smaller data set expects _LEAST."""
     sizes = counts.sum(axis=1)
     return _LEAST * float(sizes.sum() / max(1, sizes.min()))
-
-
-def _joined(counts: NDArray[np.int64], groups: list[list[int]]) -> NDArray[np.int64]:
-    return np.stack([counts[:, group].sum(axis=1) for group in groups], axis=1)

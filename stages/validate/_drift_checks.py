@@ -12,11 +12,16 @@ from stages.config.validate import Drift
 from stages.validate._drift import Moved
 from stages.validate._expectations import ExpectNoDrift
 from stages.validate._frames import ASPECT, MEASURED, Frames, of_pixels
-from stages.validate._profile import bins_of, numbers
+from stages.validate._profile import MOST, bins_of, numbers
 from stages.validate._suite import Check, Rows
 
 PREFIX = "drift_"
 COLUMNS = "drift_columns"  # the check that both data sets have the same ones
+
+
+def not_compared(columns: list[str]) -> dict[str, str]:
+    """The checks of these columns, which the profile leaves out, with the reason."""
+    return {f"{PREFIX}{name}": f"not compared: more than {MOST:,} different values" for name in columns}
 
 
 def read_baseline(path: Path | None) -> dict[str, Any] | None:
@@ -68,13 +73,17 @@ def probability(p: float) -> str:
 
 
 def _picker(one: Moved, column: dict[str, Any]) -> Callable[[Frames], Rows]:
-    """The images that lie in the bin or category that grew most."""
+    """The images that lie in the bin or category that grew most, or have no value."""
     members = one.groups[one.grown]
 
     def pick(frames: Frames) -> Rows:
         values = frames.images[one.name]
-        if "grid" not in column:
-            return np.flatnonzero(values.isin(members))
-        return np.flatnonzero(np.isin(bins_of(tuple(column["grid"]), numbers(values)), members))
+        if "grid" in column:
+            found = numbers(values)
+            without = np.isnan(found)
+            inside = np.isin(bins_of(tuple(column["grid"]), found), members) & ~without
+        else:
+            without, inside = values.isna().to_numpy(), values.isin(members).to_numpy()
+        return np.flatnonzero(without if members == [None] else inside)
 
     return pick

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stages.validate._frames import ASPECT, MEASURED, Frames
 
 FORMAT = 1
-_MOST = 1000  # different values of a column of texts; more are no categories
+MOST = 1000  # different values of a column of texts; more are no categories
 # low, high, bins, scale; what lies outside counts in the first or the last bin
 Grid = tuple[float, float, int, str]
 _GRIDS: dict[str, Grid] = {
@@ -32,16 +32,14 @@ _DECLARED_BINS = 32
 def profile(frames: Frames) -> dict[str, Any]:
     """Counts of every column that can drift; a function of the image store alone."""
     info, images = frames.store.info, frames.images
-    words = ["class"] if frames.store.classes else []
-    words += [*info["attributes"], *info.get("declared", ())]
     columns: dict[str, Any] = {}
     for name, grid in _grids(frames).items():
         if name in images:
             columns[name] = {"grid": list(grid), "counts": counts_in(grid, numbers(images[name])).tolist()}
-    for name in words:
+    for name in _words(frames):
         if name in images and name not in columns:
             found = images[name].value_counts(sort=False)
-            if len(found) <= _MOST:
+            if len(found) <= MOST:
                 columns[name] = {"counts": {str(value): int(found[value]) for value in sorted(found.index)}}
     return {
         "format": FORMAT,
@@ -51,6 +49,16 @@ def profile(frames: Frames) -> dict[str, Any]:
         "channels": info["channels"],
         "columns": columns,
     }
+
+
+def uncounted(frames: Frames, profiled: dict[str, Any]) -> list[str]:
+    """Columns of texts that the profile leaves out, because they have too many different values."""
+    return [name for name in _words(frames) if name in frames.images and name not in profiled["columns"]]
+
+
+def _words(frames: Frames) -> list[str]:
+    info = frames.store.info
+    return [*(["class"] if info["classes"] else []), *info["attributes"], *info.get("declared", ())]
 
 
 def numbers(column: pd.Series) -> NDArray[np.float64]:

@@ -9,10 +9,10 @@ from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.validate import ValidateConfig
 from stages.validate._drift import Moved, compare
-from stages.validate._drift_checks import COLUMNS, PREFIX, drift_checks, read_baseline
+from stages.validate._drift_checks import COLUMNS, PREFIX, drift_checks, not_compared, read_baseline
 from stages.validate._frames import MEASURED, Frames, read_frames
 from stages.validate._page import page
-from stages.validate._profile import profile
+from stages.validate._profile import profile, uncounted
 from stages.validate._run import Finding, run_checks
 from stages.validate._suite import checks, left_out, severities
 
@@ -23,14 +23,15 @@ def validate(config: ValidateConfig, images: Path, baseline: Path | None, out: P
     """See `stages.validate.run`."""
     old, frames = read_baseline(baseline), read_frames(images)
     present = profile(frames)
-    findings, moved = _look(config, frames, old, present)
+    without = left_out(config, frames) | not_compared(uncounted(frames, present))
+    findings, moved = _look(config, frames, old, present, set(without))
     failed = [finding for finding in findings if not finding.passed and finding.severity == "critical"]
     warned = [finding for finding in findings if not finding.passed and finding.severity == "warning"]
     data_hash = frames.store.info["data_hash"]
     with output_folder(out) as work:
         write_json(work / "expectations.json", _expectations(findings, data_hash, bool(failed)))
         write_json(work / "profile.json", present)
-        write_atomically(work / "report.html", page(frames, findings, left_out(config, frames), moved, old))
+        write_atomically(work / "report.html", page(frames, findings, without, moved, old))
         if not failed:
             write_json(work / "passed.json", {"format": FORMAT, "data_hash": data_hash, "passed": True})
             inputs = {"images": images} | ({"baseline": baseline} if baseline else {})
@@ -51,13 +52,14 @@ def validate(config: ValidateConfig, images: Path, baseline: Path | None, out: P
 
 
 def _look(
-    config: ValidateConfig, frames: Frames, old: dict[str, Any] | None, present: dict[str, Any]
+    config: ValidateConfig, frames: Frames, old: dict[str, Any] | None, present: dict[str, Any], without: set[str]
 ) -> tuple[list[Finding], list[Moved]]:
-    """All findings; and how every column moved against the baseline, where there is one."""
+    """All findings; and how every column moved against the baseline, where there is one. Checks called as those in
+    `without` are left out."""
     moved, other = compare(old, present, config.drift) if old else ([], [])
     against, table = drift_checks(moved, other, present, config.drift)
     wanted = [*checks(config, frames), *(against if old else [])]
-    possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS, *left_out(config, frames)}
+    possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS} | without
     return run_checks(frames, wanted, severities(wanted, config.warn, possible), table), moved
 
 

@@ -18,7 +18,7 @@ from stages.config.validate import Drift, ValidateConfig
 from stages.ingest import run as ingest
 from stages.ingest.sources import folder
 from stages.validate import run
-from stages.validate._drift import Moved, compare, holm, homogeneity, join
+from stages.validate._drift import Moved, compare, homogeneity, join
 from stages.validate._measures import measure, names
 from stages.validate._profile import bins_of, counts_in, edges
 from tests.stages import ingesting
@@ -39,7 +39,7 @@ def drawn(shares: NDArray[np.float64], sizes: tuple[int, int], dice: np.random.G
     """Two profiles of 20 columns each, all of one distribution."""
     return [
         {
-            "resolution": 8, "channels": 1,
+            "images": size, "resolution": 8, "channels": 1,
             "columns": {
                 str(n): {"grid": list(GRID), "counts": dice.multinomial(size, shares).tolist()} for n in range(20)
             },
@@ -48,18 +48,36 @@ def drawn(shares: NDArray[np.float64], sizes: tuple[int, int], dice: np.random.G
     ]  # fmt: skip
 
 
+def profiled(counts: NDArray[np.int64], images: int, words: dict[str, int] | None = None) -> dict[str, object]:
+    """A profile of one column of numbers, or of `words`."""
+    column = {"counts": words} if words is not None else {"grid": list(GRID), "counts": counts.tolist()}
+    return {"images": images, "resolution": 8, "channels": 1, "columns": {"x": column}}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("words", [False, True])
+def test_images_without_a_value_are_a_bin_of_their_own(words: bool) -> None:
+    """Both sides empty was an error, and one side empty never alarmed."""
+    full, none = np.full(64, 10), np.zeros(64, int)
+    some = {"a": 500, "b": 140} if words else None
+    empty: dict[str, int] | None = {} if words else None
+    (neither,) = compare(profiled(none, 640, empty), profiled(none, 640, empty), DRIFT)[0]
+    assert neither.p == 1 and not neither.alarm and neither.labels == ["(no value)"] and neither.now == [1.0]
+    (gone,) = compare(profiled(full, 640, some), profiled(none, 640, empty), DRIFT)[0]
+    assert gone.alarm and gone.moved == 1 and gone.groups[gone.grown] == [None]
+    (half,) = compare(profiled(full, 640, some), profiled(full, 1280, some), DRIFT)[0]
+    assert half.alarm and half.moved == pytest.approx(0.5) and half.labels[half.grown] == "(no value)"
+    (few,) = compare(profiled(full, 640, some), profiled(full, 650, some), DRIFT)[0]
+    assert not few.alarm and few.groups[-1] != [None], "ten expected, or nothing can be tested"
+    assert compare(profiled(none, 3, empty), profiled(none, 4, empty), DRIFT)[0][0].labels == ["(no value)"]
+
+
 @pytest.mark.fast
 def test_the_p_value_is_that_of_scipy() -> None:
     counts = np.array([[12, 30, 44], [25, 28, 31]])
     assert homogeneity(counts) == pytest.approx(chi2_contingency(counts, correction=False).pvalue, rel=1e-12)
     assert homogeneity(np.array([[5], [9]])) == 1.0
     assert homogeneity(np.array([[0, 0], [4, 5]])) == 1.0
-
-
-@pytest.mark.fast
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == []
 
 
 @pytest.mark.fast
@@ -88,9 +106,7 @@ def test_with_many_images_a_real_difference_alarms_only_where_it_is_large() -> N
     large[32:] -= 3000
 
     def moved(now: NDArray[np.int64]) -> Moved:
-        one, two = ({"resolution": 8, "channels": 1, "columns": {"x": {"grid": GRID, "counts": c.tolist()}}}
-                    for c in (before, now))  # fmt: skip
-        return compare(one, two, DRIFT)[0][0]
+        return compare(profiled(before, int(before.sum())), profiled(now, int(now.sum())), DRIFT)[0][0]
 
     assert moved(slight).p < 1e-9 and not moved(slight).alarm and moved(slight).moved == pytest.approx(0.0096, rel=0.01)
     assert moved(large).alarm and moved(large).moved == pytest.approx(0.096, rel=0.01)
@@ -211,6 +227,33 @@ def test_other_columns_and_other_pixels_are_drift(worlds: Path, tmp_path: Path) 
     (entry,) = [entry for entry in entries if entry["name"] == "drift_columns"]
     assert entry["found"].startswith("differ: resolution, age, ") and "aspect" not in entry["found"]
     assert "brightness of the pixels" in entry["found"] and drifted(tmp_path / "out") == {"drift_columns"}
+
+
+def test_values_that_went_away_are_drift_and_their_images_shown(worlds: Path, tmp_path: Path) -> None:
+    """A number that the datasheet declares: known of half of the images before, of none now; and too many classes."""
+    stores = []
+    for half in (0, 1):
+        store = Path(shutil.copytree(worlds / f"half{half}", tmp_path / f"store{half}"))
+        frame = pd.read_parquet(store / "manifest.parquet")
+        known = np.arange(len(frame)) % 2 == half
+        said = [[str(at % 7) if yes and not half else "" for at, yes in enumerate(known)], map(str, range(len(frame)))]
+        frame.assign(age=said[0], name=list(said[1])).to_parquet(store / "manifest.parquet", index=False)
+        info = json.loads((store / "dataset.json").read_text())
+        info["declared"] = {"age": [], "name": []}
+        info["datasheet"]["declares"] = {"attributes": {"age": {"min": "0", "max": "9"}}}
+        (store / "dataset.json").write_text(json.dumps(info))
+        stores.append(store)
+    config = dataclasses.replace(CONFIG, warn=("drift", "age_declared"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("stages.validate._profile.MOST", 500)
+        run(config, images=stores[0], out=tmp_path / "first")
+        run(config, images=stores[1], baseline=tmp_path / "first" / "profile.json", out=tmp_path / "out")
+    assert drifted(tmp_path / "out") == {"drift_age"}
+    entries = {entry["name"]: entry for entry in read_json(tmp_path / "out" / "expectations.json")["expectations"]}
+    assert entries["drift_age"]["found"].endswith("(no value) went from 49.9 to 100.0 %")
+    assert entries["drift_age"]["rows"] == list(range(10))
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "drift_name" in report and "not compared: more than 1,000 different values" in report
 
 
 def test_before_the_first_promotion_nothing_is_compared(worlds: Path, tmp_path: Path) -> None:
