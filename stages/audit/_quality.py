@@ -15,7 +15,7 @@ from gan.metrics.neighbours import density_coverage, expected_coverage, precisio
 from stages.audit._sides import Group, spread
 from stages.config.audit import AuditConfig
 
-K_PRECISION, K_COVERAGE = 3, 5
+K_PRECISION, K_COVERAGE = 3, 5  # stages.config.audit asks for groups of more images than that
 
 
 def quality(
@@ -34,8 +34,8 @@ def quality(
     rows = []
     for family in dict.fromkeys(group.family for group in groups):
         members = [group for group in groups if group.family == family]
-        assessed = [group for group in members if group.refusal(config.min_group) is None and group.size > K_COVERAGE]
-        count = min([config.quality_images, *(group.size for group in assessed)])
+        sizes = [group.size for group in members if group.refusal(config.min_group) is None]
+        count = min([config.quality_images, *sizes])
         rows += [_row(config, group, count, real, fake, heldout[family, group.name]) for group in members]
     return {"k_precision": K_PRECISION, "k_coverage": K_COVERAGE, "rows": rows}
 
@@ -45,8 +45,6 @@ def _row(
     unseen: NDArray[np.float32],
 ) -> dict[str, Any]:  # fmt: skip
     reason = group.refusal(config.min_group)
-    if reason is None and group.size <= K_COVERAGE:
-        reason = f"{group.size} images are too few for {K_COVERAGE} neighbours"
     row: dict[str, Any] = {
         "family": group.family, "group": group.name, "n_real": len(group.real), "n_fake": len(group.fake),
         "status": "not_assessed" if reason else "assessed", "reason": reason,
@@ -59,7 +57,7 @@ def _row(
     row["precision"] = share(round(precision_recall(a, b, k=K_PRECISION)[0] * count), count)
     row["coverage"] = share(round(density_coverage(a, b, k=K_COVERAGE)[1] * count), count)
     row["coverage_expected"] = expected_coverage(count, count, K_COVERAGE)
-    if len(unseen) >= max(config.min_group, K_PRECISION + 1):
+    if len(unseen) >= config.min_group:
         found = precision_recall(a, unseen, k=K_PRECISION)[0]
         row["precision_unseen"] = share(round(found * len(unseen)), len(unseen))
     return row

@@ -16,9 +16,10 @@ class AuditConfig:
     """Seed of the latents and labels of the audited images; another one than evaluate's, so that both look afresh."""
     samples: Annotated[int, Range(ge=20, le=10_000_000)]
     """Images drawn from the serving prior."""
-    min_group: Annotated[int, Range(ge=2)]
-    """Images that a group must have, real and generated, before a share or a quality is said of it."""
-    quality_images: Annotated[int, Range(ge=2, le=20_000)]
+    min_group: Annotated[int, Range(ge=6)]
+    """Images that a group must have, real and generated, before a share or a quality is said of it; coverage looks at
+    five neighbours."""
+    quality_images: Annotated[int, Range(ge=6, le=20_000)]
     """Images per group, at most, in the comparison of quality; all groups use the same number."""
     controls: Annotated[int, Range(ge=20, le=1_000_000)]
     """Real images that the generator never saw, at most, that the memorization test compares with."""

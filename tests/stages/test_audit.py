@@ -18,6 +18,7 @@ from stages.audit._copies import copies
 from stages.audit._refused import NONE, nearest_refused
 from stages.audit._shares import shares
 from stages.audit._sides import Side
+from stages.config import build
 from stages.config.audit import AuditConfig
 from stages.store import Store
 from tests.stages.stored_digits import SAMPLES, SEED, World, digits_world, write_reference, write_store
@@ -147,6 +148,18 @@ def test_small_groups_are_named_as_not_assessed_and_never_dropped(world: World) 
     assert small and all(row["status"] == "not_assessed" and "audit.min_group" in row["reason"] for row in small)
     worst = report["measures"]["label_agreement_worst_class"]
     assert worst["value"] is None and "audit.min_group" in worst["reason"]
+
+
+@pytest.mark.parametrize("setting", ["quality_images", "min_group"])
+def test_groups_too_small_for_five_neighbours_are_refused_before_anything_is_drawn(setting: str) -> None:
+    with pytest.raises(ValueError, match=rf"audit\.{setting} must be a number >= 6.*; received 5"):
+        build(AuditConfig, dataclasses.asdict(CONFIG) | {setting: 5}, "audit")
+
+
+def test_the_smallest_groups_that_are_allowed_can_be_assessed(world: World) -> None:
+    config = dataclasses.replace(CONFIG, quality_images=6, min_group=6)
+    report = audit(world, "least", world.by_label(world.unseen, world.unseen_labels), config)
+    assert {row["images"] for row in report["quality"]["rows"]} == {6}
 
 
 def test_a_test_without_power_is_not_assessed(world: World) -> None:
