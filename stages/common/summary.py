@@ -7,13 +7,15 @@ from types import MappingProxyType
 from typing import Any
 
 from stages.common.files import digest, read_json, tree_digests, write_json
+from stages.config import recorded
 
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One finished stage; digests are SHA-256, output paths are relative to the stage's folder."""
+    """One finished stage; digests are SHA-256, output paths are relative to the stage's folder. `config` holds the
+    settings but those that no byte depends on."""
 
     stage: str
     inputs: dict[str, str]
@@ -40,7 +42,7 @@ def write_summary(
         stage=stage,
         inputs={name: digest(value) if isinstance(value, Path) else value for name, value in inputs.items()},
         outputs=tree_digests(work, known),
-        config=dataclasses.asdict(config),
+        config=recorded(config),
         results=dict(results),
     )
     write_json(work / "summary.json", {"format": FORMAT, **dataclasses.asdict(summary)})

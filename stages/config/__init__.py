@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 
 T = TypeVar("T")
+MACHINE = {"machine": True}  # metadata of a field that no byte of a result depends on; it is not recorded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,12 @@ class Range:
     def __str__(self) -> str:
         signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
         return " and ".join(f"{signs[k]} {v:g}" for k, v in dataclasses.asdict(self).items() if math.isfinite(v))
+
+
+def recorded(config: Any) -> dict[str, Any]:
+    """The settings that a result follows from: all but those for the machine alone."""
+    free = {field.name for field in dataclasses.fields(config) if field.metadata == MACHINE}
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Section `ingest` of params.yaml."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
-from stages.config import FileOf, Range, RuleBroken
+from stages.config import MACHINE, FileOf, Range, RuleBroken
 
 
 class Source(Protocol):
@@ -68,7 +68,7 @@ class IngestConfig:
     """Width times height by the header; larger images are refused before they are decoded."""
     shard_images: Annotated[int, Range(ge=8, le=1_000_000)]
     """Images a shard, about: cuts follow content, so that new images leave old shards alone."""
-    processes: Annotated[int, Range(ge=0, le=256)]
+    processes: Annotated[int, Range(ge=0, le=256)] = field(metadata=MACHINE)
     """Decoding processes, each under a memory limit; 0 decodes in the main process. No byte depends on it."""
 
     def __post_init__(self) -> None:
