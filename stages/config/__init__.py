@@ -16,7 +16,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from stages.common.yaml_files import read_yaml
 
 T = TypeVar("T")
 MACHINE = {"machine": True}  # metadata of a field that no byte of a result depends on; it is not recorded
@@ -62,12 +62,7 @@ def load_section(config: type[T], params: Path, section: str) -> T:
 
 def read_section(params: Path, section: str) -> Any:
     """Section `section` of the YAML file `params`, unchecked. Raises ValueError where there is none."""
-    try:
-        content = yaml.safe_load(params.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{params} is not valid YAML: {' '.join(str(error).split())}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{params} is not a text file in UTF-8: {error}") from None
+    content = read_yaml(params)
     if not isinstance(content, dict) or section not in content:
         near = _near(section, content) if isinstance(content, dict) else ""
         raise ValueError(f"{params} must hold a section `{section}`{near}")

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from stages.common.yaml_files import read_yaml
 from stages.ingest._declares import check_declares
 from stages.ingest._licences import check_licence
 
@@ -30,15 +29,11 @@ _NOTHING = {"", "~", "-", "?", "null", "none", "n/a", "todo", "tbd", "unknown"}
 
 
 def read_datasheet(path: Path, uses: Sequence[str]) -> dict[str, Any]:
-    """The datasheet as texts, lists and mappings. Raises ValueError where a field is missing, says nothing or is not
-    known, and where the licence forbids one of `uses`."""
+    """The datasheet as texts, lists and mappings. Raises ValueError where a field is missing, says nothing, is not
+    known or stands there twice, and where the licence forbids one of `uses`."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; --datasheet takes a YAML file, see docs/data.md")
-    try:
-        # The base loader keeps every value as the text that was written: no dates, and `no` stays `no`.
-        sheet = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    sheet = read_yaml(path, texts=True)
     if not isinstance(sheet, dict):
         raise ValueError(f"{path} must hold fields such as `licence: CC BY 4.0`; see docs/data.md")
     _check_names(sheet, path)

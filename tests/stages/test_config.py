@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from stages.config import Range, RuleBroken, build, load_section
+from stages.config import Range, RuleBroken, build, load_section, read_section
 
 pytestmark = pytest.mark.fast
 
@@ -112,3 +112,17 @@ def test_a_missing_section_and_broken_yaml_are_refused(tmp_path: Path) -> None:
     params.write_text("")
     with pytest.raises(ValueError, match="must hold a section `paint`"):
         load_section(Paint, params, "paint")
+
+
+@pytest.mark.parametrize("text", ["a: {x: 1, y: 2, x: 3}\n", "a:\n  x: 1\n  y: {z: 1}\n  x: 1\n", "a: 1\nb: 2\na: 1\n"])
+def test_a_setting_that_stands_there_twice_is_refused(tmp_path: Path, text: str) -> None:
+    """YAML lets the last one win, so that what was written first would count for nothing without a word."""
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"is not valid YAML: `[ax]` stands there twice in .* line \d") as raised:
+        read_section(tmp_path / "params.yaml", "a")
+    assert "\n" not in str(raised.value)
+
+
+def test_what_yaml_merges_is_no_repetition(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("base: &base {x: 1, y: 2}\na: {<<: *base, x: 3}\n")
+    assert read_section(tmp_path / "params.yaml", "a") == {"x": 3, "y": 2}

@@ -111,6 +111,13 @@ def test_other_licences_allow_what_the_datasheet_allows(tmp_path: Path, spdx: st
             read_datasheet(written(tmp_path, spdx=spdx), uses)
 
 
+def test_a_field_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_text(f"{path.read_text()}spdx: CC-BY-NC-4.0\n")
+    with pytest.raises(ValueError, match="is not valid YAML: `spdx` stands there twice"):
+        read_datasheet(path, ["research"])
+
+
 def test_the_use_is_a_setting_that_must_say_something() -> None:
     with pytest.raises(ValueError, match="use must name at least one use"):
         dataclasses.replace(CONFIG, use=())

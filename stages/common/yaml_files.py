@@ -1,0 +1,39 @@
+"""YAML files that people write: a name that stands there twice is a slip of the hand, and refused."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class _Once:
+    """Of a mapping each key once; YAML's own loaders let the last one win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"`{key.value}` stands there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)  # type: ignore[misc]
+        return found
+
+
+class _Values(_Once, yaml.SafeLoader): ...
+
+
+class _Texts(_Once, yaml.BaseLoader): ...
+
+
+def read_yaml(path: Path, *, texts: bool = False) -> Any:
+    """What a YAML file says; with `texts` every value as the text that was written: no dates, and `no` stays `no`.
+
+    Raises ValueError where it is no YAML in UTF-8, or gives one key twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Texts if texts else _Values)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None
