@@ -45,6 +45,7 @@ def page(
     info, quarantine = frames.store.info, _read_pairs(frames.store.path / "quarantine.csv")
     return environment.get_template("report.html.jinja").render(
         info=info,
+        datasheet={name.replace("_", " "): _in_words(value) for name, value in info["datasheet"].items()},
         findings=findings,
         left_out=left_out,
         failed=[finding for finding in findings if not finding.passed and finding.severity == "critical"],
@@ -61,6 +62,15 @@ def page(
         quarantine=quarantine[:_QUARANTINE],
         reasons=_count(reason.split(":")[0] for _, reason in quarantine),
     )
+
+
+def _in_words(value: Any) -> str:
+    """Texts, lists and mappings of a datasheet as people write them."""
+    if isinstance(value, dict):
+        parts = [f"{name}: {f'({_in_words(one)})' if isinstance(one, dict) else _in_words(one)}"
+                 for name, one in value.items()]  # fmt: skip
+        return "; ".join(parts)
+    return ", ".join(map(_in_words, value)) if isinstance(value, list) else str(value)
 
 
 def _examples(store: Store, rows: list[int]) -> str:

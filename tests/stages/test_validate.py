@@ -272,6 +272,8 @@ def test_what_holds_of_groups_and_declared_schemas_passes(store: Path, tmp_path:
     text = (tmp_path / "out" / "report.html").read_text()
     assert "What warns" in text and "What failed" not in text
     assert "SHA-256 of its group's name" in text
+    assert "<td>internal, research, commercial, publication</td>" in text
+    assert "width: (min: 8; max: 8); attributes: (ink: (values: light, medium, heavy))" in text
 
 
 def test_warnings_are_those_that_the_settings_name(store: Path, tmp_path: Path) -> None:
