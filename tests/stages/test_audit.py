@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from gan.attributes import bins
 from stages.audit import run
@@ -20,7 +21,9 @@ from stages.audit._shares import shares
 from stages.audit._sides import Side
 from stages.config import build
 from stages.config.audit import AuditConfig
+from stages.config.ingest import NearDuplicates
 from stages.store import Store
+from tests.stages import ingesting
 from tests.stages.stored_digits import SAMPLES, SEED, World, digits_world, write_reference, write_store
 
 CONFIG = AuditConfig(
@@ -224,6 +227,23 @@ def test_refused_near_duplicates_make_no_copier_of_a_generator_that_draws_afresh
     assert np.mean(np.array(blamed) < 0.01) > 0.5 and min(acquitted) > 0.01
     fresh[:20] = train[:20]
     assert copies(CONFIG, fresh, train, controls, refused)["p"] < 0.01
+
+
+def test_the_distances_are_those_that_ingest_wrote_down(tmp_path: Path) -> None:
+    """Series of three pictures of a scene, ingested: each that stayed has the least distance to one refused for it."""
+    (tmp_path / "raw").mkdir()
+    rough = np.random.default_rng(0).integers(40, 200, (40, 6, 6)).astype(np.uint8)
+    for number, picture in enumerate(rough):
+        large = np.asarray(Image.fromarray(picture).resize((64, 64), Image.Resampling.BICUBIC))
+        for shot in range(3):
+            Image.fromarray(large + np.uint8(shot)).save(tmp_path / "raw" / f"{number},{shot}.png")
+    stored = ingesting.ingest(
+        tmp_path / "raw", resolution=64, near_duplicates=NearDuplicates(distance=7, levels=4.0), shard_images=16
+    )  # fmt: skip
+    listed = [(kept, int(squared)) for _, kept, squared in stored.table("near_refused.csv")]
+    found = nearest_refused(stored.path, np.arange(len(stored.rows)))
+    wanted = [min([each for kept, each in listed if kept == row["source"]], default=NONE) for row in stored.rows]
+    assert found.tolist() == wanted and {64 * 64, 4 * 64 * 64, NONE} == set(wanted)
 
 
 def test_a_store_that_does_not_say_what_was_refused_is_made_anew(world: World, tmp_path: Path) -> None:
