@@ -17,7 +17,7 @@ NONE = np.iinfo(np.int64).max  # farther than any image
 
 
 def nearest_refused(store: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Squared L2 [len(rows)] of these rows of the store to the nearest image that was refused because of each, or NONE.
+    """Squared L2 [len(rows)] of these rows of the store to the nearest image that each kept out of training, or NONE.
 
     Raises ValueError where ingest wrote no such list: without it nobody knows what was refused.
     """
@@ -27,6 +27,8 @@ def nearest_refused(store: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     least: dict[str, int] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for pair in csv.DictReader(file):
+            if pair["split"] != "train":  # the generator would not have seen it in any case
+                continue
             squared = int(pair["squared_distance"])
             least[pair["kept"]] = min(squared, least.get(pair["kept"], squared))
     return _by_row(store / "manifest.parquet", least)[rows] if least else np.full(len(rows), NONE)

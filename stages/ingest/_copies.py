@@ -25,14 +25,14 @@ _CHUNK = 2**24  # bytes of images compared at once
 @dataclass(frozen=True)
 class Distinct:
     """Samples with distinct pixels and their sides; (copy, kept, SHA-256) of exact copies; (source, near) of kept near
-    ones; (refused, kept, squared distance of their stored pixels) of near ones on two sides."""
+    ones; (refused, its side, kept, squared distance of their stored pixels) of near ones on two sides."""
 
     samples: Samples
     splits: NDArray[np.uint8]
     copies: list[tuple[str, str, str]]
     refused: Refusals
     near: list[tuple[str, str]]
-    near_refused: list[tuple[str, str, str]]
+    near_refused: list[tuple[str, str, str, str]]
     crowded: int
 
 
@@ -67,7 +67,7 @@ def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDupli
         refused.append(Refusal(_source(listing, samples, at), reason, _digest(samples, at), name))
     alike = [(_source(listing, samples, at), _source(listing, samples, found.same[at]))
              for at in np.flatnonzero(found.same >= 0)]  # fmt: skip
-    pairs = [(_source(listing, samples, at), _source(listing, samples, kept), str(squared))
+    pairs = [(_source(listing, samples, at), SPLITS[sides[at]], _source(listing, samples, kept), str(squared))
              for (at, kept), squared in zip(found.pairs, _squared(samples, found.pairs), strict=True)]  # fmt: skip
     stay = found.partner < 0
     return Distinct(samples.where(stay), sides[stay], copies, refused, alike, pairs, found.crowded)

@@ -94,7 +94,7 @@ def _write(
         write_rows(work / "quarantine.csv", Refusal._fields, refused)
         write_rows(work / "duplicates.csv", ("source", "kept", "sha256"), result.copies)
         write_rows(work / "near_duplicates.csv", ("source", "near"), result.near)
-        write_rows(work / "near_refused.csv", ("refused", "kept", "squared_distance"), result.near_refused)
+        write_rows(work / "near_refused.csv", ("refused", "split", "kept", "squared_distance"), result.near_refused)
         info = _dataset(config, listing, result, counts, data_hash, sheet)
         write_json(work / "dataset.json", info)
         digests = tree_digests(work)  # of large stores reading all once more takes its time

@@ -127,7 +127,7 @@ def write_store(path: Path, images: np.ndarray, labels: np.ndarray, splits: np.n
         "counts": {"kept": len(images)}, "data_hash": "d" * 64,
     }  # fmt: skip
     write_json(path / "dataset.json", info)
-    (path / "near_refused.csv").write_text("refused,kept,squared_distance\n")
+    (path / "near_refused.csv").write_text("refused,split,kept,squared_distance\n")
     return open_store(path)
 
 

@@ -201,11 +201,15 @@ class Scenes:
             partners = np.flatnonzero((which == which[lost]) & (side > side[lost]) & kept)
             kept[lost] = not len(partners)
             squared = np.square(images[partners].astype(int) - images[lost]).sum((1, 2, 3))
-            refused += [f"{lost}.png,{partner}.png,{each}" for partner, each in zip(partners, squared, strict=True)]
+            split = ("train", "fit")[side[lost]]
+            pairs = zip(partners, squared, strict=True)
+            refused += [f"{lost}.png,{split},{partner}.png,{each}" for partner, each in pairs]
         store = write_store(folder, images[kept], np.full(kept.sum(), -1), side[kept], [])
         sources = pa.table({"source": [f"{place}.png" for place in np.flatnonzero(kept)]})
         pq.write_table(sources, folder / "manifest.parquet")
-        (folder / "near_refused.csv").write_text("\n".join(["refused,kept,squared_distance", *sorted(refused), ""]))
+        (folder / "near_refused.csv").write_text(
+            "\n".join(["refused,split,kept,squared_distance", *sorted(refused), ""])
+        )
         return store
 
 
@@ -240,7 +244,9 @@ def test_the_distances_are_those_that_ingest_wrote_down(tmp_path: Path) -> None:
     stored = ingesting.ingest(
         tmp_path / "raw", resolution=64, near_duplicates=NearDuplicates(distance=7, levels=4.0), shard_images=16
     )  # fmt: skip
-    listed = [(kept, int(squared)) for _, kept, squared in stored.table("near_refused.csv")]
+    table = stored.table("near_refused.csv")
+    listed = [(kept, int(squared)) for _, split, kept, squared in table if split == "train"]
+    assert 0 < len(listed) < len(table)  # an image refused for fit would not have been seen in training
     found = nearest_refused(stored.path, np.arange(len(stored.rows)))
     wanted = [min([each for kept, each in listed if kept == row["source"]], default=NONE) for row in stored.rows]
     assert found.tolist() == wanted and {64 * 64, 4 * 64 * 64, NONE} == set(wanted)

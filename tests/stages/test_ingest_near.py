@@ -158,7 +158,7 @@ def test_a_picture_whose_partner_was_refused_is_no_leak(tmp_path: Path) -> None:
     result = near_ingest(tmp_path / "raw")
     assert result.refused == {"a.png": "near duplicate: of c.png (heldout)"}
     assert [row["source"] for row in result.rows] == ["b.png", "c.png"] and not result.table("near_duplicates.csv")
-    assert result.table("near_refused.csv") == [["a.png", "c.png", str(9 * 3072)]]
+    assert result.table("near_refused.csv") == [["a.png", "train", "c.png", str(9 * 3072)]]
 
 
 def test_a_picture_that_is_refused_refuses_none(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_picture_that_is_refused_refuses_none(tmp_path: Path) -> None:
     drawn(tmp_path / "raw", a=("train", 3), b=("fit", 0), c=("heldout", -3))
     result = near_ingest(tmp_path / "raw")
     assert result.refused == {"b.png": "near duplicate: of c.png (heldout)"}
-    assert result.table("near_refused.csv") == [["b.png", "a.png", str(9 * 3072)], ["b.png", "c.png", str(9 * 3072)]]
+    assert result.table("near_refused.csv") == [["b.png", "fit", f"{kept}.png", str(9 * 3072)] for kept in "ac"]
 
 
 def test_all_that_a_refused_picture_was_near_to_is_told_with_its_distance(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_all_that_a_refused_picture_was_near_to_is_told_with_its_distance(tmp_pa
         "a.png": "png (fit)", "b.png": "png (fit)",
     }  # fmt: skip
     squares = [("a", "c", 4), ("a", "e", 9), ("b", "c", 1), ("b", "e", 16)]
-    wanted = [[f"{refused}.png", f"{kept}.png", str(levels * 3072)] for refused, kept, levels in squares]
+    wanted = [[f"{refused}.png", "train", f"{kept}.png", str(levels * 3072)] for refused, kept, levels in squares]
     assert result.table("near_refused.csv") == wanted
     (tmp_path / "raw" / "e.png").unlink()
     again = near_ingest(tmp_path / "raw")
-    assert again.table("near_refused.csv") == [row for row in wanted if row[1] != "e.png"]
+    assert again.table("near_refused.csv") == [row for row in wanted if row[2] != "e.png"]
     assert near_ingest(tmp_path / "raw").table("near_refused.csv") == again.table("near_refused.csv")
 
 
