@@ -128,14 +128,17 @@ def _check_inputs(evidence: Evidence) -> None:
 
 
 def _check_extractor(evidence: Evidence) -> None:
-    """Numbers of two feature extractors never stand in one verdict."""
-    seen: dict[str, str] = {}
+    """Numbers of two networks never stand in one verdict under one name: each extractor and resize has one hash."""
+    seen: dict[tuple[Any, Any], tuple[str, str]] = {}
     for stage, summary in evidence.summaries.items():
         for key, protocol in summary.results.get("protocols", {}).items():
-            if protocol.get("extractor_sha256"):
-                seen[protocol["extractor_sha256"]] = f"{stage} ({key})"
-    if len(seen) > 1:
-        raise ValueError(f"protocols name different feature extractors: {' and '.join(seen.values())}; run `dvc repro`")
+            if sha256 := protocol.get("extractor_sha256"):
+                what, here = (protocol.get("extractor"), protocol.get("resize")), f"{stage} ({key})"
+                known, where = seen.setdefault(what, (sha256, here))
+                if known != sha256:
+                    raise ValueError(
+                        f"protocols name different feature extractors: {where} and {here}; run `dvc repro`"
+                    )
 
 
 def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gan.metrics.protocols import named
 from stages.card import run
 from stages.card.evidence import judge_rights
 from stages.card.text import code, plain, slug
@@ -228,6 +229,22 @@ def test_summaries_of_different_runs_are_refused(
     with pytest.raises(ValueError, match=message):
         made.card()
     assert not (made.folder / "card").exists()
+
+
+def test_published_networks_stand_beside_the_domain_extractor_each_with_one_hash(made: Run) -> None:
+    results = made.summaries["evaluate"]["results"]
+    published = ("fid50k_inception_tf_train", "is50k_inception_tf", "kid_inception_tf_heldout")
+    results["protocols"] |= {
+        "fid_domain": {**named("fid_domain").as_record(), "extractor_sha256": EXTRACTOR},
+        **{name: {**named(name).as_record(), "extractor_sha256": "f" * 64} for name in published},
+    }
+    results["measures"]["fid50k_inception_tf_train"] = {
+        **results["measures"]["fid_domain"], "protocol": "fid50k_inception_tf_train",
+    }  # fmt: skip
+    assert made.write().card()["passed"] and "fid50k_inception_tf_train" in made.text()
+    results["protocols"]["is50k_inception_tf"]["extractor_sha256"] = "a" * 64
+    with pytest.raises(ValueError, match=r"evaluate \(fid50k_inception_tf_train\) and evaluate \(is50k_inception_tf\)"):
+        made.write().card()
 
 
 def test_another_reference_than_the_one_that_both_used_is_refused(made: Run) -> None:
