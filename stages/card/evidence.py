@@ -93,11 +93,12 @@ def read_evidence(folders: Sequence[Path], passed: Path) -> Evidence:
 
 
 def _check_data(evidence: Evidence, passed: Path) -> None:
+    """The generator (export) and what it was measured against (evaluate, audit) are of the data that passed."""
     for stage, summary in evidence.summaries.items():
         stated = summary.results.get("data_hash")
-        if stated is None and stage == "ingest":
+        if stated is None and stage in ("ingest", "export", "evaluate", "audit"):
             raise ValueError(
-                f"{evidence.folders[stage]}/summary.json names no data_hash; run `python -m stages.ingest`"
+                f"{evidence.folders[stage]}/summary.json names no data_hash; run `python -m stages.{stage}`"
             )
         if stated is not None and stated != evidence.data_hash:
             raise ValueError(

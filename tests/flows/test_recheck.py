@@ -7,13 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from tiny_helpers import crown
+import yaml
+from tiny_helpers import crown, testbench
 
+from flows.promotion.fitness import scored
 from flows.recheck import ALARM, EVENT, main
 from flows.state import hold
 from flows.status import status, text
 from flows.tracking.registry import ONNX, Registry, connect
+from tests.stages.measured_worlds import digits, reference, stored
+
+ROOT = Path(__file__).parents[2]
 
 
 def model_file(state: Path, registry: Registry, name: str) -> Path:
@@ -95,3 +101,22 @@ def test_what_cannot_be_checked_is_no_alarm(
     assert main([]) == 0
     assert "tiny has no champion" in capsys.readouterr().out
     assert os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
+
+
+def test_the_real_evaluate_scores_a_champion_of_older_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The champion names other data than today's reference; it is scored all the same, and told what it fails."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    today = digits(tmp_path / "data")
+    reference(today)
+    images, labels = (np.load(today / "store" / f"{name}-00000.npy") for name in ("images", "labels"))
+    stored(tmp_path, "generator", np.stack([images[labels == label][:45] for label in range(10)]), data_hash="e" * 64)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["evaluate"] |= {"sets": 3, "smallest_set": 20}
+    for check in params["card"]["checks"]:
+        check["threshold"] = 2.0 if check["name"] == "coverage" else check["threshold"]  # nothing covers more than all
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with (tmp_path / "lock").open("w") as lock:
+        failed, measures, data_hash = scored(tmp_path, testbench(tmp_path, tmp_path, lock.fileno()))
+    assert data_hash == "d" * 64
+    assert [line for line in failed if line.startswith("coverage: the lower end of the interval is")]
+    assert measures["coverage_k5"] is not None and measures["fid_domain"] is not None

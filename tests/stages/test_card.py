@@ -70,7 +70,8 @@ class Run:
             }  # fmt: skip
         ingest, export, audit = (self.summaries[stage] for stage in ("ingest", "export", "audit"))
         ingest["results"] = {"data_hash": DATA, "counts": {"kept": 30}, "datasheet": dict(DATASHEET)}
-        export["results"]["data_hash"] = audit["results"]["data_hash"] = DATA
+        for stage in ("export", "evaluate", "audit"):
+            self.summaries[stage]["results"]["data_hash"] = DATA
         export["outputs"] = {"generator.onnx": ONNX}
         self.summaries["evaluate"]["outputs"] = {"generated.png": hashlib.sha256(PNG).hexdigest()}
         self.summaries["train"]["results"] = {"steps": 2000}
@@ -216,7 +217,10 @@ def test_two_checks_of_one_name_are_refused() -> None:
         ("audit", "inputs", {"reference": "1" * 64}, "different references"),
         ("ingest", "results", {"data_hash": "1" * 64}, "ingest worked on other data"),
         ("export", "results", {"data_hash": "1" * 64}, "export worked on other data"),
-        ("ingest", "results", {"data_hash": None}, "names no data_hash"),
+        ("evaluate", "results", {"data_hash": "1" * 64}, "evaluate worked on other data"),
+        ("ingest", "results", {"data_hash": None}, "ingest/summary.json names no data_hash"),
+        ("export", "results", {"data_hash": None}, "export/summary.json names no data_hash"),
+        ("evaluate", "results", {"data_hash": None}, "evaluate/summary.json names no data_hash"),
         ("export", "outputs", {"generator.onnx": "1" * 64}, "evaluate measured another ONNX file"),
         ("audit", "results", {"protocols": {"p": {"extractor_sha256": "1" * 64}}}, "different feature extractors"),
     ],
