@@ -72,9 +72,12 @@ def open_session(content: bytes, providers: Sequence[str], threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # refusals arrive as exceptions; the red lines beside them say nothing more
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # waiting threads leave the cores to others
+    settings = {
+        "session.intra_op.allow_spinning": "0",  # waiting threads leave the cores to others
+        "session.load_model_format": "ONNX",  # never onnxruntime's own format, which nobody checked
+    }
+    for key, value in settings.items():
+        options.add_session_config_entry(key, value)
     try:
         session = onnxruntime.InferenceSession(content, options, providers=list(providers))
     except RUNTIME_ERRORS as error:

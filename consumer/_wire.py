@@ -48,8 +48,11 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """Number and value of each field of one message. Raises ValueError where it is not one."""
     position = 0
     while position < len(view):
-        tag, position = _varint(view, position)
-        number, kind = tag >> 3, tag & 7
+        tag, after = _varint(view, position)
+        # protobuf cuts a tag to 32 bits: one of more bits would be another field there than here.
+        if tag >= 2**32 or after - position > max(1, -(-tag.bit_length() // 7)):
+            raise ValueError(f"unexpected byte at {position}")
+        number, kind, position = tag >> 3, tag & 7, after
         if kind == _VARINT:
             value, position = _varint(view, position)
             yield number, value

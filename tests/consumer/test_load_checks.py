@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from consumer import Generator
+from consumer._runtime import open_session
 from consumer._wire import read_metadata
 
 pytestmark = pytest.mark.fast
@@ -155,18 +157,40 @@ def test_damaged_bytes_raise_nothing_but_valueerror() -> None:
     assert refused > 0
 
 
-def test_graphs_nested_without_end_are_refused() -> None:
-    def field(number: int, payload: bytes) -> bytes:
-        size, length = b"", len(payload)
-        while length > 127:
-            size, length = size + bytes([length & 127 | 128]), length >> 7
-        return bytes([number << 3 | 2]) + size + bytes([length]) + payload
+def varint(value: int) -> bytes:
+    return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
 
+
+def field(number: int, payload: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def test_graphs_nested_without_end_are_refused() -> None:
     graph = b""
     for _ in range(2000):
         graph = field(1, field(5, field(6, graph)))
     with pytest.raises(ValueError, match="nested too deeply"):
         read_metadata(b"\x08\x0a" + field(7, graph))
+
+
+@pytest.mark.parametrize("tag", [b"\xea\x80\x80\x80\x10", b"\xea\x00", b"\xea\x80\x80\x80\x80\x80\x80\x80\x80\x00"])
+def test_a_field_number_in_more_bits_than_protobuf_reads_hides_nothing(tag: bytes) -> None:
+    """Protobuf cuts tags to 32 bits, so the first one is `external_data` (13) to it and another field to us."""
+    entry = onnx.StringStringEntryProto(key="location", value="../../etc/passwd").SerializeToString()
+    tensor = TensorProto(name="secret", data_type=TensorProto.FLOAT, dims=[1]).SerializeToString()
+    hidden = tensor + tag + varint(len(entry)) + entry
+    assert read_metadata(CONTENT + field(7, field(5, tensor)))["name"] == "fixture"
+    with pytest.raises(ValueError, match="it is not an ONNX file"):
+        read_metadata(CONTENT + field(7, field(5, hidden)))
+
+
+def test_the_runtime_s_own_format_is_never_loaded(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(CONTENT, options, providers=["CPUExecutionProvider"])
+    with pytest.raises(ValueError, match="protobuf parsing failed"):
+        open_session((tmp_path / "model.ort").read_bytes(), ["CPUExecutionProvider"], 1)
 
 
 @pytest.mark.parametrize(
