@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 FORMAT = "1"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"  # as export.name; it becomes part of file names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,13 @@ def describe(metadata: dict[str, str]) -> Description:
         raise ValueError("it is an ONNX file, but not a generator that ganops exported (no format and name inside)")
     if metadata["format"] != FORMAT:
         raise ValueError(f"it has format {metadata['format']!r}, this consumer reads format {FORMAT}; update ganops")
+    if not re.fullmatch(_NAME, metadata["name"]):
+        raise ValueError(
+            "its metadata `name` must be 1 to 63 letters, digits, dots, underscores or hyphens and begin with a letter "
+            f"or digit; found {metadata['name'][:80]!r}"
+        )
+    if metadata.get("channels") not in ("1", "3"):
+        raise ValueError(f"its metadata `channels` must be 1 (grey) or 3 (colour); found {metadata.get('channels')!r}")
     classes, prior = _list(metadata, "classes"), _list(metadata, "prior")
     if not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes):
         raise ValueError(f"its metadata `classes` must be a list of distinct names; found {metadata['classes']!r}")
@@ -40,7 +48,7 @@ def describe(metadata: dict[str, str]) -> Description:
         classes=tuple(classes),
         prior=tuple(map(float, prior)),
         resolution=_number(metadata, "resolution"),
-        channels=_number(metadata, "channels"),
+        channels=int(metadata["channels"]),
         z_dim=_number(metadata, "z_dim"),
     )
 

@@ -76,11 +76,11 @@ class Stored(nn.Module):
         return torch.index_select(self.pixels, 0, place).view(-1, *self.shape)
 
 
-def stored(folder: Path, name: str, pixels: np.ndarray, *, title: str | None = None, data_hash: str = "d" * 64) -> Path:
+def stored(folder: Path, name: str, pixels: np.ndarray, *, data_hash: str = "d" * 64) -> Path:
     """ONNX file that draws from `pixels` uint8 [classes or 1, pool, H, W, C]."""
     labelled = len(pixels) > 1
     about = {
-        "name": title or name, "licence": "CC BY 4.0", "prior": [1 / len(pixels)] * len(pixels) if labelled else [],
+        "name": name, "licence": "CC BY 4.0", "prior": [1 / len(pixels)] * len(pixels) if labelled else [],
         "data_hash": data_hash, "input_digest": "0" * 64,
     }  # fmt: skip
     export_module(

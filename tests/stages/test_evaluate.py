@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from consumer import Generator
 from stages.common.files import tree_digests
 from stages.config.evaluate import EvaluateConfig
 from stages.config.reference import Fit, ReferenceConfig, Training
@@ -174,9 +175,18 @@ def test_noise_is_far_from_everything(world: Path, pixels: np.ndarray) -> None:
     assert energy["low"] > energy["reference"]["mean"] + 10 * energy["reference"]["sd"]
 
 
-def test_a_generator_without_labels_has_no_label_measures_and_says_why(world: Path, pixels: np.ndarray) -> None:
-    """Its name comes from outside: on the page it is text, not markup."""
-    onnx = stored(world, "unlabelled", pixels.reshape(1, -1, 8, 8, 1), title="<script>alert(1)</script>")
+def test_a_generator_without_labels_has_no_label_measures_and_says_why(
+    world: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever name the consumer lets pass: on the page it is text, not markup."""
+
+    class Renamed(Generator):
+        def __init__(self, path: Path, **settings: Any) -> None:
+            super().__init__(path, **settings)
+            self.name = "<script>alert(1)</script>"
+
+    monkeypatch.setattr("stages.evaluate._work.Generator", Renamed)
+    onnx = stored(world, "unlabelled", pixels.reshape(1, -1, 8, 8, 1))
     found = evaluate(world, onnx)["measures"]
     text = (world / "unlabelled" / "index.html").read_text()
     assert "<script" not in text and "&lt;script&gt;alert(1)" in text
