@@ -64,7 +64,7 @@ def carry_out(candidate: Candidate, version: str, outcome: Decision, registry: R
         papers["waived"] = json.dumps(outcome.waived, sort_keys=True)
         registry.tag(version, **papers)
     if outcome.decision in ("promoted", WAITING) and not stays:
-        registry.tag(version, gate=waivers.gate(candidate), best=outcome.best or version)
+        registry.tag(version, **waivers.gate(candidate), best=outcome.best or version)
     if outcome.decision == WAITING:
         registry.point("challenger", version)
     if outcome.decision == "promoted" and not stays:

@@ -69,7 +69,7 @@ def judge(candidate: Candidate, version: str, registry: Registry, bench: Testben
     if served.failed:
         reason = f"its registered bytes cannot be served as promised: {'; '.join(served.failed)}"
         return Decision(decision="unfit", reason=reason, champion=number, best=best, failed=tuple(served.failed))
-    wanted = waivers.needed(candidate, champion.tags.get("gate") if champion else None, champion_lost=lost)
+    wanted = waivers.needed(candidate, champion.tags if champion else {}, champion_lost=lost)
     waived, missing = waivers.given(candidate, bench.config, wanted)
     if lost is not None and "no_champion" not in waived:
         raise ValueError(f'{missing[-1]}; or go back to another version with `python -m flows.rollback --reason "..."`')

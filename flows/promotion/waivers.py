@@ -1,8 +1,8 @@
 """What a candidate may be promoted with only if somebody said so in `promote.waivers`, with a reason.
 
-A gate that is loosened until the candidate fits proves nothing, so its thresholds are compared with those that the
-champion passed; they are kept on its version as the tag `gate`. Parity that was measured where half precision is
-widened before it is computed with says nothing about hardware that computes in it.
+A gate that is loosened until the candidate fits proves nothing, so its thresholds, what they are held against and the
+accepted licences are compared with those that the champion passed; its version keeps them as tags. Parity that was
+measured where half precision is widened before it is computed with says nothing about hardware that computes in it.
 """
 
 import json
@@ -13,32 +13,62 @@ from flows.tracking.evidence import Candidate
 from stages.config.promote import PromoteConfig, Waiver, WeightsOnly
 
 
-def gate(candidate: Candidate) -> str:
-    """The required checks of a candidate's verdict as the JSON of tag `gate`: name to [op, threshold, relative_to]."""
-    rules = {check["name"]: check["rule"] for check in candidate.checks if check["required"]}
-    return json.dumps({name: [rule["op"], rule["threshold"], rule["relative_to"]] for name, rule in rules.items()})
+def gate(candidate: Candidate) -> dict[str, str]:
+    """The tags that keep what a candidate's verdict asked of it, as JSON.
+
+    `gate`: name of each required check to [op, threshold, relative_to, source, measure]; `licences`: those that the
+    data could have.
+    """
+    rules = {check["name"]: _rule(check, check["rule"]) for check in candidate.checks if check["required"]}
+    return {"gate": json.dumps(rules), "licences": json.dumps(candidate.licences)}
 
 
-def looser(mine: str, champion: str | None) -> list[str]:
-    """In words, each check by which the gate `mine` asks less than the champion's; both as `gate` wrote them."""
-    rules, theirs = json.loads(mine), json.loads(champion or "{}")
-    return [said for name, rule in theirs.items() if (said := _looser(name, rules.get(name), rule))]
+def _rule(check: Mapping[str, Any], rule: Mapping[str, Any]) -> list[Any]:
+    return [rule["op"], rule["threshold"], rule["relative_to"], check["source"], check.get("measure")]
+
+
+def looser(mine: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
+    """In words, each point in which the gate `mine` asks less than the champion's; both as `gate` wrote them.
+
+    What the tags of an older champion do not say is not compared.
+    """
+    rules, theirs = json.loads(mine["gate"]), json.loads(champion.get("gate", "{}"))
+    found = [said for name, rule in theirs.items() if (said := _looser(name, rules.get(name), rule))]
+    if "licences" in champion:
+        known = {_plain(name) for name in json.loads(champion["licences"])}
+        added = [name for name in json.loads(mine["licences"]) if _plain(name) not in known]
+        found += [f"card.licences accepts {name} too" for name in added]
+    return found
 
 
 def _looser(name: str, mine: list[Any] | None, theirs: list[Any]) -> str | None:
     if mine is None:
         return f"{name} is no longer required"
-    if (mine[0], mine[2]) != (theirs[0], theirs[2]):
-        return f"{name} is compared in another way ({mine[0]} {mine[2]}, it was {theirs[0]} {theirs[2]})"
+    mine = mine[: len(theirs)]  # older tags end before source and measure
+    if [mine[0], *mine[2:]] != [theirs[0], *theirs[2:]]:
+        return f"{name} is compared in another way ({_way(mine)}, it was {_way(theirs)})"
     if (mine[1] > theirs[1]) if mine[0] == "<=" else (mine[1] < theirs[1]):
         return f"{name} {mine[0]} {mine[1]:g} (it was {theirs[1]:g})"
     return None
 
 
-def needed(candidate: Candidate, champion_gate: str | None, *, champion_lost: str | None) -> dict[str, str]:
-    """By name of waiver, why this candidate needs it. `champion_lost` names a champion whose version was deleted."""
+def _way(rule: list[Any]) -> str:
+    return " ".join(map(str, [*rule[3:], rule[0], rule[2]]))
+
+
+def _plain(licence: str) -> str:
+    """As the card compares licences."""
+    return " ".join(licence.split()).casefold()
+
+
+def needed(candidate: Candidate, champion: Mapping[str, str], *, champion_lost: str | None) -> dict[str, str]:
+    """By name of waiver, why this candidate needs it.
+
+    `champion` holds the champion's tags, none where there is no champion; `champion_lost` names one whose version was
+    deleted.
+    """
     found = {}
-    if less := looser(gate(candidate), champion_gate):
+    if less := looser(gate(candidate), champion):
         found["looser_thresholds"] = f"its gate asks less than the champion's: {', '.join(less)}"
     if candidate.arithmetic == "weights only":
         found["weights_only"] = "parity says `weights only`: it was not measured in half precision"

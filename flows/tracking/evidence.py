@@ -39,6 +39,8 @@ class Candidate:
     passed: bool
     registrable: bool
     checks: tuple[dict[str, Any], ...]
+    licences: tuple[str, ...]
+    """Those that the verdict accepts of training data."""
     arithmetic: str
     """In which parity was measured: "float16", "weights only" or "unknown"."""
     evidence: dict[str, Path]
@@ -89,6 +91,7 @@ def read_candidate(project: Path) -> Candidate:
         passed=verdict["passed"] is True,
         registrable=verdict["registrable"] is True,
         checks=tuple(verdict["checks"]),
+        licences=tuple(verdict.get("licences", ())),
         arithmetic=export.results.get("protocols", {}).get("parity", {}).get("arithmetic", "unknown"),
         evidence=_evidence(data),
         metrics=_metrics(data),

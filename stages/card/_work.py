@@ -30,6 +30,7 @@ def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, o
         "onnx_sha256": evidence.onnx_sha256,
         "data_hash": evidence.data_hash,
         "params_hash": evidence_.params_hash(configs),
+        "licences": list(config.licences),
         "checks": lines,
     }
     with output_folder(out) as work:

@@ -57,6 +57,7 @@ def _line(check: Check, evidence: Mapping[str, Mapping[str, Any]], labelled: boo
         "status": status,
         "reason": reason,
         "source": check.source,
+        "measure": check.measure,
         "protocol": measure.get("protocol"),
     }
 

@@ -246,6 +246,31 @@ def test_thresholds_looser_than_the_champions_need_a_waiver_for_that_file(
     assert json.loads(registry.versions()[1].tags["waived"]) == {"looser_thresholds": "the old one was wrong"}
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"measure": "easy"},
+            "fid|<b> is compared in another way (evaluate easy >= none, it was evaluate fid_domain >= none)",
+        ),
+        ({"licences": ["cc  by 4.0", "CC BY-NC 4.0"]}, "card.licences accepts CC BY-NC 4.0 too"),
+    ],
+    ids=["measure", "licence"],
+)
+def test_an_easier_measure_or_licence_needs_a_waiver_and_older_champions_say_neither(
+    built: Callable[..., Path], state: Path, change: dict[str, Any], said: str
+) -> None:
+    night(built(), state)
+    project = built(train__quality=3.0, **{f"card__{key}": value for key, value in change.items()})
+    decision = night(project, state)
+    assert decision.decision == "held"
+    assert f"its gate asks less than the champion's: {said}; to promote it all the same" in decision.reason
+    registry = connect(state, "tiny")
+    registry.tag("1", gate=json.dumps({"fid|<b>": [">=", 0.5, "none"]}))  # as an older release wrote it
+    registry.client.delete_model_version_tag("tiny", "1", "licences")
+    assert night(project, state).champion == "2"
+
+
 def test_the_champion_cannot_loosen_its_own_gate(built: Callable[..., Path], state: Path) -> None:
     night(built(), state)
     assert night(built(card__quality=0.1), state).decision == "promoted"  # the champion, with new evidence

@@ -177,12 +177,14 @@ def _card(params: dict[str, Any], data: Path, work: Path) -> None:
     check = {"name": "fid|<b>", "value": quality, "low": quality, "high": quality, "required": True, "reason": None}
     rule = {"op": ">=", "threshold": limit, "relative_to": "none"}
     check |= {"status": "passed" if quality >= limit else "failed", "rule": rule, "source": "evaluate", "protocol": "p"}
+    check |= {"measure": params["card"].get("measure", "fid_domain")}
     verdict = {
         "passed": quality >= limit,
         "registrable": params["card"]["registrable"],
         "onnx_sha256": sha256_file(data / "export" / "generator.onnx"),
         "data_hash": json.loads((data / "ingest" / "dataset.json").read_text())["data_hash"],
         "params_hash": "0" * 64,
+        "licences": params["card"].get("licences", ["CC BY 4.0"]),
     }
     write_json(work / "verdict.json", {"format": 1, **verdict, "checks": [check]})
     write_json(work / "provenance.json", {"format": 1})

@@ -114,10 +114,15 @@ def made(tmp_path: Path) -> Run:
 
 def test_all_good_is_green_and_complete(made: Run) -> None:
     verdict = made.write().card()
-    assert list(verdict) == ["format", "passed", "registrable", "onnx_sha256", "data_hash", "params_hash", "checks"]
+    assert list(verdict) == [
+        "format", "passed", "registrable", "onnx_sha256", "data_hash", "params_hash", "licences", "checks",
+    ]  # fmt: skip
     assert (verdict["passed"], verdict["registrable"], verdict["format"]) == (True, True, 1)
     assert (verdict["onnx_sha256"], verdict["data_hash"]) == (ONNX, DATA)
-    assert [line["name"] for line in verdict["checks"]] == [row[0] for row in CHECKS]
+    assert [(line["name"], line["source"], line["measure"]) for line in verdict["checks"]] == [
+        row[:3] for row in CHECKS
+    ]
+    assert verdict["licences"] == ["CC BY 4.0"]
     names = sorted(path.name for path in (made.folder / "card").iterdir())
     assert names == ["MODEL_CARD.md", "provenance.json", "samples.png", "summary.json", "verdict.json"]
 

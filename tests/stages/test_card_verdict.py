@@ -104,7 +104,8 @@ def test_label_checks_have_no_meaning_without_labels_but_distance_has() -> None:
 def test_a_line_holds_what_the_format_promises_and_says_the_reason_in_words() -> None:
     result = line(check(relative_to="ratio"), measure(high=2.5))
     assert list(result) == [
-        "name", "value", "low", "high", "compared", "rule", "required", "status", "reason", "source", "protocol",
+        "name", "value", "low", "high", "compared", "rule", "required", "status", "reason", "source", "measure",
+        "protocol",
     ]  # fmt: skip
     assert result["rule"] == {"op": "<=", "threshold": 2.0, "relative_to": "ratio"}
     assert (result["value"], result["low"], result["high"], result["compared"]) == (1.5, 1.0, 2.5, 2.5)
