@@ -261,7 +261,7 @@ def _promote(job: Job, candidate: Candidate, version: str, outcome: Outcome) -> 
     log("%s: %s", decision.decision, decision.reason)
     if decision.decision == WAITING:
         ask.start(version, log)
-    if decision.decision in ("red", "unfit", "held"):
+    if decision.decision in ("red", "unfit", "slow", "held"):
         about = {"prefect.resource.id": "ganops.gate", "prefect.resource.name": f"{candidate.name} version {version}"}
         emit_event(
             event="ganops.gate.failed",

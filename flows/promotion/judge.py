@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class Decision:
     """What becomes of a version, and why.
 
-    decision: "promoted", "kept" (the champion stays), "red", "unfit" (its bytes cannot be served), "held" (a waiver is
-        missing), "rolled_back" (it was champion once and somebody went back), "waiting" (for a person's approval) or
-        "refused" (by that person).
+    decision: "promoted", "kept" (the champion stays), "red", "unfit" (its bytes cannot be served), "slow" (not in time:
+        the next retrain asks again), "held" (a waiver is missing), "rolled_back" (it was champion once and somebody
+        went back), "waiting" (for a person's approval) or "refused" (by that person).
     champion: the champion's version afterwards; before the move, the one that the decision was taken against.
     best: the best promoted version, if this decision stands. failed: what was not fulfilled. waived: waiver to reason.
     """
@@ -68,7 +68,8 @@ def judge(candidate: Candidate, version: str, registry: Registry, bench: Testben
     served = serving.check(own, registry, bench)
     if served.failed:
         reason = f"its registered bytes cannot be served as promised: {'; '.join(served.failed)}"
-        return Decision(decision="unfit", reason=reason, champion=number, best=best, failed=tuple(served.failed))
+        how = "slow" if served.slow else "unfit"
+        return Decision(decision=how, reason=reason, champion=number, best=best, failed=tuple(served.failed))
     wanted = waivers.needed(candidate, champion.tags if champion else {}, champion_lost=lost)
     waived, missing = waivers.given(candidate, bench.config, wanted)
     if lost is not None and "no_champion" not in waived:

@@ -8,6 +8,7 @@ drew when it was registered. This says that a generator works, never that it is 
 import dataclasses
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.tracking.registry import ONNX, Registry
 from flows.work.process import last_sentence
+from flows.work.retry import Unavailable
 from flows.work.testbench import STOPPED, Testbench
 from stages.common.files import write_json
 
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
 SELFTEST = "selftest"  # folder of a version: images and their description
 _TRIES = 2  # a busy machine may be slow once
 _ABSENT = 3
+_KILLED = (-signal.SIGKILL, 256 - signal.SIGKILL)  # the leash itself, or the command as the leash tells it
+_UNTIMED = 60.0  # minutes, where no limit of time counts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Served:
-    """What the check found: `failed` holds one sentence for each limit that was broken."""
+    """What the check found: `failed` holds one sentence for each limit that was broken; `slow`: of time alone."""
 
     failed: list[str]
     measured: dict[str, Any]
+    slow: bool = False
 
 
 def record_selftest(onnx: Path, folder: Path) -> None:
@@ -45,8 +50,9 @@ def check(version: "ModelVersion", registry: Registry, bench: Testbench, *, time
     """Load and ask a version's registered bytes; the report is attached to the version's run as `serving`.
 
     `timed=False` is for a rollback, which must not fail because the machine is busy or the report has no place: no
-    limits of time and size, and no report. Raises ValueError where the bytes are not the ones registered, or the
-    environment that serves is not there.
+    limits of time and size (an hour is enough for any machine), and no report. Raises ValueError where the bytes are
+    not the ones registered, or the environment that serves is not there; Unavailable where the process was killed or
+    gave no answer in time, which says nothing of the bytes.
     """
     with tempfile.TemporaryDirectory(dir=bench.state, prefix="serving-") as folder:
         registry.fetch(version, Path(folder) / ONNX)
@@ -73,9 +79,9 @@ def _command(version: "ModelVersion", registry: Registry, bench: Testbench, fold
     from mlflow.artifacts import download_artifacts, list_artifacts
 
     python = bench.config.serving.python or sys.executable
-    if shutil.which(python) is None:
+    if (found := shutil.which(python)) is None:
         raise ValueError(f"promote.serving.python is no interpreter that can be started: {python}")
-    command = [python, "-m", "consumer.selftest", "--model", str(folder / ONNX)]
+    command = [str(Path(found).absolute()), "-m", "consumer.selftest", "--model", str(folder / ONNX)]
     source = registry.source(version)
     if any(Path(item.path).name == SELFTEST for item in list_artifacts(artifact_uri=source)):
         shutil.copytree(download_artifacts(artifact_uri=f"{source}/{SELFTEST}"), folder / SELFTEST)
@@ -85,24 +91,32 @@ def _command(version: "ModelVersion", registry: Registry, bench: Testbench, fold
 
 def _ask(command: list[str], version: "ModelVersion", bench: Testbench, *, timed: bool) -> Served:
     limits = bench.config.serving
-    code, lines = bench.run(command, minutes=limits.minutes, shown=False)
+    minutes = limits.minutes if timed else _UNTIMED
+    code, lines = bench.run(command, minutes=minutes, shown=False)
     if code == _ABSENT:
         raise ValueError(f"the environment that serves ({command[0]}) is not complete: {last_sentence(lines)}")
     if code == STOPPED:
-        return Served(failed=[f"it did not answer within {limits.minutes:g} minutes"], measured={})
+        raise Unavailable(f"the self-test of version {version.version} did not answer within {minutes:g} minutes")
+    if code in _KILLED:
+        raise Unavailable(f"the self-test of version {version.version} was killed (signal 9); was memory short?")
     if code:
         return Served(failed=[f"it cannot be served: {last_sentence(lines)}"], measured={})
     found: dict[str, Any] = json.loads(lines[-1])
     if found["sha256"] != version.tags["onnx_sha256"]:
         raise ValueError(f"version {version.version} changed between download and test; run it again")
-    rules: list[tuple[float, float, str]] = [
-        (found["max_levels"] or 0, limits.levels, "self-test images differ by {} levels")
-    ]
-    if timed:
-        rules += [
-            (found["size_bytes"] / 1e6, limits.size_mb, "the file has {} million bytes"),
+    failed = _broken([(found["max_levels"] or 0, limits.levels, "self-test images differ by {} levels")])
+    if not timed:
+        return Served(failed=failed, measured=found)
+    failed += _broken([(found["size_bytes"] / 1e6, limits.size_mb, "the file has {} million bytes")])
+    late = _broken(
+        [
             (found["load_seconds"], limits.load_seconds, "loading took {} seconds"),
             (found["latency_ms"], limits.latency_ms, "one image took {} milliseconds"),
         ]
-    failed = [f"{said.format(f'{value:g}')}, {most:g} are allowed" for value, most, said in rules if value > most]
-    return Served(failed=failed, measured=found)
+    )
+    return Served(failed=failed + late, measured=found, slow=bool(late) and not failed)
+
+
+def _broken(rules: list[tuple[float, float, str]]) -> list[str]:
+    """A sentence for each value that is above its limit."""
+    return [f"{said.format(f'{value:g}')}, {most:g} are allowed" for value, most, said in rules if value > most]

@@ -60,7 +60,7 @@ def _champion(outcome: Outcome) -> str:
     if outcome.decision.decision == "promoted":
         return f"version {version} is champion"
     stays = f"version {champion} stays champion" if champion else "there is no champion"
-    what = {"kept": "not promoted", "unfit": "unfit to be served", "held": "held back"}
+    what = {"kept": "not promoted", "unfit": "unfit to be served", "slow": "too slow to be served", "held": "held back"}
     decision = outcome.decision.decision
     return f"not moved: version {version} is {what.get(decision, decision.replace('_', ' '))}, {stays}"
 

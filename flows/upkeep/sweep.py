@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flows.housekeeping import Broom
 
-_RED = ("red", "unfit")
+_RED = ("red", "unfit", "slow")
 _TAG = "ganops-keep-"
 
 
@@ -32,7 +32,7 @@ def aliased(registry: Registry) -> "list[ModelVersion]":
 
 
 def red_versions(broom: "Broom", registry: Registry) -> None:
-    """Delete old versions that never could be promoted: red or unfit, no alias, never champion, not the newest."""
+    """Delete old versions that could not be promoted: red, unfit or slow, no alias, never champion, not the newest."""
     versions = registry.versions() if registry.exists() else []
     once = {move.version for move in history(registry.notes())} | {move.best for move in history(registry.notes())}
     for version in versions[:-1]:

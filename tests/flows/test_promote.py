@@ -19,6 +19,7 @@ from flows.promotion.moves import history
 from flows.status import status, text
 from flows.tracking.registry import Registry, connect
 from flows.work.decide import settled
+from flows.work.retry import Unavailable
 
 
 def moves(registry: Registry) -> list[tuple[str, str | None, str]]:
@@ -166,8 +167,7 @@ def serving(**changes: Any) -> dict[str, Any]:
     ("limit", "sentence"),
     [
         ({"size_mb": 1e-5}, r"the file has 0\.00\d+ million bytes, 1e-05 are allowed"),
-        ({"latency_ms": 1e-9}, r"one image took .* milliseconds, 1e-09 are allowed"),
-        ({"minutes": 1e-4}, r"it did not answer within 0\.0001 minutes"),
+        ({"size_mb": 1e-5, "latency_ms": 1e-9}, r"the file has .*one image took .* milliseconds, 1e-09 are allowed"),
     ],
 )
 def test_what_cannot_be_served_as_promised_gets_no_alias(
@@ -181,6 +181,47 @@ def test_what_cannot_be_served_as_promised_gets_no_alias(
     assert aliases(registry) == {}
     assert re.search(sentence, registry.versions()[0].tags["failed"])
     assert settled(project, state) == f"tiny version 1 holds this result (unfit: {decision.reason}); champion is none"
+
+
+@pytest.mark.parametrize("limit", ["latency_ms", "load_seconds"])
+def test_a_slow_night_is_no_final_word(built: Callable[..., Path], state: Path, limit: str) -> None:
+    project = built(promote__serving=serving(**{limit: 1e-9}))
+    decision = night(project, state)
+    assert (decision.decision, decision.champion) == ("slow", None)
+    assert settled(project, state) is None  # the next retrain asks again
+
+
+def interpreter(path: Path, does: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{does}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("does", "minutes", "sentence"),
+    [
+        ("kill -9 $$", 2, r"version 1 was killed \(signal 9\)"),
+        ("exec sleep 60", 1e-4, r"version 1 did not answer within 0\.0001 minutes"),
+    ],
+)
+def test_a_self_test_that_is_stopped_decides_nothing_and_is_tried_again(
+    built: Callable[..., Path], state: Path, tmp_path: Path, does: str, minutes: float, sentence: str
+) -> None:
+    python = str(interpreter(tmp_path / "python", does))
+    with pytest.raises(Unavailable, match=sentence):
+        night(built(promote__serving=serving(python=python, minutes=minutes)), state)
+    assert "decision" not in connect(state, "tiny").versions()[0].tags
+
+
+def test_a_relative_interpreter_is_the_one_of_the_folder_that_the_flow_runs_in(
+    built: Callable[..., Path], state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployed run tests in a worktree, where that path names nothing."""
+    interpreter(tmp_path / "clone" / "served" / "python", f'exec "{sys.executable}" "$@"')
+    project = built(promote__serving=serving(python="served/python"))
+    monkeypatch.chdir(tmp_path / "clone")
+    assert night(project, state).decision == "promoted"
 
 
 def test_a_decision_is_taken_anew_under_new_rules(built: Callable[..., Path], state: Path) -> None:
