@@ -19,6 +19,7 @@ from stages.common.summary import read_summary
 
 _UNFIT = re.compile(r"[^\w\-. :/]", re.ASCII)  # MLflow's alphabet for the names of params and metrics
 _LONGEST_PARAM = 6000
+MEASURING = ("export", "evaluate", "audit")  # stages whose summaries hold measures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,12 +120,19 @@ def _below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def measured(folder: Path) -> dict[str, Any]:
+    """The measures by name, from the summaries of MEASURING in `folder`."""
+    found: dict[str, Any] = {}
+    for stage in MEASURING:
+        found |= read_summary(folder / stage).results.get("measures", {})
+    return found
+
+
 def _metrics(data: Path) -> dict[str, float]:
-    """Flat numbers: `data/evaluate/metrics.json`, and value and interval of every measure of the summaries."""
-    found: dict[str, Any] = json.loads(_existing(data / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    for stage in ("export", "evaluate", "audit"):
-        for name, measure in read_summary(data / stage).results.get("measures", {}).items():
-            found |= {name: measure["value"], f"{name}.low": measure["low"], f"{name}.high": measure["high"]}
+    """Flat numbers: value and interval of every measure of the summaries."""
+    found: dict[str, Any] = {}
+    for name, measure in measured(data).items():
+        found |= {name: measure["value"], f"{name}.low": measure["low"], f"{name}.high": measure["high"]}
     numbers = {_UNFIT.sub("_", name): value for name, value in found.items() if isinstance(value, int | float)}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 

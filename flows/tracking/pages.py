@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from flows.tracking.evidence import Candidate
+from flows.tracking.evidence import Candidate, measured
 from flows.tracking.registry import address
 from flows.tracking.report import number, safe
 from stages.common.summary import read_summary
 
 LARGEST_PICTURE = 2_000_000  # bytes
 PAPERS = ("MODEL_CARD.md", "validate/report.html", "evaluate/index.html", "audit/index.html")
-_STAGES = ("export", "evaluate", "audit")
 
 
 def picture(candidate: Candidate) -> str | None:
@@ -39,11 +38,9 @@ def differences(state: Path, version: str, champion: str | None) -> dict[str, An
 def measures(candidate: Candidate, against: Mapping[str, Any], champion: str | None) -> str:
     """A Markdown table: each measure of the candidate with its interval and, where both were scored, the difference."""
     rows = ["| measure | value | interval | difference to the champion | interval |", "|---|---|---|---|---|"]
-    found: dict[str, Any] = {}
-    for stage in _STAGES:
-        found |= read_summary(candidate.data / stage).results.get("measures", {})
+    found = measured(candidate.data)
     for name, measure in found.items():
-        cells = [safe(name), number(measure["value"]), _interval(measure)]
+        cells = [safe(name), number(measure["value"]), interval(measure)]
         rows.append(f"| {' | '.join([*cells, *_difference(against.get(name))])} |")
     if rest := [name for name in against if name not in found]:
         rows += [f"| {safe(name)} | - | - | {' | '.join(_difference(against[name]))} |" for name in rest]
@@ -64,9 +61,10 @@ def papers(candidate: Candidate, version: str) -> str:
 
 
 def _difference(found: Any) -> list[str]:
-    return [number(found["value"]), _interval(found)] if isinstance(found, dict) else ["-", "-"]
+    return [number(found["value"]), interval(found)] if isinstance(found, dict) else ["-", "-"]
 
 
-def _interval(measure: Mapping[str, Any]) -> str:
+def interval(measure: Mapping[str, Any]) -> str:
+    """Both ends in words, or a dash where there are none."""
     ends = [measure.get(end) for end in ("low", "high")]
     return "-" if ends == [None, None] else " to ".join(map(number, ends))

@@ -3,9 +3,10 @@
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.promotion.serving import SELFTEST, record_selftest
 from flows.tracking import curves
@@ -16,6 +17,9 @@ from flows.tracking.registry import FOLDER, ONNX, Registry
 from stages.common.files import write_json
 from stages.state import state_folder
 
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
 PIPELINE = "pipeline"  # folder of a version: what DVC needs to bring its data back, and housekeeping to keep them
 PAPERS = ("dvc.lock", "dvc.yaml", "params.yaml", "data/raw.dvc")
 _BATCH = 900  # metrics in a call; MLflow takes 1,000, and 100 params
@@ -23,7 +27,7 @@ _BATCH = 900  # metrics in a call; MLflow takes 1,000, and 100 params
 
 def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
     """Params, measures at the generator's step, the whole curve and the data set. Doing it again changes nothing."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     client = registry.client
     began = client.get_run(run_id).info.start_time
@@ -31,14 +35,27 @@ def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
     for start in range(0, len(params), 100):
         client.log_batch(run_id, params=params[start : start + 100])
     rows = curves.whole(candidate.data, state_folder())
-    step = int(rows[-1]["step"]) if rows else 0
-    metrics = [Metric(key, value, began, step) for key, value in candidate.metrics.items()]
-    metrics += curve_metrics(_missing(rows, registry, run_id), began)
+    metrics = _measures(candidate, rows, began) + curve_metrics(_missing(rows, registry, run_id), began)
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
     source = json.dumps({"path": "data/ingest", "md5": candidate.data_md5, "data_hash": candidate.data_hash})
     data = Dataset(name="ingest", digest=candidate.data_md5[:36], source_type="dvc", source=source)
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
+def log_new_measures(candidate: Candidate, registry: Registry, run_id: str) -> None:
+    """The measures of new evidence, on a run that has those of the old: of one step MLflow shows the latest."""
+    rows = curves.whole(candidate.data, state_folder())
+    metrics = _measures(candidate, rows, int(time.time() * 1000))
+    for start in range(0, len(metrics), _BATCH):
+        registry.client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+
+def _measures(candidate: Candidate, rows: list[curves.Row], time_ms: int) -> "list[Metric]":
+    from mlflow.entities import Metric
+
+    step = int(rows[-1]["step"]) if rows else 0
+    return [Metric(key, value, time_ms, step) for key, value in candidate.metrics.items()]
 
 
 def _missing(rows: list[curves.Row], registry: Registry, run_id: str) -> list[curves.Row]:

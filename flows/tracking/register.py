@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.tracking.evidence import Candidate
 from flows.tracking.papers import model_description, version_description
-from flows.tracking.record import log_files, log_numbers
+from flows.tracking.record import log_files, log_new_measures, log_numbers
 from flows.tracking.registry import FOLDER, ONNX, Registry, fetch_file
 from flows.tracking.runs import begin, identity, revive
 from stages.common.files import sha256_file
@@ -177,8 +177,9 @@ def _create(candidate: Candidate, registry: Registry, facts: Mapping[str, Any], 
 def _replace_evidence(
     candidate: Candidate, registry: Registry, version: "ModelVersion", facts: Mapping[str, Any]
 ) -> None:
-    """New card, verdict and pages for the same bytes; the ONNX file is not touched, the digest is set last."""
+    """New card, verdict, measures and pages for the same bytes; the ONNX file stays, the digest is set last."""
     log_files(candidate, facts, registry, str(version.run_id), generator=False)
+    log_new_measures(candidate, registry, str(version.run_id))
     number, tags = str(version.version), version_tags(candidate)
     for stale in ("judged_by", "decision", "reason", "approval"):
         if stale in version.tags:

@@ -2,9 +2,14 @@
 
 import html
 import json
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flows.tracking.registry import Registry, plain
+from flows.tracking.evidence import MEASURING, measured
+from flows.tracking.pages import interval
+from flows.tracking.registry import Registry, fetch_file, plain
+from flows.tracking.report import number
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -13,8 +18,10 @@ if TYPE_CHECKING:
 def evidence(registry: Registry, version: "ModelVersion", champion: str | None, shown: dict[str, str]) -> str:
     """Champion, decision, waivers, hashes, commit, measures with intervals, and the version's description."""
     run = registry.client.get_run(str(version.run_id))
-    names = sorted(name for name in run.data.metrics if not name.startswith(("train/", "system/")) and "." not in name)
-    rows = [f"| {_safe(name)} | {run.data.metrics[name]:.4g} | {_interval(run.data.metrics, name)} |" for name in names]
+    rows = [
+        f"| {_safe(name)} | {number(measure['value'])} | {interval(measure)} |"
+        for name, measure in sorted(_measures(registry, version).items())
+    ]
     waived = [f"- waived: {_safe(name)}: {_safe(why)}" for name, why in json.loads(shown["waived"] or "{}").items()]
     facts = [
         f"- champion now: {f'version {champion}' if champion else 'none'}",
@@ -28,9 +35,14 @@ def evidence(registry: Registry, version: "ModelVersion", champion: str | None, 
     return "\n".join([title, "", *facts, "", *table, "", version.description or ""])
 
 
-def _interval(metrics: dict[str, float], name: str) -> str:
-    low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
-    return f"{low:.4g} to {high:.4g}" if low is not None and high is not None else "-"
+def _measures(registry: Registry, version: "ModelVersion") -> dict[str, Any]:
+    """From the attached summaries: the run's metrics can be those of an evaluation that was replaced."""
+    source = registry.source(version)
+    with tempfile.TemporaryDirectory() as name:
+        for stage in MEASURING:
+            (folder := Path(name) / stage).mkdir()
+            fetch_file(f"{source}/{stage}/summary.json", folder / "summary.json")
+        return measured(Path(name))
 
 
 def _safe(text: str) -> str:

@@ -51,7 +51,7 @@ def test_approved_is_promoted_with_the_name_and_the_comment(waiting: tuple[Path,
     asked = request(registry)
     assert asked is not None
     assert (asked.version, asked.champion, asked.stale) == ("2", "1", None)
-    assert "compared with version 1" in asked.text and "| fid\\_domain | 0.5 |" in asked.text
+    assert "compared with version 1" in asked.text and "| fid\\_domain | 0.5 | 0.5 to 0.5 |" in asked.text
     assert "version 2 of tiny is champion" in answered(state, registry, asked, YES)
     assert aliases(registry) == {"champion": "2", "previous": "1"}
     approval = history(registry.notes())[-1].facts["approval"]
@@ -74,6 +74,21 @@ def test_refused_stays_without_alias_even_when_nobody_asks_any_more(
     set_params(project, promote__approval={"required": False, "hours": 1})
     assert night(project, state).decision == "refused"
     assert aliases(registry) == {"champion": "1"}
+
+
+def test_the_form_shows_the_evaluation_that_stands_now(waiting: tuple[Path, Registry], state: Path) -> None:
+    project, registry = waiting
+    path = project / "data" / "evaluate" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["results"]["measures"]["fid_domain"] |= {"value": 0.75, "low": 0.7, "high": 0.8}
+    summary["results"]["measures"]["cas"] |= {"value": None, "low": None, "high": None}
+    path.write_text(json.dumps(summary))
+    assert night(project, state).decision == "waiting"
+    asked = request(registry)
+    assert asked is not None and asked.version == "2"
+    assert "| fid\\_domain | 0.75 | 0.7 to 0.8 |" in asked.text and "| cas | - | - |" in asked.text
+    run = registry.client.get_run(str(registry.client.get_model_version("tiny", "2").run_id))
+    assert run.data.metrics["fid_domain"] == 0.75
 
 
 @pytest.mark.parametrize("change", ["evidence", "champion", "newer"])

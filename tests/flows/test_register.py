@@ -73,6 +73,7 @@ def test_a_version_holds_the_exact_bytes_and_says_what_it_is(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["fid_domain"] == 0.5
     assert run.data.metrics["cas.low"] == 0.96
+    assert not [name for name in run.data.metrics if name.endswith(("_low", "_high"))]
     assert "recall_k3" not in run.data.metrics  # null in the summary, never a number here
     assert run.data.params["train.quality"] == "2.0"
     assert run.data.tags["git.commit"] == git_facts(project)["git.commit"]
