@@ -8,20 +8,21 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 _ARTIFACT, _TAG = "generator.onnx", "onnx_sha256"
+_LARGEST = 2**31  # bytes; protobuf, and so a generator of one file, ends there
 
 
 def fetch(uri: str) -> Path:
     """The verified ONNX file of a registered generator.
 
     The registry is $MLFLOW_TRACKING_URI, or else the embedded one, $GANOPS_STATE/mlflow.db. Raises ValueError where
-    mlflow is not installed, the registry or the version cannot be found, or the file is not the one registered.
+    mlflow is not installed, the registry or the version cannot be read, or the file is not the one registered.
     """
     match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))", uri)
     if match is None:
@@ -29,8 +30,8 @@ def fetch(uri: str) -> Path:
             f"a registered generator is written models:/NAME@ALIAS or models:/NAME/VERSION; received {uri}"
         )
     state = state_folder()
-    client, trouble = _connect(_tracking_uri(state))
-    try:
+    with _sentences(uri):
+        client = _connect(_tracking_uri(state))
         if match["alias"]:
             version = client.get_model_version_by_alias(match["name"], match["alias"])
         else:
@@ -41,10 +42,23 @@ def fetch(uri: str) -> Path:
         kept = state / "consumer" / f"{wanted}.onnx"
         if not (kept.is_file() and _sha256(kept) == wanted):
             _download(client, version, kept, wanted)
-    except trouble as error:
-        reason = re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))  # the address without its password
-        raise ValueError(f"{uri} was not found: {reason}") from None
     return kept
+
+
+@contextlib.contextmanager
+def _sentences(uri: str) -> Iterator[None]:
+    """Turn what a registry, its store or a driver raises into ValueError with one sentence and without passwords."""
+    try:
+        yield
+    except (ValueError, MemoryError):
+        raise
+    except ImportError as error:
+        raise ValueError(f"{uri} lies in a store that needs {error.name}, which is not installed here") from None
+    except Exception as error:  # those of MLflow, SQLAlchemy, botocore and drivers have no base class in common
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = re.sub(r"//\S*@", "//", " ".join(str(error).split()))
+        raise ValueError(f"{uri} cannot be fetched: {reason[:500]}") from None
 
 
 def state_folder() -> Path:
@@ -68,19 +82,18 @@ def _tracking_uri(state: Path) -> str:
     return f"sqlite:///{database}"
 
 
-def _connect(tracking_uri: str) -> tuple[Any, type[Exception]]:
-    """A client of that registry, and the exception that it raises."""
+def _connect(tracking_uri: str) -> Any:
+    """A client of that registry."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         import mlflow
-        from mlflow.exceptions import MlflowException
     except ImportError:
         raise ValueError(
             'generators from a registry need mlflow: python -m pip install "mlflow>=3.17,<3.18", '
             "or download the ONNX file and pass its path"
         ) from None
     mlflow.set_tracking_uri(tracking_uri)  # what resolves artifact addresses reads it from here
-    return mlflow.MlflowClient(tracking_uri), MlflowException
+    return mlflow.MlflowClient(tracking_uri)
 
 
 def _download(client: Any, version: Any, kept: Path, wanted: str) -> None:
@@ -88,12 +101,13 @@ def _download(client: Any, version: Any, kept: Path, wanted: str) -> None:
     import mlflow
 
     kept.parent.mkdir(parents=True, exist_ok=True)
-    source = client.get_model_version_download_uri(version.name, version.version)
+    source = client.get_model_version_download_uri(version.name, version.version).rstrip("/")
+    sizes = {Path(item.path).name: item.file_size for item in mlflow.artifacts.list_artifacts(artifact_uri=source)}
+    if (sizes.get(_ARTIFACT) or 0) > _LARGEST:
+        raise ValueError(f"{_ARTIFACT} of {version.name} version {version.version} is beyond the 2 GiB of an ONNX file")
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        address = f"{source.rstrip('/')}/{_ARTIFACT}"
+        address = f"{source}/{_ARTIFACT}"
         file = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder))
-        if not file.is_relative_to(Path(folder).resolve()):  # a local store may answer with its own file
-            file = Path(shutil.copy(file, folder))
         found = _sha256(file)
         if found != wanted:
             raise ValueError(

@@ -89,9 +89,9 @@ print(fetch("models:/digits/1"))
 
 def test_what_cannot_be_trusted_is_refused(state: Path) -> None:
     expected = {
-        "models:/digits@challenger": "models:/digits@challenger was not found: ",
-        "models:/faces@champion": "models:/faces@champion was not found: ",
-        "models:/digits/9": "models:/digits/9 was not found: ",
+        "models:/digits@challenger": "models:/digits@challenger cannot be fetched: ",
+        "models:/faces@champion": "models:/faces@champion cannot be fetched: ",
+        "models:/digits/9": "models:/digits/9 cannot be fetched: ",
         "models:/digits/2": "models:/digits/2 is version 2, which carries no tag onnx_sha256; register it again",
         "models:/digits/3": f"was changed after registration: its SHA-256 is {SHA256}, registered was {'0' * 64}",
     }
@@ -105,6 +105,45 @@ for model in {list(expected)!r}:
     for line, sentence in zip(fetched(state, steps), expected.values(), strict=True):
         assert sentence in line
     assert not (state / "consumer" / f"{'0' * 64}.onnx").exists()
+
+
+def test_a_state_folder_below_a_symbolic_link_serves(state: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(state, target_is_directory=True)
+    steps = """
+for kept in (state / "consumer").glob("*.onnx"):
+    kept.unlink()
+print(fetch("models:/digits@champion"))
+"""
+    assert fetched(link, steps) == [str(link / "consumer" / f"{SHA256}.onnx")]
+
+
+def test_trouble_of_any_store_is_one_sentence_without_a_password(state: Path, tmp_path: Path) -> None:
+    """A damaged database, a driver that is absent, a server that refuses, a file that is too large for ONNX."""
+    (tmp_path / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"damaged" * 999)
+    steps = f"""
+import os
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+def tell(tracking):
+    os.environ["MLFLOW_TRACKING_URI"] = tracking
+    try:
+        print(fetch("models:/digits/1"))
+    except ValueError as error:
+        print(error)
+tell("sqlite:///{tmp_path}/mlflow.db")
+sys.modules["psycopg2"] = None
+tell("postgresql://me:p@ss@127.0.0.1:9/mlflow")
+tell("http://me:p@ss@127.0.0.1:9")
+import consumer.registry
+consumer.registry._LARGEST = 10
+(state / "consumer" / "{SHA256}.onnx").unlink(missing_ok=True)
+tell(f"sqlite:///{state}/mlflow.db")
+"""
+    damaged, driver, server, large = fetched(state, steps)
+    assert damaged.startswith("models:/digits/1 cannot be fetched: ") and "file is not a database" in damaged
+    assert driver == "models:/digits/1 lies in a store that needs psycopg2, which is not installed here"
+    assert server.startswith("models:/digits/1 cannot be fetched: ") and "p@ss" not in server and "me:" not in server
+    assert large == "generator.onnx of digits version 1 is beyond the 2 GiB of an ONNX file"
 
 
 def test_no_registry_is_made_where_there_is_none(tmp_path: Path) -> None:
