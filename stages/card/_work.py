@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.card import evidence as evidence_
-from stages.card.page import describe, model_card, sample_grid
+from stages.card.page import model_card, sample_grid
 from stages.card.provenance import statement
 from stages.card.verdict import decide, is_green
 from stages.common.files import output_folder, sha256_file, write_atomically, write_json
@@ -22,7 +22,7 @@ def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, o
     measures = evidence_.measured(evidence, config)
     configs = {stage: summary.config for stage, summary in evidence.summaries.items()}
     configs["card"] = dataclasses.asdict(config)
-    lines = decide(config.checks, measures, labelled=bool(describe(evidence)["classes"]))
+    lines = decide(config.checks, measures, labelled=bool(evidence.generator["classes"]))
     verdict: dict[str, Any] = {
         "format": FORMAT,
         "passed": is_green(lines),

@@ -35,6 +35,11 @@ class Evidence:
         return self.summaries["export"].outputs[ONNX]
 
     @property
+    def generator(self) -> dict[str, Any]:
+        """As export tells it: name, licence, classes (none: it takes no label), resolution, channels, z_dim."""
+        return dict(self.results("export")["generator"])
+
+    @property
     def datasheet(self) -> dict[str, Any]:
         """The datasheet of the data, as ingest's summary gives it."""
         return dict(self.results("ingest").get("datasheet") or {})
@@ -62,6 +67,16 @@ class Evidence:
         given = "train" in self.summaries
         return given and self.summaries["export"].inputs.get("generator") == self.folder_digest("train", "generator")
 
+    @property
+    def others_images(self) -> bool:
+        """Whether the generator's training began with networks that had seen other images than its own."""
+        ancestry = self.results("train").get("ancestry") or []
+        return self.trained and any("init" in entry and entry.get("data_hash") != self.data_hash for entry in ancestry)
+
+    def config(self, stage: str) -> dict[str, Any]:
+        """Settings of a stage; empty where its summary was not given."""
+        return self.summaries[stage].config if stage in self.summaries else {}
+
     def results(self, stage: str) -> dict[str, Any]:
         """Results of a stage; empty where its summary was not given."""
         return self.summaries[stage].results if stage in self.summaries else {}
@@ -79,8 +94,11 @@ def read_evidence(folders: Sequence[Path], passed: Path) -> Evidence:
     for stage in ("ingest", "export"):
         if stage not in summaries:
             raise ValueError(f"--summaries must name the folder of {stage}; received {', '.join(map(str, folders))}")
-    if ONNX not in summaries["export"].outputs:
-        raise ValueError(f"{places['export']} lists no {ONNX} among its outputs; run `python -m stages.export` again")
+    if ONNX not in summaries["export"].outputs or "generator" not in summaries["export"].results:
+        raise ValueError(
+            f"{places['export']}/summary.json lists no {ONNX}, or does not say what it draws; run `python -m "
+            "stages.export` again"
+        )
     verdict = read_json(passed)
     if verdict.get("passed") is not True:
         raise ValueError(f"{passed} does not say that the data passed validation; run `python -m stages.validate`")

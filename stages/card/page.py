@@ -24,7 +24,8 @@ def model_card(
     evidence: Evidence, config: CardConfig, verdict: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """The card's text. `measures` maps stages to their `measures` and `protocols`."""
-    generator = describe(evidence)
+    generator = evidence.generator
+    training = evidence.results("train") if evidence.trained else {}
     environment = jinja2.Environment(
         finalize=plain,
         undefined=jinja2.StrictUndefined,
@@ -46,24 +47,16 @@ def model_card(
         export=_rows(measures, "export"),
         protocols=_protocols(measures),
         findings=evidence.results("audit").get("findings") or [],
-        training=_flat(evidence.summaries["train"].config) if evidence.trained else {},
-        training_results=_flat(evidence.results("train")) if evidence.trained else {},
+        training=_flat(evidence.config("train")) if evidence.trained else {},
+        training_results=_flat({key: value for key, value in training.items() if key != "ancestry"}),
+        ancestry=[_words(entry) for entry in training.get("ancestry") or []],
+        trained=evidence.trained,
+        others_images=evidence.others_images,
+        extractor=evidence.config("reference").get("extractor", {}).get("name"),
         artefacts=_artefacts(evidence),
         picture=sample_grid(evidence) is not None,
     )
     return str(text)
-
-
-def describe(evidence: Evidence) -> dict[str, Any]:
-    """What the generator is: name, licence, classes, size; from export, completed by what audit read in the file."""
-    found = {**evidence.summaries["export"].config, **evidence.results("export").get("generator", {})}
-    found |= evidence.results("audit").get("generator", {})
-    keys = ("name", "licence", "classes", "resolution", "channels", "z_dim")
-    described = {key: found.get(key) for key in keys}
-    described["name"] = described["name"] or "generator"
-    described["licence"] = described["licence"] or _datasheet(evidence).get("licence") or "unknown"
-    described["classes"] = [str(name) for name in described["classes"] or []]
-    return described
 
 
 def sample_grid(evidence: Evidence) -> Path | None:
@@ -76,11 +69,12 @@ def sample_grid(evidence: Evidence) -> Path | None:
 
 
 def _datasheet(evidence: Evidence) -> dict[str, str]:
-    """The datasheet's fields as text, lists with commas."""
-    fields = evidence.datasheet.items()
-    return {
-        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in fields if value
-    }
+    return _words({key: value for key, value in evidence.datasheet.items() if value})
+
+
+def _words(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Fields as text, lists with commas."""
+    return {key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in fields.items()}
 
 
 def _header(

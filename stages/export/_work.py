@@ -17,6 +17,8 @@ from stages.export._network import Trained, open_generator
 from stages.export._onnx import export_module, fp16_share
 from stages.export._parity import FP16_LARGEST, FP16_WARN, measure, probe
 
+_DESCRIBED = ("licence", "classes", "resolution", "channels", "z_dim")
+
 
 def export(config: ExportConfig, *, generator: Path, out: Path) -> Summary:
     """See `stages.export.run`."""
@@ -61,6 +63,7 @@ def export(config: ExportConfig, *, generator: Path, out: Path) -> Summary:
                 "onnx_sha256": shipped.sha256,
                 "input_digest": trained.digest,
                 "data_hash": info["data_hash"],
+                "generator": {"name": config.name, **{key: info[key] for key in _DESCRIBED}},
                 **file_facts,
                 "measures": measures(config, parity, overflow),
                 "protocols": protocols(config, parity),

@@ -82,7 +82,9 @@ class Run:
             "resolution": 8,
             "channels": 1,
         }
-        audit["results"] |= {"generator": {**self.generator, "z_dim": 32}, "findings": ["No copying found."]}
+        export["results"]["generator"] = {**self.generator, "z_dim": 32}
+        audit["results"]["findings"] = ["No copying found."]
+        self.summaries["reference"]["config"]["extractor"] = {"name": "fit", "width": 32}
 
     def write(self) -> "Run":
         for stage, summary in self.summaries.items():
@@ -97,6 +99,15 @@ class Run:
         write_json(self.passed, {"format": 1, "data_hash": DATA, "passed": True})
         (self.folder / "evaluate" / "generated.png").write_bytes(PNG)
         return self
+
+    def train(self, **results: Any) -> None:
+        """Make the exported generator one of this training."""
+        files = {"generator.json": "1" * 64, "generator.safetensors": "2" * 64}
+        train = self.summaries["train"]
+        train["outputs"] = {**{f"generator/{name}": sha for name, sha in files.items()}, "curves.csv": "3"}
+        train["config"] = {"loss": {"name": "relativistic"}}
+        train["results"] |= results
+        self.summaries["export"]["inputs"]["generator"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     def card(self, settings: CardConfig | None = None, *, out: str = "card") -> dict[str, Any]:
         folders = [self.folder / stage for stage in self.summaries]
@@ -188,7 +199,7 @@ def test_a_licence_that_is_not_accepted_is_red_and_says_which(made: Run) -> None
 
 
 def test_images_without_labels_can_pass_without_label_checks(made: Run) -> None:
-    made.summaries["audit"]["results"]["generator"]["classes"] = []
+    made.summaries["export"]["results"]["generator"]["classes"] = []
     for name in ("label_agreement", "cas"):
         made.summaries["evaluate"]["results"]["measures"][name] |= {"value": None, "reason": "no labels"}
     verdict = made.write().card()
@@ -307,7 +318,7 @@ NASTY = "a|b <img src=x onerror=alert(1)> *bold* `tick` [link](http://x)\n# head
 
 
 def test_names_from_outside_never_act_as_markup_and_the_header_stays_yaml(made: Run) -> None:
-    made.summaries["audit"]["results"]["generator"] |= {"classes": [NASTY], "name": NASTY, "licence": NASTY}
+    made.summaries["export"]["results"]["generator"] |= {"classes": [NASTY], "name": NASTY, "licence": NASTY}
     made.summaries["audit"]["results"]["findings"] = [NASTY]
     made.summaries["ingest"]["results"]["datasheet"] |= {"citation": NASTY, "name": NASTY}
     made.summaries["train"]["config"] = {NASTY: NASTY}
@@ -355,15 +366,60 @@ def test_the_card_has_every_section_and_every_reason(made: Run) -> None:
 def test_training_is_only_told_of_the_generator_that_was_trained(made: Run) -> None:
     made.write().card()
     assert "does not come from a training" in made.text()
-    files = {"generator.json": "1" * 64, "generator.safetensors": "2" * 64}
-    made.summaries["train"]["outputs"] = {
-        **{f"generator/{name}": sha for name, sha in files.items()},
-        "curves.csv": "3",
-    }
-    made.summaries["train"]["config"] = {"loss": {"name": "relativistic"}}
-    made.summaries["export"]["inputs"]["generator"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    assert "Which images the generator saw is not known here" in made.text()
+    made.train()
     made.write().card()
     assert "| `loss.name` | relativistic |" in made.text() and "| `steps` | 2000 |" in made.text()
+
+
+ANCESTOR = {"init": "a" * 64, "name": "faces", "licence": "CC0", "data_hash": "b" * 64, "step": 7, "seed": 3}
+ADOPTED = {"adopted": "c" * 64, "step": 9, "changes": ["lr was 0.1"]}
+ALONE = "The generator saw the images of the split `train` and no others.\n"
+
+
+@pytest.mark.parametrize(
+    ("ancestry", "alone"),
+    [
+        ([], True),
+        ([ADOPTED], True),
+        ([{**ANCESTOR, "data_hash": DATA}], True),
+        ([ANCESTOR, {**ANCESTOR, "name": "birds"}], False),
+    ],
+)
+def test_what_a_training_began_with_is_told_and_what_it_saw(
+    made: Run, ancestry: list[dict[str, Any]], alone: bool
+) -> None:
+    made.summaries["ingest"]["results"]["erased"] = [{"sha256": "ab" * 32, "date": "2026-11-22", "reason": "asked"}]
+    made.train(ancestry=ancestry)
+    made.write().card()
+    text = made.text()
+    assert (ALONE in text) == alone and ("It began with networks that had seen others" in text) != alone
+    assert ("the networks that the training began with may have seen them:" in text) != alone
+    assert ("Began with, the oldest first:" in text) == bool(ancestry) and "2 entries" not in text
+    for entry in ancestry:
+        told = "; ".join(f"`{key}` {value}" for key, value in entry.items() if key != "changes")
+        assert f"- {told}" in text
+    assert ("`changes` lr was 0.1" in text) == (ADOPTED in ancestry)
+
+
+def test_an_extractor_from_a_file_may_have_seen_anything(made: Run) -> None:
+    made.write().card()
+    assert "The feature extractor saw `fit` alone;\n`heldout`" in made.text()
+    made.summaries["evaluate"]["inputs"], made.summaries["audit"]["inputs"] = {}, {}
+    made.summaries["reference"]["config"]["extractor"] = {"name": "file", "path": "x", "sha256": EXTRACTOR}
+    made.write().card()
+    assert "saw `fit` alone" not in made.text()
+    assert "Which images the feature extractor saw is not known here" in made.text()
+
+
+def test_a_conditional_generator_is_one_without_an_audit_too(made: Run) -> None:
+    made.summaries.pop("audit")
+    verdict = made.write().card()
+    assert "Classes: a, b." in made.text() and "normal numbers and a class label into images" in made.text()
+    assert {line["name"]: line["required"] for line in verdict["checks"]}["labels"]
+    del made.summaries["export"]["results"]["generator"]
+    with pytest.raises(ValueError, match=r"export/summary\.json lists no .* or does not say what it draws"):
+        made.write().card()
 
 
 def test_provenance_names_subjects_and_materials(made: Run) -> None:

@@ -121,6 +121,9 @@ def test_metadata_say_what_it_is_and_nothing_else(exported: Exported) -> None:
         "data_hash": "d" * 64,
         "input_digest": digest,
     }
+    assert summary["results"]["generator"] == {
+        "name": "toy", "licence": "CC BY 4.0", "classes": ["a", "b", "c"], "resolution": 8, "channels": 1, "z_dim": 8,
+    }  # fmt: skip
     assert summary["results"]["onnx_sha256"] == generator.sha256 == sha256_file(exported.out / "generator.onnx")
 
 
