@@ -23,6 +23,7 @@ from flows import ask
 from flows.approval import WAITING
 from flows.promote import promote
 from flows.promotion.judge import Decision
+from flows.state import Busy
 from flows.tracking import pages, report
 from flows.tracking.evidence import Candidate, read_candidate
 from flows.tracking.follow import Following, follow
@@ -257,7 +258,10 @@ def _promote(job: Job, candidate: Candidate, version: str, outcome: Outcome) -> 
         bench = Testbench(project=job.project, state=job.state, held=job.held, config=config, log=log)
         registry = connect(job.state, candidate.name)
         outcome.met = registry.number("champion")
-        decision = promote(candidate, version, registry, bench)
+        try:
+            decision = promote(candidate, version, registry, bench)
+        except Busy as error:  # somebody is moving the champion
+            raise Unavailable(str(error)) from None
     log("%s: %s", decision.decision, decision.reason)
     if decision.decision == WAITING:
         ask.start(version, log)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from flows.command import command
 from flows.promotion import serving
 from flows.promotion.moves import ROLLBACK, Log, Move, history, move, recover
-from flows.state import serialised, settle
+from flows.state import alone, serialised, settle
 from flows.tracking.registry import Registry, connect, plain, sentences, unmade
 from flows.work.testbench import Testbench
 from stages.config import load_section
@@ -50,16 +50,17 @@ def run(project: Path, state: Path, reason: str, to: str | None, log: Log) -> st
     config = load_section(PromoteConfig, project / "params.yaml", "promote")
     if unmade(state):
         raise ValueError(f"nothing to go back to: {name} is not registered")
-    with sentences(), serialised(state) as held:
+    with sentences(), alone(state, "rollback") as held:
         bench = Testbench(project=project, state=state, held=held, config=config, log=log)
         return rollback(connect(state, name), bench, why, to)
 
 
 def rollback(registry: Registry, bench: Testbench, reason: str, to: str | None = None) -> str:
-    """As `run`, under a lock that the caller holds."""
+    """As `run`. The lock around moves is held for the move alone, so that no test keeps a promotion waiting."""
     if not registry.exists():
         raise ValueError(f"nothing to go back to: {registry.name} is not registered")
-    recover(registry, bench.log)
+    with serialised(bench.state):
+        recover(registry, bench.log)
     moves, champion = history(registry.notes()), registry.number("champion")
     if to is not None and to == champion:
         return f"version {to} of {registry.name} is champion already; nothing was done"
@@ -70,7 +71,14 @@ def rollback(registry: Registry, bench: Testbench, reason: str, to: str | None =
     served = serving.check(target, registry, bench, timed=False)
     if served.failed:
         raise ValueError(f"version {target.version} cannot be served, nothing was moved: {'; '.join(served.failed)}")
-    move(registry, _move(registry, moves, champion, str(target.version), reason), bench.log)
+    with serialised(bench.state):
+        recover(registry, bench.log)
+        if (found := registry.number("champion")) != champion:
+            raise ValueError(
+                f"the champion moved from version {champion} to {found} while version {target.version} was tried;"
+                " nothing was done, run it again"
+            )
+        move(registry, _move(registry, moves, champion, str(target.version), reason), bench.log)
     left = f"; version {champion} is marked rolled_back" if champion is not None else ""
     return f"version {target.version} of {registry.name} is champion{left}; previous: {_previous(registry)}"
 

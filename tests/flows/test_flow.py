@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from tiny_helpers import alive, gone, set_params
 
 from flows.flow import run
-from flows.state import hold, settle
+from flows.promote import promote
+from flows.promotion.judge import Decision
+from flows.state import Busy, hold, settle
 from flows.status import main as status_main
 from flows.tracking import pages
 from flows.tracking.registry import connect
@@ -138,6 +141,21 @@ def test_what_no_step_expects_fails_the_retrain_in_a_sentence(project: Path, pre
     answer = subprocess.run(RETRAIN, cwd=project, env=environment, capture_output=True, text=True)
     assert answer.returncode == 1
     assert "spent" in next(line for line in answer.stdout.splitlines() if line.startswith("FAILED"))
+
+
+def test_a_promotion_that_another_move_holds_up_is_tried_again(
+    project: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = [Busy("another promotion or rollback holds promote.lock")]
+
+    def busy_once(*arguments: Any) -> Decision:
+        if waits:
+            raise waits.pop()
+        return promote(*arguments)
+
+    monkeypatch.setattr("flows.flow.promote", busy_once)
+    outcome = retrain(project)
+    assert outcome.error is None and outcome.decision is not None and outcome.decision.decision == "promoted"
 
 
 def test_only_stale_stages_run_and_a_lost_decision_is_made_good(project: Path, state: Path, prefect_api: str) -> None:

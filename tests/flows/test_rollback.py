@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from tiny_helpers import aliases, back, crown, enter, night, set_params
 
+from flows.promotion import serving
 from flows.promotion.moves import history
 from flows.rollback import main
+from flows.state import serialised
 from flows.status import status, text
 from flows.tracking.registry import ONNX, Registry, connect
 from flows.work.decide import settled
@@ -102,9 +104,27 @@ def test_bytes_that_do_not_verify_are_not_gone_back_to(three: tuple[Path, Regist
 
 
 def test_a_slow_machine_does_not_stop_a_rollback(three: tuple[Path, Registry], state: Path) -> None:
-    limits = {"python": None, "minutes": 2, "load_seconds": 1e-9, "latency_ms": 1e-9, "size_mb": 1e-9, "levels": 1}
+    limits = {"python": None, "minutes": 1e-4, "load_seconds": 1e-9, "latency_ms": 1e-9, "size_mb": 1e-9, "levels": 1}
     set_params(three[0], promote__serving=limits)
     assert back(*(three[0], state)).startswith("version 2 of tiny is champion")
+
+
+def test_the_lock_of_moves_is_not_held_while_the_version_is_tried(
+    three: tuple[Path, Registry], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A promotion can go on meanwhile; then nothing is rolled back."""
+    project, registry = three
+    check = serving.check
+
+    def somebody_moves(*arguments: Any, **settings: Any) -> Any:
+        with serialised(state, seconds=0):
+            registry.point("champion", "1")
+        return check(*arguments, **settings)
+
+    monkeypatch.setattr(serving, "check", somebody_moves)
+    with pytest.raises(ValueError, match="the champion moved from version 3 to 1 while version 2 was tried; nothing"):
+        back(project, state)
+    assert aliases(registry) == {"champion": "1", "previous": "2"} and "intent" not in registry.notes()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import yaml
 from flows.promote import carry_out, close, promote
 from flows.promotion.judge import Decision
 from flows.rollback import rollback, run
-from flows.state import hold, serialised
+from flows.state import alone, hold, serialised
 from flows.tracking.evidence import read_candidate
 from flows.tracking.register import register, run_facts
 from flows.tracking.registry import Registry, connect
@@ -65,7 +65,7 @@ def back(
     """Roll back, as the command does; what it said."""
     if registry is None:
         return run(project, state, reason, to, lambda _line: None)
-    with serialised(state) as held:
+    with alone(state, "rollback") as held:
         return rollback(registry, testbench(project, state, held), reason, to)
 
 
