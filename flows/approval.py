@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.command import command
-from flows.promotion.moves import PROMOTION, Log, Move, move, recover
+from flows.promotion.moves import Log, Move, move, promotion, recover
 from flows.state import serialised, settle
 from flows.tracking.registry import Registry, connect, plain, sentences, unmade
 from flows.tracking.shown import evidence
+from flows.work.testbench import rules_sha256
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -35,13 +36,17 @@ _SHOWN = ("onnx_sha256", "data_hash", "evidence_sha256", "judged_by", "against",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What waits for a person: `seen` is the digest of what `text`, Markdown, says. `stale`: why nobody can approve."""
+    """What waits for a person: `seen` is the digest of what `text`, Markdown, says. `stale`: why nobody can approve.
+
+    `rules`: digest of the rules that held when it was asked.
+    """
 
     version: str
     champion: str | None
     seen: str
     text: str
     stale: str | None
+    rules: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,26 +62,48 @@ class Answer:
             raise ValueError("an answer needs the approver's name and a comment; both are recorded")
 
 
-def request(registry: Registry) -> Request | None:
-    """The newest version that waits; None where none does."""
-    waiting = registry.versions(decision=WAITING) if registry.exists() else []
+def request(registry: Registry, rules: str, wanted: str | None = None) -> Request | None:
+    """The version `wanted`, by default the newest one that waits; None where it, or every version, does not.
+
+    `rules` is the digest of the rules that hold now, as `flows.work.testbench.rules_sha256` gives it.
+    """
+    found = waiting(registry)
     champion = registry.number("champion")
-    fresh = [version for version in waiting if version.tags.get("against") == (champion or "none")]
-    late = [version for version in waiting if int(version.version) > int(champion or 0)]
-    if not (fresh or late):
+    fresh = [version for version in found if version.tags.get("against") == (champion or "none")]
+    asked = [version for version in found if str(version.version) == wanted] if wanted else fresh or found
+    if not asked:
         return None
-    version = (fresh or late)[-1]
+    version = asked[-1]
     shown = {key: version.tags.get(key, "") for key in _SHOWN}
     parts = [str(version.version), champion, shown]
-    moved = version not in fresh
+    stale = None
+    if version not in fresh:
+        stale = f"it was judged against version {shown['against']}, champion is {champion or 'none'}"
+    elif shown["judged_by"] != rules:
+        stale = "it was judged by other sections `compare` and `promote` than those of params.yaml now"
     return Request(
         version=str(version.version),
         champion=champion,
         seen=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
         text=evidence(registry, version, champion, shown),
-        stale=f"it was judged against version {shown['against']}, champion is {champion or 'none'}; the next retrain"
-        " judges it anew" if moved else None,
-    )  # fmt: skip
+        stale=f"{stale}; the next retrain judges it anew" if stale else None,
+        rules=rules,
+    )
+
+
+def waiting(registry: Registry) -> "list[ModelVersion]":
+    """The versions that wait for a person, oldest first, but those that are older than a champion that came meanwhile.
+
+    One whose refusal was written down, though not to the end, waits no more: the next retrain finishes it.
+    """
+    found = registry.versions(decision=WAITING) if registry.exists() else []
+    champion = registry.number("champion")
+    return [
+        version
+        for version in found
+        if refusal(version.tags) is None
+        and (version.tags.get("against") == (champion or "none") or int(version.version) > int(champion or 0))
+    ]
 
 
 def refusal(tags: Mapping[str, str]) -> str | None:
@@ -91,7 +118,7 @@ def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> st
     Raises ValueError where that is no longer what waits, or its registered bytes are not its own any more.
     """
     recover(registry, log)
-    now = request(registry)
+    now = request(registry, seen.rules, seen.version)
     if now is None or now.seen != seen.seen:
         raise ValueError(f"version {seen.version} or the champion changed since the evidence was shown; look again")
     if answer.approved and now.stale:
@@ -114,21 +141,14 @@ def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> st
 
 
 def _move(registry: Registry, version: "ModelVersion", now: Request, who: dict[str, str]) -> Move:
-    before, tags = registry.number("previous"), version.tags
-    return Move(
-        kind=PROMOTION,
-        version=now.version,
-        before=now.champion,
-        previous=now.champion or before,
-        previous_before=before,
-        best=tags.get("best") or now.version,
-        reason=tags["reason"],
-        facts={
-            **{key: tags[key] for key in ("onnx_sha256", "data_hash", "evidence_sha256")},
-            "waived": json.loads(tags.get("waived", "{}")),
-            "approval": who,
-        },
-    )
+    tags = version.tags
+    facts = {
+        **{key: tags[key] for key in ("onnx_sha256", "data_hash", "evidence_sha256")},
+        "waived": json.loads(tags.get("waived", "{}")),
+        "approval": who,
+    }
+    best = tags.get("best")
+    return promotion(registry, now.version, before=now.champion, best=best, reason=tags["reason"], facts=facts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,19 +173,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _answer(options: argparse.Namespace) -> str:
     from flows.status import model_name
 
-    state, name = settle(), model_name(Path("params.yaml"))
+    params = Path("params.yaml")
+    state, name = settle(), model_name(params)
     nothing = f"no version of {name} waits for an approval"
     if unmade(state):
         return nothing
     wanted = options.approve or options.refuse
     with sentences():
         registry = connect(state, name)
-        asked = request(registry)
+        asked = request(registry, rules_sha256(params), wanted)
         if wanted is None:
             return asked.text if asked else nothing
-        if asked is None or asked.version != wanted:
+        if asked is None:
+            others = ", ".join(str(version.version) for version in waiting(registry))
             raise ValueError(
-                f"version {plain(wanted, 40)} does not wait; {f'{asked.version} does' if asked else nothing}"
+                f"version {plain(wanted, 40)} does not wait; {f'waiting: {others}' if others else nothing}"
             )
         answer = Answer(approved=options.approve is not None, approver=options.by, comment=options.comment)
         with serialised(state):

@@ -21,8 +21,9 @@ from flows.recheck import raise_alarm, run
 from flows.state import alone, serialised, settle
 from flows.status import model_name
 from flows.tracking.registry import connect, sentences
-from flows.work.repository import head
+from flows.work.repository import git, head
 from flows.work.retry import FIRST_PAUSES, patiently
+from flows.work.testbench import rules_of
 from flows.work.workspace import fill, workspace
 from stages.config import load_section
 from stages.config.promote import PromoteConfig
@@ -50,9 +51,10 @@ def approve() -> Any:
 def _approve() -> Any:
     log, state, params = get_run_logger().info, settle(), Path("params.yaml")
     hours = load_section(PromoteConfig, params, "promote").approval.hours
+    rules = rules_of(patiently(_params_of_branch, FIRST_PAUSES, log))
     with sentences():
         registry = connect(state, model_name(params))
-        asked = request(registry)
+        asked = request(registry, rules)
     if asked is None:
         log("no version of %s waits for an approval", registry.name)
         return None
@@ -64,6 +66,11 @@ def _approve() -> Any:
     with sentences(), serialised(state):
         log(carry_out(registry, asked, answer, log))
     return None
+
+
+def _params_of_branch() -> str:
+    """params.yaml of the branch's newest commit, from which deployed runs work."""
+    return git(Path.cwd(), "show", f"{head(Path.cwd())}:params.yaml")
 
 
 @flow(name="recheck")

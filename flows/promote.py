@@ -14,7 +14,7 @@ from flows.approval import WAITING
 from flows.promotion import waivers
 from flows.promotion.baseline import follow_promotion
 from flows.promotion.judge import Decision, judge
-from flows.promotion.moves import PROMOTION, Move, move, recover
+from flows.promotion.moves import Move, move, promotion, recover
 from flows.state import serialised
 from flows.tracking.evidence import Candidate
 from flows.tracking.registry import Registry, plain
@@ -82,22 +82,14 @@ def close(version: str, registry: Registry, bench: Testbench) -> None:
 
 
 def _move(candidate: Candidate, version: str, outcome: Decision, registry: Registry) -> Move:
-    before = registry.number("previous")
-    return Move(
-        kind=PROMOTION,
-        version=version,
-        before=outcome.champion,
-        previous=outcome.champion or before,
-        previous_before=before,
-        best=outcome.best or version,
-        reason=plain(outcome.reason, 4000),
-        facts={
-            "onnx_sha256": candidate.onnx_sha256,
-            "data_hash": candidate.data_hash,
-            "evidence_sha256": candidate.evidence_sha256,
-            "waived": outcome.waived,
-        },
-    )
+    facts = {
+        "onnx_sha256": candidate.onnx_sha256,
+        "data_hash": candidate.data_hash,
+        "evidence_sha256": candidate.evidence_sha256,
+        "waived": outcome.waived,
+    }
+    reason = plain(outcome.reason, 4000)
+    return promotion(registry, version, before=outcome.champion, best=outcome.best, reason=reason, facts=facts)
 
 
 if __name__ == "__main__":

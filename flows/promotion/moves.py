@@ -45,6 +45,23 @@ class Move:
         return json.dumps({"format": 1, **dataclasses.asdict(self)}, sort_keys=True)
 
 
+def promotion(
+    registry: Registry, version: str, *, before: str | None, best: str | None, reason: str, facts: dict[str, Any]
+) -> Move:
+    """The move that makes `version` champion in place of `before`, which becomes `previous` where there is one."""
+    previous = registry.number("previous")
+    return Move(
+        kind=PROMOTION,
+        version=version,
+        before=before,
+        previous=before or previous,
+        previous_before=previous,
+        best=best or version,
+        reason=reason,
+        facts=facts,
+    )
+
+
 def read_move(text: str) -> Move:
     """The move that `to_json` wrote. Raises ValueError where it is none of this format."""
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from flows.approval import WAITING, refusal
 from flows.promotion.moves import INTENT
 from flows.state import embedded_store
 from flows.status import model_name
@@ -69,7 +70,9 @@ def told(state: Path, name: str, key: str, evidence: str, rules: str) -> str | N
 def _stands(tags: dict[str, str]) -> bool:
     """Whether the decision need not be taken again because of who is champion now."""
     decision, champion = tags.get("decision"), tags["champion"]
-    if decision in ("kept", "held", "waiting"):
+    if decision == WAITING and refusal(tags) is not None:  # whoever wrote the refusal down died on the way
+        return False
+    if decision in ("kept", "held", WAITING):
         return (champion or "none") == tags.get("against")
     return decision in ("red", "unfit", "refused") or (decision in ("promoted", "rolled_back") and bool(champion))
 

@@ -38,6 +38,11 @@ class Testbench:
 
 def rules_sha256(params: Path) -> str:
     """Digest of the sections `compare` and `promote`: a decision holds as long as the rules that it was taken by."""
-    content = yaml.safe_load(params.read_text(encoding="utf-8"))
+    return rules_of(params.read_text(encoding="utf-8"))
+
+
+def rules_of(text: str) -> str:
+    """As `rules_sha256`, of the text of a params.yaml."""
+    content = yaml.safe_load(text)
     rules = {section: content.get(section) for section in ("compare", "promote")}
     return hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()

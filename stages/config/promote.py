@@ -12,7 +12,9 @@ class Serving:
     """What the registered bytes must do where they will be served, in a process of their own."""
 
     python: str | None
-    """Interpreter of the environment that serves; it needs numpy and onnxruntime. None: the one that runs the flow."""
+    """Interpreter of the environment that serves; it needs numpy and onnxruntime. None: the one that runs the flow.
+
+    A relative path is one of the folder that the flow runs in."""
     minutes: Annotated[float, Range(gt=0, le=1440)]
     """Longest time, in minutes, for the whole check."""
     load_seconds: Annotated[float, Range(gt=0)]

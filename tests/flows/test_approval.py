@@ -10,18 +10,25 @@ from typing import Any
 
 import pytest
 from tiny_helpers import aliases, back, crown, enter, night, set_params
+from tiny_world import ME, sh
 
-from flows.approval import Answer, carry_out, main, request
+from flows.approval import Answer, Request, carry_out, main, request
 from flows.promotion.moves import history
 from flows.state import serialised
 from flows.status import status, text
 from flows.tracking.registry import Registry, connect
 from flows.work.decide import settled
+from flows.work.testbench import rules_sha256
 
 ROOT = Path(__file__).parents[2]
 ASK = {"required": True, "hours": 1}
 YES = Answer(approved=True, approver="A. Person", comment="looks good to me")
 NO = Answer(approved=False, approver="A. Person", comment="stripes in the sevens")
+
+
+def asked_for(registry: Registry, version: str | None = None) -> Request | None:
+    """What the command in the project's folder asks."""
+    return request(registry, rules_sha256(Path("params.yaml")), version)
 
 
 def answered(state: Path, registry: Registry, seen: Any, answer: Answer) -> str:
@@ -48,7 +55,7 @@ def test_approved_is_promoted_with_the_name_and_the_comment(waiting: tuple[Path,
     assert aliases(registry) == {"champion": "1", "challenger": "2"}
     told = settled(project, state)
     assert told is not None and "(waiting:" in told  # a retrain with nothing new does not judge again
-    asked = request(registry)
+    asked = asked_for(registry)
     assert asked is not None
     assert (asked.version, asked.champion, asked.stale) == ("2", "1", None)
     assert "compared with version 1" in asked.text and "| fid\\_domain | 0.5 | 0.5 to 0.5 |" in asked.text
@@ -57,7 +64,7 @@ def test_approved_is_promoted_with_the_name_and_the_comment(waiting: tuple[Path,
     approval = history(registry.notes())[-1].facts["approval"]
     assert (approval["approver"], approval["comment"], approval["seen"]) == (YES.approver, YES.comment, asked.seen)
     assert "approved by A. Person: looks good to me" in text(status(state, "tiny"))
-    assert request(registry) is None
+    assert asked_for(registry) is None
     assert settled(project, state) is not None
 
 
@@ -65,7 +72,7 @@ def test_refused_stays_without_alias_even_when_nobody_asks_any_more(
     waiting: tuple[Path, Registry], state: Path
 ) -> None:
     project, registry = waiting
-    answered(state, registry, request(registry), NO)
+    answered(state, registry, asked_for(registry), NO)
     assert aliases(registry) == {"champion": "1"}
     version = registry.client.get_model_version("tiny", "2")
     assert version.tags["decision"] == "refused"
@@ -84,50 +91,84 @@ def test_the_form_shows_the_evaluation_that_stands_now(waiting: tuple[Path, Regi
     summary["results"]["measures"]["cas"] |= {"value": None, "low": None, "high": None}
     path.write_text(json.dumps(summary))
     assert night(project, state).decision == "waiting"
-    asked = request(registry)
+    asked = asked_for(registry)
     assert asked is not None and asked.version == "2"
     assert "| fid\\_domain | 0.75 | 0.7 to 0.8 |" in asked.text and "| cas | - | - |" in asked.text
     run = registry.client.get_run(str(registry.client.get_model_version("tiny", "2").run_id))
     assert run.data.metrics["fid_domain"] == 0.75
 
 
-@pytest.mark.parametrize("change", ["evidence", "champion", "newer"])
+@pytest.mark.parametrize("change", ["evidence", "champion"])
 def test_an_answer_to_what_was_shown_is_none_to_what_stands_now(
     waiting: tuple[Path, Registry], state: Path, built: Callable[..., Path], change: str
 ) -> None:
     project, registry = waiting
-    asked = request(registry)
+    asked = asked_for(registry)
     if change == "evidence":
         (project / "data" / "card" / "MODEL_CARD.md").write_text("# another card\n")
-        assert night(project, state).decision == "waiting"
-    elif change == "newer":
-        enter(built(train__quality=3.0), state)
         assert night(project, state).decision == "waiting"
     else:
         crown(built(train__quality=1.5), state)
     with pytest.raises(ValueError, match="changed since the evidence was shown"):
         answered(state, registry, asked, YES)
     assert aliases(registry)["champion"] == ("3" if change == "champion" else "1")
-    now = request(registry)
+    now = asked_for(registry)
     if change == "champion":
         assert now is None  # version 2 is older than the champion, nobody can approve it
     else:
-        assert now is not None and now.seen != asked.seen and now.version == ("3" if change == "newer" else "2")
+        assert now is not None and now.seen != asked.seen and now.version == "2"
+
+
+def test_each_version_that_waits_can_be_answered_and_one_that_does_not_is_named(
+    waiting: tuple[Path, Registry], state: Path, built: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, registry = waiting
+    assert night(built(train__quality=3.0), state).decision == "waiting"
+    words = ["--by", "A. Person", "--comment", "stripes in the sevens"]
+    assert main(["--refuse", "7", *words]) == 1
+    assert "version 7 does not wait; waiting: 2, 3" in capsys.readouterr().err
+    assert main([]) == 0
+    assert "## Promote tiny version 3?" in capsys.readouterr().out
+    assert main(["--refuse", "2", *words]) == 0
+    assert (decision(registry, "2"), decision(registry, "3")) == ("refused", "waiting")
+
+
+def test_nothing_is_approved_under_rules_that_changed_meanwhile(waiting: tuple[Path, Registry], state: Path) -> None:
+    project, registry = waiting
+    set_params(project, compare__margin=0.01)
+    asked = asked_for(registry)
+    assert asked is not None and asked.stale is not None
+    with pytest.raises(ValueError, match=r"judged by other sections `compare` and `promote`.*next retrain judges it"):
+        answered(state, registry, asked, YES)
+    assert night(project, state).decision == "waiting"
+    assert "is champion" in answered(state, registry, asked_for(registry), YES)
+
+
+def test_a_refusal_that_died_on_the_way_is_not_offered_again_and_is_finished(
+    waiting: tuple[Path, Registry], state: Path
+) -> None:
+    project, registry = waiting
+    said = {"approved": False, "approver": "A. Person", "comment": "no", "seen": "x", "time": "now"}
+    registry.tag("2", approval=json.dumps(said))
+    assert asked_for(registry) is None
+    assert settled(project, state) is None  # something is left to do
+    assert night(project, state).decision == "refused"
+    assert settled(project, state) is not None
 
 
 def test_after_a_rollback_the_next_retrain_judges_anew(waiting: tuple[Path, Registry], state: Path, built: Any) -> None:
     project, registry = waiting
-    answered(state, registry, request(registry), YES)
+    answered(state, registry, asked_for(registry), YES)
     built(train__quality=4.0)
     assert night(project, state).decision == "waiting"
     back(project, state)
-    asked = request(registry)
+    asked = asked_for(registry)
     assert asked is not None and asked.stale is not None
     with pytest.raises(ValueError, match=r"judged against version 2, champion is 1; the next retrain"):
         answered(state, registry, asked, YES)
     assert settled(project, state) is None  # something is left to do
     assert night(project, state).decision == "waiting"
-    assert "is champion" in answered(state, registry, request(registry), YES)
+    assert "is champion" in answered(state, registry, asked_for(registry), YES)
 
 
 @pytest.mark.usefixtures("waiting")
@@ -137,7 +178,7 @@ def test_the_command_shows_and_answers(state: Path, capsys: pytest.CaptureFixtur
     assert main(["--approve", "2", "--by", "A. Person"]) == 1
     assert "needs the approver's name and a comment" in capsys.readouterr().err
     assert main(["--approve", "7", "--by", "A. Person", "--comment", "fine"]) == 1
-    assert "version 7 does not wait; 2 does" in capsys.readouterr().err
+    assert "version 7 does not wait; waiting: 2" in capsys.readouterr().err
     assert main(["--approve", "2", "--by", "A. Person", "--comment", "fine"]) == 0
     assert "version 2 of tiny is champion, approved by A. Person" in capsys.readouterr().out
     assert main([]) == 0
@@ -155,6 +196,8 @@ def test_the_flow_asks_on_prefect_s_page_and_again_where_the_evidence_changed(
     from flows.ask import start
 
     project, registry = waiting
+    sh(project, "git", "add", "--update")
+    sh(project, "git", *ME, "commit", "-qm", "rules")  # the flow looks at those of the branch
     said: list[str] = []
     start("2", said.append)
     assert "python -m flows.approval --approve 2 --by NAME" in said[0]  # nothing is deployed yet
