@@ -10,7 +10,6 @@ import concurrent.futures
 import copy
 import hashlib
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -71,10 +70,10 @@ def judge(params: dict[str, Any], folder: Path) -> dict[str, Any]:
     return verdict
 
 
-def compared(verdict: dict[str, Any], name: str) -> float:
-    """The figure that check `name` held against its threshold; NaN where it was not assessed."""
+def compared(verdict: dict[str, Any], name: str) -> float | None:
+    """The figure that check `name` held against its threshold; None where it was not assessed."""
     line = next(line for line in verdict["checks"] if line["name"] == name)
-    return float(line["compared"]) if line["compared"] is not None else math.nan
+    return None if line["compared"] is None else float(line["compared"])
 
 
 def page(params: dict[str, Any], full: list[dict[str, Any]], tenth: list[dict[str, Any]], seeds: list[int]) -> str:
@@ -94,7 +93,12 @@ runs {greens[0]} are green, of {len(tenth)} tenth-length runs {greens[1]}.
 """
     for check in params["card"]["checks"]:
         name, down = check["name"], check["op"] == "<="
-        columns = [[compared(verdict, name) for verdict in runs] for runs in (full, tenth)]
+        columns = [
+            [found for verdict in runs if (found := compared(verdict, name)) is not None] for runs in (full, tenth)
+        ]
+        if min(map(len, columns)) < 2:  # of images without labels, or an attribute that these images do not have
+            text += f"| {name} | not assessed |" + " |" * 6 + "\n"
+            continue
         worst, best = (max(columns[0]), min(columns[1])) if down else (min(columns[0]), max(columns[1]))
         holds = [figure <= check["threshold"] if down else figure >= check["threshold"] for figure in (worst, best)]
         apart = "yes" if holds == [True, False] else "no"

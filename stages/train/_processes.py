@@ -22,7 +22,7 @@ _GRADIENTS = timedelta(minutes=10)  # longer than a step takes, the slowest proc
 
 @dataclasses.dataclass(frozen=True)
 class Processes(Ranks):
-    """This process among its equals; gradients travel over `gradients`, the default group where None."""
+    """This process among its equals; gradients travel over `gradients`, None where it is alone."""
 
     gradients: "dist.ProcessGroup | None" = None
 
@@ -70,7 +70,7 @@ def check_gpus(processes: int) -> None:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
-    """All processes of this run; see `gan.ranks.joined`. Gradients between GPUs travel over NCCL, the rest over gloo.
+    """All processes of this run; see `gan.ranks.joined`. Gradients between GPUs travel over NCCL, all else over gloo.
 
     Raises ValueError where this machine has GPUs, but fewer than processes.
     """
@@ -84,5 +84,5 @@ def joined() -> Iterator[Processes]:
     if gpus:
         torch.cuda.set_device(local)
     with ranks.joined(_PATIENCE) as found:
-        group = dist.new_group(backend="nccl", timeout=_GRADIENTS) if gpus and found.world > 1 else None
+        group = dist.new_group(backend="nccl" if gpus else "gloo", timeout=_GRADIENTS) if found.world > 1 else None
         yield Processes(found.rank, found.world, group)

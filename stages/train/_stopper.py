@@ -57,6 +57,9 @@ class Stopper:
         received = processes.largest(self.received or 0)
         if received:
             save()
+            processes.largest(
+                0
+            )  # nobody ends before the first process has saved: the launcher stops it when others end
             if received == signal.SIGINT:
                 raise KeyboardInterrupt
             raise ResumeLater("stopped by SIGTERM; the work is saved, run it again to go on")
