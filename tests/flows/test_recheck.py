@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tiny_helpers import crown, testbench
+from tiny_helpers import bench_of, crown
 
 from flows.promotion.fitness import scored
 from flows.recheck import ALARM, EVENT, main
@@ -116,7 +116,7 @@ def test_the_real_evaluate_scores_a_champion_of_older_data(tmp_path: Path, monke
         check["threshold"] = 2.0 if check["name"] == "coverage" else check["threshold"]  # nothing covers more than all
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     with (tmp_path / "lock").open("w") as lock:
-        failed, measures, data_hash = scored(tmp_path, testbench(tmp_path, tmp_path, lock.fileno()))
+        failed, measures, data_hash = scored(tmp_path, bench_of(tmp_path, tmp_path, lock.fileno()))
     assert data_hash == "d" * 64
     assert [line for line in failed if line.startswith("coverage: the lower end of the interval is")]
     assert measures["coverage_k5"] is not None and measures["fid_domain"] is not None

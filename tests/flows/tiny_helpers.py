@@ -36,7 +36,7 @@ def night(project: Path, state: Path, registry: Registry | None = None) -> Decis
     registry = registry or connect(state, candidate.name)
     version = enter(project, state, registry)
     with hold(state) as held:
-        return promote(candidate, version, registry, testbench(project, state, held))
+        return promote(candidate, version, registry, bench_of(project, state, held))
 
 
 def repro(project: Path) -> None:
@@ -53,7 +53,7 @@ def crown(project: Path, state: Path) -> None:
     version, champion = enter(project, state, registry), registry.number("champion")
     earned = Decision(decision="promoted", reason="compared with nobody", champion=champion, best=version)
     with serialised(state) as held:
-        bench = testbench(project, state, held)
+        bench = bench_of(project, state, held)
         carry_out(candidate, version, earned, registry, bench)
         close(version, registry, bench)
 
@@ -66,10 +66,10 @@ def back(
     if registry is None:
         return run(project, state, reason, to, lambda _line: None)
     with alone(state, "rollback") as held:
-        return rollback(registry, testbench(project, state, held), reason, to)
+        return rollback(registry, bench_of(project, state, held), reason, to)
 
 
-def testbench(project: Path, state: Path, held: int) -> Testbench:
+def bench_of(project: Path, state: Path, held: int) -> Testbench:
     """Where candidates of `project` are put to the test, quietly."""
     config = load_section(PromoteConfig, project / "params.yaml", "promote")
     return Testbench(project=project, state=state, held=held, config=config, log=lambda _line: None)
