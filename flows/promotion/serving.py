@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 SELFTEST = "selftest"  # folder of a version: images and their description
 _TRIES = 2  # a busy machine may be slow once
 _ABSENT = 3
-_KILLED = (-signal.SIGKILL, 256 - signal.SIGKILL)  # the leash itself, or the command as the leash tells it
+_KILLED = [place - number for place in (0, 256) for number in (signal.SIGKILL, signal.SIGTERM)]
+"""Exit codes of a leash that was killed, and of one whose command was; any other signal is the command's own doing."""
 _UNTIMED = 60.0  # minutes, where no limit of time counts
 
 
@@ -98,7 +99,7 @@ def _ask(command: list[str], version: "ModelVersion", bench: Testbench, *, timed
     if code == STOPPED:
         raise Unavailable(f"the self-test of version {version.version} did not answer within {minutes:g} minutes")
     if code in _KILLED:
-        raise Unavailable(f"the self-test of version {version.version} was killed (signal 9); was memory short?")
+        raise Unavailable(f"the self-test of version {version.version} was killed, by a person or for want of memory")
     if code:
         return Served(failed=[f"it cannot be served: {last_sentence(lines)}"], measured={})
     found: dict[str, Any] = json.loads(lines[-1])
