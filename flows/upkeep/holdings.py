@@ -187,12 +187,14 @@ def runs_of(texts: Iterator[tuple[str, str]], md5s: set[str]) -> list[str]:
 
 def copies(project: Path, names: set[str]) -> list[str]:
     """Other raw images that show the same picture as those of these `names`, or nearly the same, by what ingest wrote:
-    copies that were left out, the same in other classes, and near ones, kept or refused."""
+    copies that were left out, the same in other classes, and near ones, kept or refused, by the pairs that it wrote
+    down: of a series of near ones not all."""
     store = project / "data" / "ingest"
+    refused = [row for row in _rows(store / _REFUSED) if row.get("partner")]
     exact = [(row["source"], row["kept"]) for row in _rows(store / _COPIES)]
-    exact += [(row["source"], row["partner"]) for row in _rows(store / _REFUSED)
-              if row["reason"].startswith("contradiction") and row.get("partner")]  # fmt: skip
+    exact += [(row["source"], row["partner"]) for row in refused if row["reason"].startswith("contradiction")]
     near = [(row["source"], row["near"]) for row in _rows(store / _NEAR)]
+    near += [(row["source"], row["partner"]) for row in refused if row["reason"].startswith("near duplicate")]
     near += [(row["refused"], row["kept"]) for row in _rows(store / _ACROSS)]
     return sorted(_grown(_beside(_grown(names, exact), near), exact) - names)
 

@@ -19,18 +19,16 @@ NONE = np.iinfo(np.int64).max  # farther than any image
 def nearest_refused(store: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Squared L2 [len(rows)] of these rows of the store to the nearest image that each kept out of training, or NONE.
 
+    The list names for each image that stayed the nearest one that training would have seen; what was refused for `fit`
+    the generator would not have seen in any case.
+
     Raises ValueError where ingest wrote no such list: without it nobody knows what was refused.
     """
     path = store / "near_refused.csv"
     if not path.is_file():
         raise ValueError(f"{path} is missing: an older version wrote this store; run `python -m stages.ingest` again")
-    least: dict[str, int] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        for pair in csv.DictReader(file):
-            if pair["split"] != "train":  # the generator would not have seen it in any case
-                continue
-            squared = int(pair["squared_distance"])
-            least[pair["kept"]] = min(squared, least.get(pair["kept"], squared))
+        least = {row["kept"]: int(row["squared_distance"]) for row in csv.DictReader(file)}
     return _by_row(store / "manifest.parquet", least)[rows] if least else np.full(len(rows), NONE)
 
 

@@ -5,7 +5,6 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +13,20 @@ from numpy.typing import NDArray
 
 from stages.common.files import write_atomically
 from stages.config.ingest import NearDuplicates, Splits
-from stages.ingest._near import Confirm, Near, near_duplicates
+from stages.ingest._near import FAR, Compare, Near, near_duplicates
 from stages.ingest._read import Refusal, Refusals, Samples, hex_digests
 from stages.ingest._sample import Listing
 from stages.store import SPLITS
 
 _CHUNK = 2**24  # bytes of images compared at once
+_FOUND = ("partner", "nearest", "squared", "same")  # arrays of Near
 
 
 @dataclass(frozen=True)
 class Distinct:
     """Samples with distinct pixels and their sides; (copy, kept, SHA-256) of exact copies; (source, near) of kept near
-    ones; (refused, its side, kept, squared distance of their stored pixels) of near ones on two sides."""
+    ones; for each kept one that training images were refused for (the nearest of them, `train`, itself, the squared
+    distance of their stored pixels)."""
 
     samples: Samples
     splits: NDArray[np.uint8]
@@ -56,10 +57,10 @@ def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDupli
     if near is None or not len(samples):
         return Distinct(samples, sides, copies, refused, [], [], 0)
 
-    def confirm(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return _near_as_pixels(samples, first, second, near.levels)
+    def compare(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+        return _squared(samples, first, second, near.levels)
 
-    found = _remembered(memory, samples, sides, near, confirm)
+    found = _remembered(memory, samples, sides, near, compare)
     for at in np.flatnonzero(found.partner >= 0):
         partner = found.partner[at]
         name = _source(listing, samples, partner)
@@ -67,10 +68,10 @@ def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDupli
         refused.append(Refusal(_source(listing, samples, at), reason, _digest(samples, at), name))
     alike = [(_source(listing, samples, at), _source(listing, samples, found.same[at]))
              for at in np.flatnonzero(found.same >= 0)]  # fmt: skip
-    pairs = [(_source(listing, samples, at), SPLITS[sides[at]], _source(listing, samples, kept), str(squared))
-             for (at, kept), squared in zip(found.pairs, _squared(samples, found.pairs), strict=True)]  # fmt: skip
+    taken = [(_source(listing, samples, found.nearest[at]), SPLITS[0], _source(listing, samples, at),
+              str(found.squared[at])) for at in np.flatnonzero(found.nearest >= 0)]  # fmt: skip
     stay = found.partner < 0
-    return Distinct(samples.where(stay), sides[stay], copies, refused, alike, pairs, found.crowded)
+    return Distinct(samples.where(stay), sides[stay], copies, refused, alike, taken, found.crowded)
 
 
 def _sides(samples: Samples, listing: Listing, splits: Splits) -> NDArray[np.uint8]:
@@ -109,7 +110,7 @@ def _exact(
 
 
 def _remembered(
-    memory: Path, samples: Samples, sides: NDArray[np.uint8], near: NearDuplicates, confirm: Confirm
+    memory: Path, samples: Samples, sides: NDArray[np.uint8], near: NearDuplicates, compare: Compare
 ) -> Near:
     """The near duplicates, searched for only where the images, their sides or the limits are others than last time."""
     hashed, mean, digest = samples.records["near"], samples.records["mean"], hashlib.sha256()
@@ -119,39 +120,30 @@ def _remembered(
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as last:
             if np.array_equal(last["key"], key):
-                return Near(last["partner"], last["pairs"], last["same"], int(last["crowded"]))
+                return Near(**{name: last[name] for name in _FOUND}, crowded=int(last["crowded"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass  # it is only a memory
-    found = near_duplicates(hashed, mean, sides, near.distance, near.levels, confirm)
+    found = near_duplicates(hashed, mean, sides, near.distance, near.levels, compare)
     body = io.BytesIO()
-    np.savez(body, key=key, partner=found.partner, pairs=found.pairs, same=found.same, crowded=found.crowded)
+    np.savez(body, key=key, crowded=found.crowded, **{name: getattr(found, name) for name in _FOUND})
     write_atomically(path, body.getvalue())
     return found
 
 
-def _near_as_pixels(
-    samples: Samples, first: NDArray[np.int64], second: NDArray[np.int64], levels: float
-) -> NDArray[np.bool_]:
-    parts = [difference.mean(axis=1) <= levels for difference in _differences(samples, first, second)]
-    return np.concatenate(parts) if parts else np.empty(0, np.bool_)
+def _squared(samples: Samples, first: NDArray[np.int64], second: NDArray[np.int64], levels: float) -> NDArray[np.int64]:
+    """Sums of the squared differences of the stored pixels of pairs; FAR where they are more than `levels` on average.
 
-
-def _squared(samples: Samples, pairs: NDArray[np.int64]) -> list[int]:
-    """Sum of the squared differences of the stored pixels of each pair, in levels of 255."""
-    return [
-        int(one)
-        for difference in _differences(samples, pairs[:, 0], pairs[:, 1])
-        for one in (difference.astype(np.uint16) ** 2).sum(axis=1, dtype=np.int64)
-    ]
-
-
-def _differences(samples: Samples, first: NDArray[np.int64], second: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """Absolute differences [pairs, H * W * C], in chunks."""
+    In chunks; both in levels of 255.
+    """
+    found = np.full(len(first), FAR)
     pairs = max(1, _CHUNK // math.prod(samples.shape))
     for start in range(0, len(first), pairs):
         part = slice(start, start + pairs)
         a, b = samples.pixels(first[part]), samples.pixels(second[part])
-        yield (np.maximum(a, b) - np.minimum(a, b)).reshape(len(a), -1)
+        difference = (np.maximum(a, b) - np.minimum(a, b)).reshape(len(a), -1)
+        near = np.flatnonzero(difference.mean(axis=1) <= levels)
+        found[start + near] = (difference[near].astype(np.uint16) ** 2).sum(axis=1, dtype=np.int64)
+    return found
 
 
 def _source(listing: Listing, samples: Samples, at: int | np.integer) -> str:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 CROWD = 512  # members of one bucket that are all compared; in larger ones each meets this many, nearest in brightness
 _CHUNK = 1 << 18  # pairs compared at once
-Confirm = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]  # first and second of pairs
+_KEPT = 4  # pairs an image that are kept for the next search; where there are more, they are searched for again
+FAR = np.iinfo(np.int64).max  # squared distance of a pair that is not near
+Compare = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]  # of first and second of pairs
 
 
 def hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -38,13 +40,14 @@ class Near:
     """What is near what among n images; of a pair on two sides the one nearer to training is refused.
 
     `partner` [n] is for each refused image one on a side further from training that stays, or -1: the image stays.
-    `pairs` [m, 2] are all pairs of a refused image and one on another side that stays, in order. `same` [n] is for each
-    image that stays an earlier one on its side that stays, or -1. `crowded` images were compared with a part of their
-    bucket only.
+    `nearest` [n] is for each image that stays the nearest image of training that was refused, at the squared distance
+    `squared` [n], or -1 and FAR. `same` [n] is for each image that stays an earlier one on its side that stays, or -1.
+    `crowded` images were compared with a part of their bucket only.
     """
 
     partner: NDArray[np.int64]
-    pairs: NDArray[np.int64]
+    nearest: NDArray[np.int64]
+    squared: NDArray[np.int64]
     same: NDArray[np.int64]
     crowded: int
 
@@ -55,53 +58,87 @@ def near_duplicates(
     side: NDArray[np.integer],
     distance: int,
     levels: float,
-    confirm: Confirm,
+    compare: Compare,
 ) -> Near:
-    """Pairs whose hashes differ in at most `distance` bits and that `confirm(first, second)` finds near as pixels.
+    """Pairs whose hashes differ in at most `distance` bits and that `compare(first, second)` finds near as pixels.
 
-    `mean` is the mean level of each image: a pair whose means differ by more than `levels` cannot be confirmed. A
-    larger `side` is further from training. Sides are gone through from the furthest on: a refused image refuses none.
+    `mean` is the mean level of each image: a pair whose means differ by more than `levels` cannot be near. A larger
+    `side` is further from training, which is 0. Sides are gone through from the furthest on: a refused image refuses
+    none. What is kept grows with the images alone. Compared are an image of training with all on other sides that stay,
+    since any of them may be the nearest, and all others until one near them is found: in a crowd at most CROWD an
+    image for each quarter of the hash and each key that is looked up.
     """
-    count, found = len(hashed), [np.empty(0, np.int64)]
-    crowded = np.zeros(count, np.bool_)
-    for first, second in _candidates(hashed, mean, distance, levels, crowded):
-        across = side[first] != side[second]
-        first, second = first[across], second[across]
-        right = confirm(first, second)
-        found.append(count * first[right] + second[right])
-    first, second = np.divmod(np.unique(np.concatenate(found)), count)
-    swap = side[first] > side[second]
-    loser, winner = np.where(swap, second, first), np.where(swap, first, second)
-    partner = np.full(count, -1)
-    for one in np.unique(side[loser])[::-1]:
-        right = (side[loser] == one) & (partner[winner] < 0)
-        partner[loser[right][::-1]] = winner[right][::-1]  # of several the first
-    pairs = np.concatenate([np.stack(pair, axis=1) for pair in ((loser, winner), (winner, loser))])
-    pairs = pairs[(partner[pairs[:, 0]] >= 0) & (partner[pairs[:, 1]] < 0)]
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    same = _same(hashed, mean, np.where(partner < 0, side, -1), distance, levels, confirm)
-    return Near(partner, pairs, same, int(crowded.sum()))
+    partner, nearest, same = (np.full(len(hashed), -1) for _ in range(3))
+    squared = np.full(len(hashed), FAR)
+    pairs = _Pairs(hashed, mean, distance, levels)
+    for one in reversed(range(int(side.max(initial=0)))):
+        for first, second in pairs:
+            swap = side[first] > side[second]
+            loser, winner = np.where(swap, second, first), np.where(swap, first, second)
+            asked = (side[loser] == one) & (side[winner] > one) & (partner[winner] < 0)
+            loser, winner, found = _confirmed(loser, winner, asked & (partner[loser] < 0) if one else asked, compare)
+            _note(partner, loser, winner)
+            if one == 0:
+                order = np.lexsort((loser, found))
+                _note_nearest(nearest, squared, loser[order], winner[order], found[order])
+    for first, second in pairs:
+        asked = (side[first] == side[second]) & (partner[first] < 0) & (partner[second] < 0) & (same[second] < 0)
+        first, second, _ = _confirmed(first, second, asked, compare)
+        _note(same, second, first)
+    return Near(partner, nearest, squared, same, int(pairs.crowded.sum()))
 
 
-def _same(
-    hashed: NDArray[np.uint64],
-    mean: NDArray[np.float64],
-    side: NDArray[np.integer],
-    distance: int,
-    levels: float,
-    confirm: Confirm,
-) -> NDArray[np.int64]:
-    """For each image an earlier near one on the same side, or -1; side -1 is left out."""
-    same = np.full(len(hashed), -1)
-    for one in np.unique(side[side >= 0]):
-        rows = np.flatnonzero(side == one)
-        crowded = np.zeros(len(rows), np.bool_)
-        for earlier, later in _candidates(hashed[rows], mean[rows], distance, levels, crowded):
-            new = same[rows[later]] < 0
-            first, second = rows[earlier[new]], rows[later[new]]
-            right = confirm(first, second)
-            same[second[right][::-1]] = first[right][::-1]  # of several the first
-    return same
+def _confirmed(
+    first: NDArray[np.int64], second: NDArray[np.int64], asked: NDArray[np.bool_], compare: Compare
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Those of the open pairs that are near, with their squared distances."""
+    first, second = first[asked], second[asked]
+    found = compare(first, second)
+    near = found < FAR
+    return first[near], second[near], found[near]
+
+
+def _note(known: NDArray[np.int64], at: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+    """Write the other of each pair down where none is known yet; of several the first."""
+    new = known[at] < 0
+    known[at[new][::-1]] = other[new][::-1]
+
+
+def _note_nearest(
+    nearest: NDArray[np.int64],
+    squared: NDArray[np.int64],
+    refused: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    found: NDArray[np.int64],
+) -> None:
+    """Likewise where none as near is known; pairs in the order of their distances."""
+    nearer = found < squared[kept]
+    at = kept[nearer][::-1]
+    nearest[at], squared[at] = refused[nearer][::-1], found[nearer][::-1]
+
+
+class _Pairs:
+    """Candidates, as often as they are asked for."""
+
+    def __init__(self, hashed: NDArray[np.uint64], mean: NDArray[np.float64], distance: int, levels: float) -> None:
+        self.crowded = np.zeros(len(hashed), np.bool_)
+        self._search = functools.partial(_candidates, hashed, mean, distance, levels, self.crowded)
+        self._kept: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        if self._kept is not None:
+            yield self._kept
+            return
+        found, count = [np.empty((2, 0), np.int64)], 0
+        for first, second in self._search():
+            yield first, second
+            count += len(first)
+            if count <= _KEPT * len(self.crowded):
+                found.append(np.stack((first, second)))
+            else:
+                found.clear()
+        if found:
+            self._kept = tuple(np.concatenate(found, axis=1))
 
 
 def _candidates(

@@ -196,19 +196,20 @@ class Scenes:
     def ingested(self, folder: Path) -> Store:
         """2,000 of them as ingest leaves them: of one scene on two sides those nearer to training are refused."""
         which, images = self.draw(2000)
-        side, kept, refused = self.rng.choice(3, 2000, p=[0.55, 0.3, 0.15]), np.ones(2000, bool), []
+        side, kept = self.rng.choice(3, 2000, p=[0.55, 0.3, 0.15]), np.ones(2000, bool)
+        taken: dict[int, tuple[int, int]] = {}  # by what stayed: least distance, and what was refused at it
         for lost in np.concatenate([np.flatnonzero(side == code) for code in (1, 0)]):
             partners = np.flatnonzero((which == which[lost]) & (side > side[lost]) & kept)
             kept[lost] = not len(partners)
             squared = np.square(images[partners].astype(int) - images[lost]).sum((1, 2, 3))
-            split = ("train", "fit")[side[lost]]
-            pairs = zip(partners, squared, strict=True)
-            refused += [f"{lost}.png,{split},{partner}.png,{each}" for partner, each in pairs]
+            for partner, each in zip(partners, squared, strict=True) if side[lost] == 0 else ():
+                taken[partner] = min(taken.get(partner, (each, lost)), (each, lost))
         store = write_store(folder, images[kept], np.full(kept.sum(), -1), side[kept], [])
         sources = pa.table({"source": [f"{place}.png" for place in np.flatnonzero(kept)]})
         pq.write_table(sources, folder / "manifest.parquet")
         (folder / "near_refused.csv").write_text(
-            "\n".join(["refused,split,kept,squared_distance", *sorted(refused), ""])
+            "refused,split,kept,squared_distance\n"
+            + "".join(f"{lost}.png,train,{kept}.png,{each}\n" for kept, (each, lost) in taken.items())
         )
         return store
 
@@ -245,10 +246,11 @@ def test_the_distances_are_those_that_ingest_wrote_down(tmp_path: Path) -> None:
         tmp_path / "raw", resolution=64, near_duplicates=NearDuplicates(distance=7, levels=4.0), shard_images=16
     )  # fmt: skip
     table = stored.table("near_refused.csv")
-    listed = [(kept, int(squared)) for _, split, kept, squared in table if split == "train"]
-    assert 0 < len(listed) < len(table)  # an image refused for fit would not have been seen in training
+    listed = {kept: int(squared) for _, _, kept, squared in table}
+    assert {split for _, split, *_ in table} == {"train"}  # what was refused for fit would not have been seen
+    assert len(listed) == len(table) < len([1 for reason in stored.refused.values() if "near duplicate" in reason])
     found = nearest_refused(stored.path, np.arange(len(stored.rows)))
-    wanted = [min([each for kept, each in listed if kept == row["source"]], default=NONE) for row in stored.rows]
+    wanted = [listed.get(row["source"], NONE) for row in stored.rows]
     assert found.tolist() == wanted and {64 * 64, 4 * 64 * 64, NONE} == set(wanted)
 
 
