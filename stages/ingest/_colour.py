@@ -82,20 +82,22 @@ def _from_16_bit(values: NDArray[Any]) -> Image.Image:
     return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def to_srgb(image: Image.Image, profile: bytes | None, background: tuple[int, ...]) -> Image.Image:
-    """8-bit L or RGB, in sRGB, from any 8-bit mode; transparent pixels lie over `background`. Raises Refused."""
+def to_srgb(image: Image.Image, profile: bytes | None, background: tuple[int, ...], *, grey: bool) -> Image.Image:
+    """8-bit L or RGB, in sRGB, from any 8-bit mode; transparent pixels lie over `background`. Raises Refused.
+
+    Where `grey` is wanted, RGB without colour is grey before the profile is applied, whose rounding would give it some.
+    """
     alpha = None
     if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("LA").convert("RGBA") if image.mode in ("LA", "La") else image.convert("RGBA")
         alpha = rgba.getchannel("A")
-        grey = image.mode in ("1", "L", "LA", "La")
-        image = rgba.getchannel("R") if grey else rgba.convert("RGB")
+        image = rgba.getchannel("R") if image.mode in ("1", "L", "LA", "La") else rgba.convert("RGB")
     elif image.mode == "1":
         image = image.convert("L")
     elif image.mode in ("P", "YCbCr", "RGBX"):
         image = image.convert("RGB")
     if profile:
-        image = _apply(image, profile)
+        image = _apply(_uncoloured(image) if grey else image, profile)
     if image.mode == "CMYK":
         image = image.convert("RGB")
     if image.mode not in ("L", "RGB"):
@@ -115,11 +117,17 @@ def level(background: tuple[int, ...], mode: str) -> tuple[int, ...] | int:
     return (299 * red + 587 * green + 114 * blue + 500) // 1000
 
 
+def _uncoloured(image: Image.Image) -> Image.Image:
+    """L where the image is RGB of three channels that agree everywhere, else the image."""
+    pixels = np.asarray(image)
+    return image.getchannel("R") if image.mode == "RGB" and (pixels == pixels[..., :1]).all() else image
+
+
 def _apply(image: Image.Image, profile: bytes) -> Image.Image:
     transform = _transform(profile, image.mode)
     if transform is None:
         return image
-    converted = ImageCms.applyTransform(image, transform)
+    converted = ImageCms.applyTransform(image.convert(transform.input_mode), transform)
     assert converted is not None
     return converted.getchannel("R") if image.mode == "L" else converted
 
@@ -135,7 +143,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         space = source.profile.xcolor_space.strip()
         if space in _PROBES and _changes_nothing(source, _PROBES[space]):
             return None
-        return _to_srgb(source, mode)
+        return _to_srgb(source, "RGB" if (mode, space) == ("L", "RGB") else mode)  # it is often left on grey
     except (ImageCms.PyCMSError, OSError, ValueError):
         raise Refused(
             f"profile: the embedded colour profile is damaged or not meant for {mode}; convert the image to sRGB"

@@ -112,7 +112,8 @@ def _decode(content: bytes, kind: str, rules: Rules) -> tuple[NDArray[np.uint8],
         plain = _colour.to_8_bit(image, content, kind)
         turn = _TURNS.get(_orientation(image, kind))
         plain = plain if turn is None else plain.transpose(turn)
-        return _finish(_colour.to_srgb(plain, image.info.get("icc_profile"), rules.background), rules)
+        profile, grey = image.info.get("icc_profile"), rules.channels == 1
+        return _finish(_colour.to_srgb(plain, profile, rules.background, grey=grey), rules)
 
 
 def _orientation(image: Image.Image, kind: str) -> Any:

@@ -332,8 +332,20 @@ def test_a_damaged_profile_is_refused(profile: bytes) -> None:
 
 
 def test_a_profile_for_another_kind_of_image_is_refused() -> None:
-    with pytest.raises(Refused, match="not meant for L"):
-        stored(encoded(noise(8, 8), icc_profile=matrix_profile(False)), channels=1)
+    with pytest.raises(Refused, match="not meant for CMYK"):
+        stored(encoded(Image.new("CMYK", (8, 8)), "TIFF", icc_profile=matrix_profile(False)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_under_a_profile_of_colour_is_grey(channels: int) -> None:
+    """Programs leave "sRGB" of a plain power on grey pictures, and write grey ones as RGB; rounding is no colour."""
+    profile = matrix_profile(False, "sRGB of a power", np.linspace(0, 1, 1024) ** 2.2)
+    grey = noise(8, 8)
+    wanted = np.repeat(255 * srgb((grey[..., None] / 255) ** 2.2), channels, axis=2)
+    three = np.repeat(grey[..., None], 3, axis=2)
+    clear = np.concatenate([three, np.full((8, 8, 1), 255, np.uint8)], axis=2)
+    for written in (grey, three, clear):
+        assert abs(stored(encoded(written, icc_profile=profile), channels=channels) - wanted).max() <= 2
 
 
 # ---- shape
