@@ -6,18 +6,18 @@ from typing import Any
 import yaml
 
 
-class _Once:
+class _Once(yaml.composer.Composer):
     """Of a mapping each key once; YAML's own loaders let the last one win without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # as written: merges (`<<`) come later
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(problem=f"`{key.value}` stands there twice", problem_mark=key.start_mark)
                 seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)  # type: ignore[misc]
-        return found
+        return node
 
 
 class _Values(_Once, yaml.SafeLoader): ...

@@ -126,3 +126,7 @@ def test_a_setting_that_stands_there_twice_is_refused(tmp_path: Path, text: str)
 def test_what_yaml_merges_is_no_repetition(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("base: &base {x: 1, y: 2}\na: {<<: *base, x: 3}\n")
     assert read_section(tmp_path / "params.yaml", "a") == {"x": 3, "y": 2}
+    again = "base: &base {x: 1, y: 2}\na: {inside: &inside {<<: *base, x: 3}}\nb: {<<: [*inside, *base], y: 5}\n"
+    (tmp_path / "params.yaml").write_text(again)  # what was merged into is merged itself, before it is a mapping
+    assert read_section(tmp_path / "params.yaml", "b") == {"x": 3, "y": 5}
+    assert read_section(tmp_path / "params.yaml", "a") == {"inside": {"x": 3, "y": 2}}
