@@ -110,6 +110,7 @@ def _key(config: IngestConfig, files: str, datasheet: Path, erased: Path | None)
     here = Path(__file__).parent
     code = sorted([*here.glob("*.py"), here / "sources" / f"{config.source.name}.py"])
     code += [here.parents[1] / "gan" / "attributes.py", here.parent / "store.py"]
+    code.append(here.parent / "common" / "yaml_files.py")  # reads the datasheet
     papers = [datasheet, *([erased] if erased else [])]
     versions = [importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow")]
     found: list[object] = [dataclasses.asdict(config), files, versions]

@@ -233,6 +233,13 @@ def test_where_nothing_changed_the_output_stays_as_it_is_and_any_change_is_notic
     assert again == from_scratch(raw, monkeypatch, source=FOLDERS)
 
 
+def test_all_code_that_makes_the_store_is_asked(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(_again, "sha256_file", lambda path: asked.append(path.name) or "")
+    _again._key(config(), "", raw.parent / "sheet.yaml", None)
+    assert {"_work.py", "_near.py", "folder.py", "attributes.py", "store.py", "yaml_files.py"} <= set(asked)
+
+
 def test_what_may_still_change_unseen_is_looked_at_again(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "cat" / "00.png").touch()
     for _ in range(2):
