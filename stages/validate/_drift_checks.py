@@ -16,7 +16,7 @@ from stages.validate._profile import MOST, bins_of, numbers
 from stages.validate._suite import Check, Rows
 
 PREFIX = "drift_"
-COLUMNS = "drift_columns"  # the check that both data sets have the same ones
+COLUMNS = "same_columns"  # the check that both data sets have the same ones
 
 
 def not_compared(columns: list[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from stages.ingest import run as ingest
 from stages.ingest.sources import folder
 from stages.validate import run
 from stages.validate._drift import Moved, compare, homogeneity, join
+from stages.validate._drift_checks import drift_checks
 from stages.validate._measures import measure, names
 from stages.validate._profile import bins_of, counts_in, edges
 from tests.stages import ingesting
@@ -205,7 +206,7 @@ def test_other_data_alarm_column_by_column_and_show_their_pictures(worlds: Path,
         run(CONFIG, images=store, baseline=reference, out=tmp_path / "out")
     found = drifted(tmp_path / "out")
     assert {"drift_class", "drift_measured_brightness"} <= found
-    assert not found & {"drift_columns", "drift_width", "drift_height", "drift_measured_pattern_10"}
+    assert not found & {"same_columns", "drift_width", "drift_height", "drift_measured_pattern_10"}
     entries = {entry["name"]: entry for entry in read_json(tmp_path / "out" / "expectations.json")["expectations"]}
     assert "; 8 went from 9" in entries["drift_class"]["found"]
     labels = np.load(store / "labels-00000.npy")
@@ -221,12 +222,23 @@ def test_other_columns_and_other_pixels_are_drift(worlds: Path, tmp_path: Path) 
     content["columns"]["age"] = {"counts": {"old": 5}}
     content["resolution"] = 16
     reference.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="drift_columns"):
+    with pytest.raises(ValueError, match="same_columns"):
         run(CONFIG, images=worlds / "half1", baseline=reference, out=tmp_path / "out")
     entries = read_json(tmp_path / "out" / "expectations.json")["expectations"]
-    (entry,) = [entry for entry in entries if entry["name"] == "drift_columns"]
+    (entry,) = [entry for entry in entries if entry["name"] == "same_columns"]
     assert entry["found"].startswith("differ: resolution, age, ") and "aspect" not in entry["found"]
-    assert "brightness of the pixels" in entry["found"] and drifted(tmp_path / "out") == {"drift_columns"}
+    assert "brightness of the pixels" in entry["found"] and drifted(tmp_path / "out") == {"same_columns"}
+
+
+def test_an_attribute_may_be_called_columns() -> None:
+    """Its check was that of the columns, and its drift lost without a word."""
+    before, now = (
+        {"images": 1000, "resolution": 8, "channels": 1, "columns": {"columns": {"counts": {value: 1000}}}}
+        for value in ("Doric", "Ionic")
+    )
+    checks, table = drift_checks(*compare(before, now, CONFIG.drift), now, CONFIG.drift)
+    assert [check.name for check in checks] == list(table) == ["drift_columns", "same_columns"]
+    assert table.to_numpy().tolist() == [[1, 0]]
 
 
 def test_values_that_went_away_are_drift_and_their_images_shown(worlds: Path, tmp_path: Path) -> None:
