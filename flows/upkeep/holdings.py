@@ -172,12 +172,17 @@ def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple
     found = [
         (folder, "decoded images")
         for folder in sorted((state / "ingest").glob("*/"))
-        if any(needle in path.read_bytes() for pattern in _RECORDS for path in folder.glob(pattern))
+        if any(_decoded(path.read_bytes(), needle) for pattern in _RECORDS for path in folder.glob(pattern))
     ]
     for path in sorted((state / "train").glob("*/trajectory.json")):
         if read_json(path).get("data_hash") in data_hashes:
             found.append((path.parent, "checkpoints of a training on it"))
     return found
+
+
+def _decoded(records: bytes, sha256: bytes) -> bool:
+    """Whether one of the records is of that content and has pixels: their hash stands after it, zeros for none."""
+    return records.count(sha256) > records.count(sha256 + bytes(32))
 
 
 def runs_of(texts: Iterator[tuple[str, str]], md5s: set[str]) -> list[str]:

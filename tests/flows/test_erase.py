@@ -17,8 +17,9 @@ from flows.tracking.registry import connect
 from flows.upkeep.holdings import Cache, copies, state_folders, unstored_sources
 from stages.common.files import read_json, sha256_file
 from stages.config.ingest import NearDuplicates
+from stages.ingest import run
 from stages.ingest.sources.folder import Config
-from tests.stages.ingesting import encoded, ingest, noise, zipped
+from tests.stages.ingesting import CONFIG, SHEET, encoded, ingest, noise, zipped
 
 
 @pytest.fixture
@@ -169,6 +170,27 @@ def test_decoded_images_of_earlier_versions_are_found(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / name).write_bytes(b"head" + bytes.fromhex(sha256))
     assert [folder.name for folder, _ in state_folders(tmp_path, sha256, set())] == ["0", "1"]
+
+
+@pytest.mark.fast
+def test_what_came_back_and_was_refused_is_held_by_no_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hash alone is remembered; to remove its folder would cost every image there."""
+    state = tmp_path / "state"
+    monkeypatch.setenv("GANOPS_STATE", str(state))
+    raw, erased = tmp_path / "raw", tmp_path / "erased.json"
+    raw.mkdir()
+    contents = [encoded(noise(8, 8, seed=seed)) for seed in range(3)]
+    for seed, content in enumerate(contents):
+        (raw / f"{seed}.png").write_bytes(content)
+    back, kept = (hashlib.sha256(content).hexdigest() for content in contents[:2])
+    erased.write_text(json.dumps({"format": 1, "images": [{"sha256": back, "date": "2026-01-01", "reason": "asked"}]}))
+    (tmp_path / "sheet.yaml").write_text(SHEET)
+    run(CONFIG, raw=raw, datasheet=tmp_path / "sheet.yaml", erased=erased, out=tmp_path / "store")
+    assert len(holding([state / "ingest"], bytes.fromhex(back))) == 1
+    assert state_folders(state, back, set()) == []
+    assert len(state_folders(state, kept, set())) == 1
 
 
 @pytest.mark.slow
