@@ -15,9 +15,10 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.files import named
 from stages.ingest import _tree
 from stages.ingest._records import BROKEN, DAMAGED, intact, records
-from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, refusal, stamp_of
 
 _MARK, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
 
@@ -52,7 +53,7 @@ def listing(config: Config, root: Path) -> Listing:
 
 def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder) -> None:
     path = root / os.fsdecode(found.unit)
-    with _open(path) as file:
+    with named(path), _open(path) as file:
         shape = _shape(file, path, 3)
     labels: NDArray[np.uint8] | None = None
     if config.labels:
@@ -108,7 +109,8 @@ def _shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
     size = 4 + 4 * dimensions
     try:
         head = file.read(size)
-    except BROKEN:
+    except BROKEN as error:
+        refusal(error, "")  # raises again what a sound file may meet
         head = b""
     if len(head) < size or head[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")
@@ -122,11 +124,14 @@ def _shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
 
 
 def _labels(path: Path, count: int) -> NDArray[np.uint8]:
-    with _open(path) as file:
+    with named(path), _open(path) as file:
         (labels,) = _shape(file, path, 1)
         try:
             values = np.frombuffer(file.read(labels + 1), np.uint8)  # past the end, where the checksum is compared
-        except BROKEN:
+        except EOFError:
+            raise ValueError(f"{path} is truncated: it ends before its labels do, or their checksum") from None
+        except BROKEN as error:
+            refusal(error, "")
             raise ValueError(f"{path} is damaged: its checksum does not agree with the labels in it") from None
     if labels != count or len(values) != count:
         raise ValueError(f"{path} holds {len(values)} labels for {count} images")
