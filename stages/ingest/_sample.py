@@ -114,6 +114,8 @@ class ListingBuilder:
             if place_of >= len(classes):
                 return self.refuse(source, f"label: {class_name!r} is none of the {len(classes)} classes")
             class_name = classes[place_of]
+        if class_name and not _is_text(class_name):
+            return self.refuse(source, f"label: {class_name!r} is no text, it holds half a surrogate pair")
         self._sources.append(source)
         self._units.append(unit)
         self._places.append(place)
@@ -167,6 +169,14 @@ def in_order(names: Iterable[str]) -> list[str]:
     if all(name.removeprefix("-").isdecimal() and name.isascii() for name in found):
         return sorted(found, key=lambda name: (int(name), name))
     return sorted(found, key=lambda name: name.encode())
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written down: JSON may name half of a surrogate pair."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def stamp_of(status: os.stat_result, place: str = "") -> bytes:

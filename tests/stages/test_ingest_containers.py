@@ -1,8 +1,11 @@
 """Raw data in files of many images each, in their real formats: MNIST, CIFAR, Parquet, WebDataset, numpy."""
 
+import errno
 import gzip
 import hashlib
+import io
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -98,10 +101,37 @@ def test_a_flipped_bit_in_a_packed_idx_file_never_changes_an_image_or_a_label(ra
         assert [str(answer).split(":")[0] for answer in answers] == ["damaged"] * 12
     (raw / "a-images-idx3-ubyte.gz").write_bytes(sound["a-images-idx3-ubyte.gz"])
     labelling = sound["a-labels-idx1-ubyte.gz"]
-    for spoilt in (flipped(labelling, len(labelling) - 12), gzip.compress(idx_file(digits) + b"\1"), labelling[:-4]):
+    for spoilt in (flipped(labelling, len(labelling) - 12), gzip.compress(idx_file(digits) + b"\1")):
         (raw / "a-labels-idx1-ubyte.gz").write_bytes(spoilt)
         with pytest.raises(ValueError, match=r"a-labels-idx1-ubyte.gz (is damaged|holds 13 labels for 12 images)"):
             ingest(raw, source=settings)
+    for kept in (-4, -12):
+        (raw / "a-labels-idx1-ubyte.gz").write_bytes(labelling[:kept])
+        with pytest.raises(ValueError, match=r"a-labels-idx1-ubyte.gz is truncated"):
+            ingest(raw, source=settings)
+
+
+@pytest.mark.parametrize("reads", [0, 1], ids=["header", "labels"])
+def test_a_disk_that_fails_damages_no_labels(raw: Path, monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
+    """Its error was told as that of a checksum, or as that of a file of another kind."""
+    (raw / "a-images-idx3-ubyte").write_bytes(idx_file(noise(4, 8, 8)))
+    (raw / "a-labels-idx1-ubyte").write_bytes(idx_file(np.arange(4, dtype=np.uint8) % 2))
+
+    class Failing(io.BytesIO):
+        left = reads
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    opened = idx._open
+    monkeypatch.setattr(
+        idx, "_open", lambda path: Failing(path.read_bytes()) if "labels" in path.name else opened(path)
+    )
+    with pytest.raises(OSError, match=r"Input/output error.*a-labels-idx1-ubyte"):
+        ingest(raw, source=idx.Config(name="idx", labels=True, classes=(), transposed=False))
 
 
 # ---- CIFAR
@@ -276,6 +306,16 @@ def test_webdataset_fields_nested_without_end(raw: Path) -> None:
     (raw / "s.tar").write_bytes(tarred(files | {"c.png": png(3), "c.json": b'{"kind": "y"}'}))
     result = ingest(raw, source=a_webdataset(label="kind"))
     assert result.refused == {"s.tar/a.png": "label: the .json member is no JSON"}
+
+
+def test_a_class_that_is_no_text_is_one_refusal(raw: Path) -> None:
+    """JSON may name half of a surrogate pair; nothing could be written down under it, and the whole run ended."""
+    said = {"a": "x", "b": "y", "c": "\ud83d"}
+    files = {f"{name}.json": json.dumps({"kind": kind}).encode() for name, kind in said.items()}
+    (raw / "s.tar").write_bytes(tarred(files | {f"{name}.png": png(at) for at, name in enumerate(said)}))
+    result = ingest(raw, source=a_webdataset(label="kind"))
+    assert result.info["classes"] == ["x", "y"]
+    assert result.refused == {"s.tar/c.png": "label: '\\ud83d' is no text, it holds half a surrogate pair"}
 
 
 def test_a_compressed_shard_is_listed_in_one_pass(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
