@@ -1,7 +1,8 @@
 """Register a candidate in MLflow, once: the same ONNX file from the same data is one version, however often it runs.
 
 Order: run with params, metrics, files; bytes read back; run finished; then the version with all its tags in one call.
-So a crash leaves at most a run without a version, which the next registration removes, or a whole version.
+So a crash leaves at most a run without a version, which the next registration removes, or a whole version. Where
+evidence is replaced, the decision that rested on it goes first.
 """
 
 import dataclasses
@@ -177,13 +178,17 @@ def _create(candidate: Candidate, registry: Registry, facts: Mapping[str, Any], 
 def _replace_evidence(
     candidate: Candidate, registry: Registry, version: "ModelVersion", facts: Mapping[str, Any]
 ) -> None:
-    """New card, verdict, measures and pages for the same bytes; the ONNX file stays, the digest is set last."""
-    log_files(candidate, facts, registry, str(version.run_id), generator=False)
-    log_new_measures(candidate, registry, str(version.run_id))
-    number, tags = str(version.version), version_tags(candidate)
-    for stale in ("judged_by", "decision", "reason", "approval"):
+    """New card, verdict, measures and pages for the same bytes; the ONNX file stays.
+
+    First the old decision goes, so that whoever dies on the way leaves a version that nobody can approve; the digest of
+    the evidence is set last, so that the next registration writes all of it anew.
+    """
+    number = str(version.version)
+    for stale in ("decision", "judged_by", "reason", "approval", "evidence_sha256"):
         if stale in version.tags:
             registry.client.delete_model_version_tag(registry.name, number, stale)
+    log_files(candidate, facts, registry, str(version.run_id), generator=False)
+    log_new_measures(candidate, registry, str(version.run_id))
     registry.client.update_model_version(registry.name, number, version_description(candidate))
     registry.client.update_registered_model(registry.name, model_description(candidate))
-    registry.tag(number, **tags)
+    registry.tag(number, **version_tags(candidate))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from flows.approval import waiting
 from flows.state import settle
 from flows.tracking.evidence import read_candidate
 from flows.tracking.register import Registered, git_facts, register, run_facts
@@ -203,6 +204,28 @@ def test_new_evidence_replaces_the_old_and_asks_for_a_new_decision(built: Callab
     verdict = model_folder(state, version) / "verdict.json"
     assert json.loads(verdict.read_text())["passed"] is True
     assert once(project, state)[0].note == "is version 1 already; nothing new was registered"
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", ["log_artifacts", "log_batch", "update_model_version"])
+def test_a_version_whose_evidence_is_being_replaced_waits_for_nobody(
+    built: Callable[..., Path], state: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
+) -> None:
+    project = built()
+    _, registry = once(project, state)
+    decided = {"against": "none", "reason": "first champion", "decision": "waiting", "judged_by": "rules"}
+    registry.tag("1", **decided)
+    built(card__quality=2.0)  # the newest verdict is red
+    crash_at(monkeypatch, step, after=after)
+    with pytest.raises(Crash):
+        once(project, state)
+    tags = registry.versions()[0].tags
+    assert not {"decision", "judged_by", "evidence_sha256"} & set(tags)
+    assert waiting(registry) == []
+    built(card__quality=0.5)  # the first evidence again, of which files may be replaced: all are written anew
+    assert once(project, state)[0].note == "is version 1 already; its evidence changed and was replaced"
+    verdict = model_folder(state, registry.versions()[0]) / "verdict.json"
+    assert json.loads(verdict.read_text())["passed"] is True
 
 
 def test_a_registry_that_does_not_answer_is_named_without_its_password(
