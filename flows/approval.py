@@ -13,10 +13,11 @@ anew.
 import argparse
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ _SHOWN = ("onnx_sha256", "data_hash", "evidence_sha256", "judged_by", "against",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What waits for a person: `seen` is the digest of what `text`, Markdown, says. `stale`: why nobody can approve.
+    """What waits for a person: `seen` is the digest of what `text()`, Markdown, says. `stale`: why nobody can approve.
 
     `rules`: digest of the rules that held when it was asked.
     """
@@ -44,7 +45,7 @@ class Request:
     version: str
     champion: str | None
     seen: str
-    text: str
+    text: Callable[[], str]
     stale: str | None
     rules: str
 
@@ -65,45 +66,62 @@ class Answer:
 def request(registry: Registry, rules: str, wanted: str | None = None) -> Request | None:
     """The version `wanted`, by default the newest one that waits; None where it, or every version, does not.
 
+    A version asked for by number may be one whose refusal died on the way, so that it can be repeated.
     `rules` is the digest of the rules that hold now, as `flows.work.testbench.rules_sha256` gives it.
     """
-    found = waiting(registry)
     champion = registry.number("champion")
-    fresh = [version for version in found if version.tags.get("against") == (champion or "none")]
-    asked = [version for version in found if str(version.version) == wanted] if wanted else fresh or found
+    if wanted is None:
+        found = waiting(registry)
+        asked = [version for version in found if version.tags.get("against") == (champion or "none")] or found
+    else:
+        asked = [version for version in _undecided(registry) if str(version.version) == wanted]
     if not asked:
         return None
     version = asked[-1]
     shown = {key: version.tags.get(key, "") for key in _SHOWN}
     parts = [str(version.version), champion, shown]
-    stale = None
-    if version not in fresh:
-        stale = f"it was judged against version {shown['against']}, champion is {champion or 'none'}"
-    elif shown["judged_by"] != rules:
-        stale = "it was judged by other sections `compare` and `promote` than those of params.yaml now"
     return Request(
         version=str(version.version),
         champion=champion,
         seen=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
-        text=evidence(registry, version, champion, shown),
-        stale=f"{stale}; the next retrain judges it anew" if stale else None,
+        text=functools.partial(evidence, registry, version, champion, shown),
+        stale=_stale(version.tags, champion, rules),
         rules=rules,
     )
+
+
+def _stale(tags: Mapping[str, str], champion: str | None, rules: str) -> str | None:
+    """Why nobody can approve the version with these tags, and what helps; None where somebody can."""
+    if (refused := refusal(tags)) is not None:
+        return f"{refused}; to write that down to the end, refuse it again"
+    if not tags.get("judged_by"):
+        return "its decision is not complete; the next retrain completes it"
+    if tags.get("against") != (champion or "none"):
+        told = f"it was judged against version {tags.get('against')}, champion is {champion or 'none'}"
+        return f"{told}; the next retrain judges it anew"
+    if tags["judged_by"] != rules:
+        told = "it was judged by other sections `compare` and `promote` than those of params.yaml now"
+        return f"{told}; the next retrain judges it anew"
+    return None
 
 
 def waiting(registry: Registry) -> "list[ModelVersion]":
     """The versions that wait for a person, oldest first, but those that are older than a champion that came meanwhile.
 
-    One whose refusal was written down, though not to the end, waits no more: the next retrain finishes it.
+    One whose refusal was written down, though not to the end, waits no more: who refuses it again finishes that, or
+    the next retrain of the same result.
     """
-    found = registry.versions(decision=WAITING) if registry.exists() else []
     champion = registry.number("champion")
     return [
         version
-        for version in found
+        for version in _undecided(registry)
         if refusal(version.tags) is None
         and (version.tags.get("against") == (champion or "none") or int(version.version) > int(champion or 0))
     ]
+
+
+def _undecided(registry: Registry) -> "list[ModelVersion]":
+    return registry.versions(decision=WAITING) if registry.exists() else []
 
 
 def refusal(tags: Mapping[str, str]) -> str | None:
@@ -129,8 +147,7 @@ def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> st
     if not answer.approved:
         papers = {"approval": json.dumps({"approved": False, **who})}
         registry.tag(now.version, **papers, reason=str(refusal(papers)))
-        if registry.number("challenger") == now.version:
-            registry.point("challenger", None)
+        registry.drop("challenger", now.version)
         registry.tag(now.version, decision=REFUSED)
         return f"version {now.version} of {registry.name} is refused and stays without alias: {who['comment']}"
     if not registry.intact(version):
@@ -183,7 +200,7 @@ def _answer(options: argparse.Namespace) -> str:
         registry = connect(state, name)
         asked = request(registry, rules_sha256(params), wanted)
         if wanted is None:
-            return asked.text if asked else nothing
+            return asked.text() if asked else nothing
         if asked is None:
             others = ", ".join(str(version.version) for version in waiting(registry))
             raise ValueError(

@@ -55,12 +55,13 @@ def _approve() -> Any:
     with sentences():
         registry = connect(state, model_name(params))
         asked = request(registry, rules)
+        text = asked.text() if asked and not asked.stale else ""
     if asked is None:
         log("no version of %s waits for an approval", registry.name)
         return None
     if asked.stale:
         return Failed(message=f"version {asked.version} waits, but {asked.stale}")
-    form = Form.with_initial_data(description=asked.text)
+    form = Form.with_initial_data(description=text)
     said = suspend_flow_run(wait_for_input=form, timeout=int(hours * 3600), key=asked.seen)
     answer = Answer(approved=said.decision == "approve", approver=said.approver, comment=said.comment)
     with sentences(), serialised(state):

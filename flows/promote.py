@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 
-from flows.approval import WAITING
+from flows.approval import REFUSED, WAITING
 from flows.promotion import waivers
 from flows.promotion.baseline import follow_promotion
 from flows.promotion.judge import Decision, judge
@@ -67,6 +67,8 @@ def carry_out(candidate: Candidate, version: str, outcome: Decision, registry: R
         registry.tag(version, **waivers.gate(candidate), best=outcome.best or version)
     if outcome.decision == WAITING:
         registry.point("challenger", version)
+    if outcome.decision == REFUSED:
+        registry.drop("challenger", version)
     if outcome.decision == "promoted" and not stays:
         move(registry, _move(candidate, version, outcome, registry), bench.log)
         outcome = dataclasses.replace(outcome, champion=version)

@@ -146,9 +146,7 @@ def _finish(registry: Registry, done: Move, log: Log) -> None:
     """What follows the commit point; each step can be repeated."""
     log(f"{done.kind}: record")
     registry.note(f"{RECORD}{done.time}", done.to_json())
-    if registry.number("challenger") == done.version:
-        log(f"{done.kind}: the champion is no challenger")
-        registry.point("challenger", None)
+    registry.drop("challenger", done.version)
     if done.kind == ROLLBACK and done.before is not None and registry.version(done.before) is not None:
         log(f"{done.kind}: mark version {done.before}")
         registry.tag(done.before, rolled_back=done.reason, decision="rolled_back")

@@ -108,6 +108,11 @@ class Registry:
                 f"alias {alias} of {self.name} was set to version {version} but is at {found}; run it again"
             )
 
+    def drop(self, alias: str, version: str) -> None:
+        """Take `alias` away where it points at `version`."""
+        if self.number(alias) == version:
+            self.point(alias, None)
+
     def claim(self, alias: str, version: str) -> None:
         """Move `alias` to `version` where nothing hangs on it: of two who do so at once the later one has it."""
         self.client.set_registered_model_alias(self.name, alias, version)

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 def evidence(registry: Registry, version: "ModelVersion", champion: str | None, shown: dict[str, str]) -> str:
     """Champion, decision, waivers, hashes, commit, measures with intervals, and the version's description."""
     run = registry.client.get_run(str(version.run_id))
-    rows = [
-        f"| {_safe(name)} | {number(measure['value'])} | {interval(measure)} |"
-        for name, measure in sorted(_measures(registry, version).items())
-    ]
     waived = [f"- waived: {_safe(name)}: {_safe(why)}" for name, why in json.loads(shown["waived"] or "{}").items()]
     facts = [
         f"- champion now: {f'version {champion}' if champion else 'none'}",
@@ -30,9 +26,19 @@ def evidence(registry: Registry, version: "ModelVersion", champion: str | None, 
         f"- ONNX {shown['onnx_sha256'][:16]}, data {shown['data_hash'][:16]}",
         f"- commit {_safe(run.data.tags.get('git.commit', 'none'))}, run {version.run_id}",
     ]
-    table = ["| measure | value | interval |", "|---|---|---|", *rows]
+    table = ["| measure | value | interval |", "|---|---|---|", *_rows(registry, version)]
     title = f"## Promote {_safe(registry.name)} version {version.version}?"
     return "\n".join([title, "", *facts, "", *table, "", version.description or ""])
+
+
+def _rows(registry: Registry, version: "ModelVersion") -> list[str]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = _measures(registry, version)
+    except (MlflowException, OSError):  # a version whose files are gone can still be refused
+        return ["| the files cannot be read | - | - |"]
+    return [f"| {_safe(name)} | {number(found[name]['value'])} | {interval(found[name])} |" for name in sorted(found)]
 
 
 def _measures(registry: Registry, version: "ModelVersion") -> dict[str, Any]:

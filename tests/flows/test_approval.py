@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def test_approved_is_promoted_with_the_name_and_the_comment(waiting: tuple[Path,
     asked = asked_for(registry)
     assert asked is not None
     assert (asked.version, asked.champion, asked.stale) == ("2", "1", None)
-    assert "compared with version 1" in asked.text and "| fid\\_domain | 0.5 | 0.5 to 0.5 |" in asked.text
+    assert "compared with version 1" in asked.text() and "| fid\\_domain | 0.5 | 0.5 to 0.5 |" in asked.text()
     assert "version 2 of tiny is champion" in answered(state, registry, asked, YES)
     assert aliases(registry) == {"champion": "2", "previous": "1"}
     approval = history(registry.notes())[-1].facts["approval"]
@@ -93,7 +94,7 @@ def test_the_form_shows_the_evaluation_that_stands_now(waiting: tuple[Path, Regi
     assert night(project, state).decision == "waiting"
     asked = asked_for(registry)
     assert asked is not None and asked.version == "2"
-    assert "| fid\\_domain | 0.75 | 0.7 to 0.8 |" in asked.text and "| cas | - | - |" in asked.text
+    assert "| fid\\_domain | 0.75 | 0.7 to 0.8 |" in asked.text() and "| cas | - | - |" in asked.text()
     run = registry.client.get_run(str(registry.client.get_model_version("tiny", "2").run_id))
     assert run.data.metrics["fid_domain"] == 0.75
 
@@ -144,16 +145,90 @@ def test_nothing_is_approved_under_rules_that_changed_meanwhile(waiting: tuple[P
     assert "is champion" in answered(state, registry, asked_for(registry), YES)
 
 
-def test_a_refusal_that_died_on_the_way_is_not_offered_again_and_is_finished(
-    waiting: tuple[Path, Registry], state: Path
+class Crash(BaseException):
+    """Stands for the death of the process."""
+
+
+def refuse_and_die(state: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """Refuse version 2 and die before the tag `at` is written."""
+    from mlflow import MlflowClient
+
+    whole = MlflowClient.set_model_version_tag
+
+    def dying(client: MlflowClient, name: str, version: str, key: str, value: str) -> None:
+        if key == at:
+            raise Crash
+        whole(client, name, version, key, value)
+
+    asked = asked_for(registry)
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        patched.setattr(MlflowClient, "set_model_version_tag", dying)
+        answered(state, registry, asked, NO)
+    assert decision(registry, "2") == "waiting"
+
+
+def test_a_refusal_that_died_on_the_way_is_not_offered_again_and_the_next_retrain_finishes_it(
+    waiting: tuple[Path, Registry], state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, registry = waiting
-    said = {"approved": False, "approver": "A. Person", "comment": "no", "seen": "x", "time": "now"}
-    registry.tag("2", approval=json.dumps(said))
+    refuse_and_die(state, registry, monkeypatch, "reason")
     assert asked_for(registry) is None
     assert settled(project, state) is None  # something is left to do
     assert night(project, state).decision == "refused"
+    assert aliases(registry) == {"champion": "1"}
     assert settled(project, state) is not None
+
+
+@pytest.mark.parametrize("at", ["reason", "decision"])
+def test_a_refusal_that_died_on_the_way_can_be_repeated_and_nobody_can_approve_any_more(
+    waiting: tuple[Path, Registry], state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any, at: str,
+    built: Callable[..., Path],
+) -> None:  # fmt: skip
+    _, registry = waiting
+    refuse_and_die(state, registry, monkeypatch, at)
+    if at == "decision":
+        night(built(train__quality=3.0), state)  # another version waits, so no retrain comes back to this one
+    words = ["--by", "B. Person", "--comment", "as said"]
+    assert main(["--approve", "2", *words]) == 1
+    assert "cannot be approved: A. Person refused it: stripes in the sevens; " in capsys.readouterr().err
+    assert main(["--refuse", "2", *words]) == 0
+    assert decision(registry, "2") == "refused"
+    assert aliases(registry) == {"champion": "1", **({"challenger": "3"} if at == "decision" else {})}
+
+
+def test_an_answer_to_a_form_shown_before_a_refusal_that_died_is_void(
+    waiting: tuple[Path, Registry], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, registry = waiting
+    shown = asked_for(registry)
+    refuse_and_die(state, registry, monkeypatch, "reason")
+    with pytest.raises(ValueError, match=r"cannot be approved: A\. Person refused it"):
+        answered(state, registry, shown, YES)
+    assert aliases(registry)["champion"] == "1"
+
+
+def test_a_version_whose_files_are_gone_is_shown_and_refused(
+    waiting: tuple[Path, Registry], state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, registry = waiting
+    version = registry.client.get_model_version("tiny", "2")
+    shutil.rmtree(state / "artifacts" / str(version.run_id) / "artifacts")
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert "## Promote tiny version 2?" in told and "| the files cannot be read | - | - |" in told
+    words = ["--by", "A. Person", "--comment", "its files are gone"]
+    assert main(["--approve", "2", *words]) == 1
+    assert "version 2 is damaged" in capsys.readouterr().err
+    monkeypatch.setattr("flows.approval.evidence", lambda *_: pytest.fail("an answer needs no evidence"))
+    assert main(["--refuse", "2", *words]) == 0
+    assert decision(registry, "2") == "refused"
+
+
+def test_a_decision_that_is_not_complete_cannot_be_approved(waiting: tuple[Path, Registry], state: Path) -> None:
+    _, registry = waiting
+    registry.client.delete_model_version_tag("tiny", "2", "judged_by")  # the retrain died before it wrote that
+    with pytest.raises(ValueError, match=r"approved: its decision is not complete; the next retrain completes it$"):
+        answered(state, registry, asked_for(registry), YES)
 
 
 def test_after_a_rollback_the_next_retrain_judges_anew(waiting: tuple[Path, Registry], state: Path, built: Any) -> None:
