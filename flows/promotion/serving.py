@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.tracking.registry import ONNX, Registry
-from flows.work.process import last_sentence
+from flows.work.process import last_sentence, search_path
 from flows.work.retry import Unavailable
 from flows.work.testbench import STOPPED, Testbench
 from stages.common.files import write_json
@@ -80,7 +80,7 @@ def _command(version: "ModelVersion", registry: Registry, bench: Testbench, fold
     from mlflow.artifacts import download_artifacts, list_artifacts
 
     python = bench.config.serving.python or sys.executable
-    if (found := shutil.which(python)) is None:
+    if (found := shutil.which(python, path=search_path())) is None:
         raise ValueError(f"promote.serving.python is no interpreter that can be started: {python}")
     command = [str(Path(found).absolute()), "-m", "consumer.selftest", "--model", str(folder / ONNX)]
     source = registry.source(version)

@@ -30,7 +30,7 @@ def leashed(
     to its environment.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **(extra or {})}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    environment["PATH"] = search_path()
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_LEASH), str(STOP_SECONDS), *command],
         cwd=cwd,
@@ -57,6 +57,11 @@ def leashed(
         with contextlib.suppress(ProcessLookupError):
             _wait_or_kill(process)
         process.stdout.close()
+
+
+def search_path() -> str:
+    """PATH of the commands that the flows start: programs of the flow's own environment come first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def _wait_or_kill(process: subprocess.Popen[str]) -> None:

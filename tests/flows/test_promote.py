@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -223,6 +224,16 @@ def test_a_relative_interpreter_is_the_one_of_the_folder_that_the_flow_runs_in(
     project = built(promote__serving=serving(python="served/python"))
     monkeypatch.chdir(tmp_path / "clone")
     assert night(project, state).decision == "promoted"
+
+
+def test_a_bare_interpreter_is_the_one_that_the_flow_s_commands_find(
+    built: Callable[..., Path], state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow's own environment comes first for them, whatever PATH the flow was started with."""
+    name = Path(sys.executable).name
+    interpreter(tmp_path / "another" / name, "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'another'}{os.pathsep}{os.environ['PATH']}")
+    assert night(built(promote__serving=serving(python=name)), state).decision == "promoted"
 
 
 def test_a_decision_is_taken_anew_under_new_rules(built: Callable[..., Path], state: Path) -> None:
