@@ -21,9 +21,9 @@ from flows.recheck import raise_alarm, run
 from flows.state import alone, serialised, settle
 from flows.status import model_name
 from flows.tracking.registry import connect, sentences
-from flows.work.repository import git, head
+from flows.work.repository import head, params_of
 from flows.work.retry import FIRST_PAUSES, patiently
-from flows.work.testbench import rules_of
+from flows.work.testbench import rules_sha256
 from flows.work.workspace import fill, workspace
 from stages.config import load_section
 from stages.config.promote import PromoteConfig
@@ -41,7 +41,7 @@ class Form(RunInput):
 
 @flow(name="approve")
 def approve() -> Any:
-    """Ask about the version that waits, and promote or refuse it."""
+    """Ask about the version that waits, and promote or refuse it, by params.yaml of the branch's newest commit."""
     try:
         return _approve()
     except ValueError as error:
@@ -49,11 +49,13 @@ def approve() -> Any:
 
 
 def _approve() -> Any:
-    log, state, params = get_run_logger().info, settle(), Path("params.yaml")
-    hours = load_section(PromoteConfig, params, "promote").approval.hours
-    rules = rules_of(patiently(_params_of_branch, FIRST_PAUSES, log))
+    log, state, project = get_run_logger().info, settle(), Path.cwd()
+    commit = patiently(lambda: head(project), FIRST_PAUSES, log)
+    with params_of(project, commit) as params:
+        hours = load_section(PromoteConfig, params, "promote").approval.hours
+        rules, name = rules_sha256(params), model_name(params)
     with sentences():
-        registry = connect(state, model_name(params))
+        registry = connect(state, name)
         asked = request(registry, rules)
         text = asked.text() if asked and not asked.stale else ""
     if asked is None:
@@ -67,11 +69,6 @@ def _approve() -> Any:
     with sentences(), serialised(state):
         log(carry_out(registry, asked, answer, log))
     return None
-
-
-def _params_of_branch() -> str:
-    """params.yaml of the branch's newest commit, from which deployed runs work."""
-    return git(Path.cwd(), "show", f"{head(Path.cwd())}:params.yaml")
 
 
 @flow(name="recheck")

@@ -3,11 +3,12 @@
 A deployed run never reads the working copy: a person may be editing it.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,15 +123,22 @@ def pipeline(project: Path, commit: str) -> dict[str, Any]:
         raise ValueError(f"commit {commit[:8]} holds no dvc.yaml with stages; commit the project first") from None
 
 
-def section(kind: type[C], project: Path, commit: str, name: str) -> C:
-    """Section `name` of params.yaml as it stands in `commit`. Raises ValueError as `load_section`."""
+@contextlib.contextmanager
+def params_of(project: Path, commit: str) -> Iterator[Path]:
+    """params.yaml as it stands in `commit`, as a file; a ValueError that tells of the file names the commit."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         path.write_text(git(project, "show", f"{commit}:params.yaml"), encoding="utf-8")
         try:
-            return load_section(kind, path, name)
+            yield path
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), f"params.yaml of commit {commit[:8]}")) from None
+
+
+def section(kind: type[C], project: Path, commit: str, name: str) -> C:
+    """Section `name` of params.yaml as it stands in `commit`. Raises ValueError as `load_section`."""
+    with params_of(project, commit) as path:
+        return load_section(kind, path, name)
 
 
 def _dependencies(stages: Mapping[str, Any]) -> set[str]:

@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
-
 from flows.work.process import leashed
+from stages.common.yaml_files import read_yaml
 from stages.config.promote import PromoteConfig
 
 STOPPED = 143
@@ -37,12 +36,10 @@ class Testbench:
 
 
 def rules_sha256(params: Path) -> str:
-    """Digest of the sections `compare` and `promote`: a decision holds as long as the rules that it was taken by."""
-    return rules_of(params.read_text(encoding="utf-8"))
+    """Digest of the sections `compare` and `promote`: a decision holds as long as the rules that it was taken by.
 
-
-def rules_of(text: str) -> str:
-    """As `rules_sha256`, of the text of a params.yaml."""
-    content = yaml.safe_load(text)
+    Raises ValueError where the file is not valid YAML.
+    """
+    content = read_yaml(params)
     rules = {section: content.get(section) for section in ("compare", "promote")}
     return hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,17 +1,19 @@
 """A person's word: what was shown is what is promoted, and who said so is recorded; with a real Prefect server."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tiny_helpers import aliases, back, crown, enter, night, set_params
-from tiny_world import ME, sh
+from tiny_world import commit
 
 from flows.approval import Answer, Request, carry_out, main, request
 from flows.promotion.moves import history
@@ -260,6 +262,32 @@ def test_the_command_shows_and_answers(state: Path, capsys: pytest.CaptureFixtur
     assert "no version of tiny waits" in capsys.readouterr().out
 
 
+def test_the_flow_goes_by_the_newest_commit_whatever_the_working_copy_says(
+    waiting: tuple[Path, Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import ask
+
+    project, registry = waiting
+    commit(project, "rules")
+    set_params(project, promote__approval={"required": True, "hours": 9}, export__name="other")
+    said = SimpleNamespace(decision="refuse", approver="A. Person", comment="stripes in the sevens")
+    asked: dict[str, Any] = {}
+
+    def answer(**options: Any) -> SimpleNamespace:
+        asked.update(options)
+        return said
+
+    monkeypatch.setattr(ask, "suspend_flow_run", answer)
+    monkeypatch.setattr(ask, "get_run_logger", logging.getLogger)
+    assert ask._approve() is None
+    assert asked["timeout"] == 3600
+    assert decision(registry, "2") == "refused"
+    (project / "params.yaml").write_text("promote: {\n")
+    number = commit(project, "broken")[:8]
+    with pytest.raises(ValueError, match=f"^params.yaml of commit {number} is not valid YAML"):
+        ask._approve()
+
+
 @pytest.mark.slow  # three processes that import Prefect and MLflow
 def test_the_flow_asks_on_prefect_s_page_and_again_where_the_evidence_changed(
     waiting: tuple[Path, Registry], state: Path, built: Callable[..., Path], prefect_api: str
@@ -271,8 +299,7 @@ def test_the_flow_asks_on_prefect_s_page_and_again_where_the_evidence_changed(
     from flows.ask import start
 
     project, registry = waiting
-    sh(project, "git", "add", "--update")
-    sh(project, "git", *ME, "commit", "-qm", "rules")  # the flow looks at those of the branch
+    commit(project, "rules")  # the flow looks at those of the branch
     said: list[str] = []
     start("2", said.append)
     assert "python -m flows.approval --approve 2 --by NAME" in said[0]  # nothing is deployed yet
