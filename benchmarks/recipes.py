@@ -87,7 +87,7 @@ def section(network: str, loss: str, seed: int, share: float) -> TrainConfig:
 
 
 def measure(config: TrainConfig, data: Path) -> Result:
-    """Train, draw sets of as many images as are held out, and compare them in the domain's features.
+    """Train, draw sets as large as the reference says, and compare them in the domain's features.
 
     A run that diverged counts as one that draws nothing.
     """
@@ -104,7 +104,7 @@ def measure(config: TrainConfig, data: Path) -> Result:
     shape = {key: info[key] for key in ("resolution", "channels")} | {"classes": len(info["classes"])}
     generator = networks.build_generator(info["architecture"], z_dim=info["z_dim"], **shape)
     generator.load_state_dict(weights)
-    count, found = reference.heldout, []
+    count, found = reference.set_size, []
     extractor = domain.load(data / "reference" / "extractor.safetensors")
     for start in range(0, SETS * count, count):
         z = torch.from_numpy(latents.latents(1, start, count, info["z_dim"]))
@@ -112,7 +112,7 @@ def measure(config: TrainConfig, data: Path) -> Result:
         with torch.no_grad():
             images = pixels.to_uint8(generator.eval()(z, label).numpy())
         features, _ = domain.features(extractor, images)
-        found.append(frechet_distance(reference.features("heldout"), features))
+        found.append(frechet_distance(reference.compared(), features))
     value, floor = float(np.mean(found)), reference.info["floors"]["fid_domain"]["mean"]
     sizes = {f"weights_{side[0]}": float(number) for side, number in summary.results["parameters"].items()}
     return {"fid_domain": value, "ratio": value / floor} | sizes

@@ -1,7 +1,9 @@
-"""Permutations and subsets from the counter-based streams of `gan.latents`; numpy only.
+"""Permutations and subsets from the counter-based streams of `gan.latents`, and even ones; numpy only.
 
 numpy's own generators promise no stable stream between versions, these do.
 """
+
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,14 @@ from gan.latents import words
 # Streams beside those of gan.latents; a number, once released, keeps its meaning.
 SUBSETS, ORDER, AUGMENTATION, WEIGHTS, DROPOUT = range(16, 21)
 
+Kind = TypeVar("Kind", bound=np.generic)
+
 
 def permutation(seed: int, stream: int, index: int, size: int) -> NDArray[np.int64]:
     """Permutation number `index` of `size` places: int64 [size], the same for ever."""
     return np.argsort(words(seed, stream, np.array([index]), size)[0], kind="stable")
+
+
+def spread(rows: NDArray[Kind], count: int) -> NDArray[Kind]:
+    """`count` rows, evenly spread: stores lie in order of classes."""
+    return np.asarray(rows[np.arange(count) * len(rows) // count])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gan.draws import spread
 from gan.features.domain import DomainNetwork, load
 from stages.common.files import read_array, read_json, sha256_file
 from stages.common.summary import read_summary
@@ -15,7 +16,7 @@ from stages.common.summary import read_summary
 if TYPE_CHECKING:
     from gan.features.published import Published
 
-_NEEDS = ("data_hash", "classes", "counts", "extractor", "recipe", "floors", "baselines", "seed")
+_NEEDS = ("data_hash", "classes", "counts", "set_size", "extractor", "recipe", "floors", "baselines", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,17 @@ class Reference:
 
     @property
     def heldout(self) -> int:
-        """Number of held-out images: the size of every set that is compared with them."""
+        """Number of held-out images."""
         return int(self.info["counts"]["heldout"])
+
+    @property
+    def set_size(self) -> int:
+        """N, the images of a set, real or generated: as many as are held out, and at most `reference.largest_set`."""
+        return int(self.info["set_size"])
+
+    def compared(self) -> NDArray[np.float32]:
+        """Features [N, D] of the held-out images that sets are scored against, evenly spread over all of them."""
+        return spread(self.features("heldout"), self.set_size)
 
     def published(self) -> list[dict[str, Any]]:
         """The extractors beside `domain`: {name, resize, sha256, width, device}; empty where there are none."""

@@ -1,6 +1,6 @@
 """Scores of feature sets, in one place: floors of real images, evaluate and compare all count the same way.
 
-Every distance is of one generated set of N images against the N held-out ones; intervals come from independent sets.
+Every distance is of one generated set of N images against N held-out ones; intervals come from independent sets.
 """
 
 import dataclasses
@@ -21,7 +21,9 @@ SET_METRICS = (
     "fid_domain", "kid_domain", "energy_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5",
 )  # fmt: skip
 
-FLOOR_POOL = 2  # train images for each held-out one: draws from fewer are nearly the same ones, and agree too well
+FLOOR_POOL = (
+    2  # train images for each held-out one of a set: draws from fewer are nearly the same ones, and agree too well
+)
 
 SHARES = ("precision_k3", "recall_k3", "coverage_k5")  # of the N images of a set, real or generated
 _LEAST = {"fid_domain": 0.0, "is_domain": 1.0, "density_k5": 0.0}  # an interval never leaves what is possible
@@ -137,16 +139,20 @@ def sets_interval(sets: int) -> str:
     )
 
 
-def protocols(extractor: dict[str, Any], *, n: int, sets: int, seed: int) -> dict[str, dict[str, Any]]:
-    """How each number of this module was made, by the key that measures name. `extractor` is of `reference.json`."""
+def protocols(extractor: dict[str, Any], *, n: int, heldout: int, sets: int, seed: int) -> dict[str, dict[str, Any]]:
+    """How each number of this module was made, by the key that measures name. `extractor` is of `reference.json`.
+
+    `n`: images of a set, real or generated, of the real ones out of `heldout`.
+    """
+    real = "the held-out images" if n == heldout else f"{n} of the {heldout} held-out images, evenly spread"
     common = {"extractor_sha256": extractor["sha256"], "extractor_width": extractor["width"], "seed": seed}
     of_sets = {
         "n_real": n, "n_fake": n, "sets": sets, "interval": sets_interval(sets),
-        "estimand": "expected value at this size for this generator, given the held-out images",
-        "reference": "floor: draws of as many train images, without replacement, against the held-out images",
+        "estimand": f"expected value at this size for this generator, given {real}",
+        "reference": f"floor: draws of as many train images, without replacement, against {real}",
     }  # fmt: skip
     agreement = {
-        "n_real": n, "n_fake": n * sets, "arithmetic": "network float32",
+        "n_real": heldout, "n_fake": n * sets, "arithmetic": "network float32",
         "interval": f"Wilson, level {LEVEL:g}",
         "estimand": "probability of agreement of an image drawn from the serving prior",
         "reference": "accuracy of the same classifier on the held-out images",

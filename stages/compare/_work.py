@@ -26,7 +26,7 @@ def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference
         for name, path in paths.items()
     }
     _check(generators, opened, paths)
-    network, real = opened.network(), opened.features("heldout")
+    network, real = opened.network(), opened.compared()
     scores = {
         name: _scores(
             generated_sets(generator, network, real, sets=config.sets, seed=config.seed, threads=config.threads),
@@ -48,7 +48,9 @@ def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference
         "differences": found,
         "onnx_sha256": {name: generator.sha256 for name, generator in generators.items()},
         "data_hash": opened.info["data_hash"],
-        "protocols": protocols(opened.info["extractor"], n=len(real), sets=config.sets, seed=config.seed),
+        "protocols": protocols(
+            opened.info["extractor"], n=len(real), heldout=opened.heldout, sets=config.sets, seed=config.seed
+        ),
     }
     with output_folder(out) as work:
         write_json(work / "comparison.json", {"format": FORMAT, **results, "scores": scores})

@@ -37,7 +37,7 @@ class CompareConfig:
     seed: Annotated[int, Range(ge=0, lt=2**63)]
     """Seed of the latents, the same for both generators."""
     sets: Annotated[int, Range(ge=3, le=1000)]
-    """Sets of images, each as large as the held-out split; the interval is over sets."""
+    """Sets of images, each as large as the reference says; the interval is over sets."""
     margins: tuple[Margin, ...]
     """Measures that decide, each with its margin."""
     primary: tuple[str, ...]

@@ -31,7 +31,7 @@ class EvaluateConfig:
     seed: Annotated[int, Range(ge=0, lt=2**63)]
     """Seed of the latents and labels; another one than audit's, so that both look afresh."""
     sets: Annotated[int, Range(ge=3, le=1000)]
-    """Independent generated sets, each of as many images as are held out; intervals are over sets."""
+    """Independent generated sets, each as large as the reference says; intervals are over sets."""
     smallest_set: Annotated[int, Range(ge=8)]
     """Images; with fewer held-out ones the distances and neighbour metrics are not assessed."""
     columns: Annotated[int, Range(ge=1, le=100)]

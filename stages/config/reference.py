@@ -13,7 +13,7 @@ class Fit:
 
     name: Literal["fit"]
     width: Annotated[int, Range(ge=1, le=4096)]
-    """Features; at most an eighth of the held-out images, or their covariance is mostly noise."""
+    """Features; at most an eighth of the images of a set, or their covariance is mostly noise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,10 @@ class ReferenceConfig:
     """The feature network: `{name: fit, width: 32}` or `{name: file, path: ..., sha256: ...}`."""
     training: Training
     """Recipe of every classifier."""
+    largest_set: Annotated[int, Range(ge=8, le=1_000_000)]
+    """Images of a set, real or generated, at most; of more held-out ones so many, evenly spread, are scored against."""
     floor_draws: Annotated[int, Range(ge=2, le=1000)]
-    """Draws of as many training images as there are held-out ones, each scored against the held-out ones."""
+    """Draws of a set of training images, each scored against the held-out ones."""
     picture_pool: Annotated[int, Range(ge=1, le=100_000)]
     """Training images kept for pictures and nearest neighbours, evenly spread over the store."""
     published: tuple[PublishedExtractor, ...] = ()

@@ -11,7 +11,7 @@ __all__ = ["run"]
 def run(config: EvaluateConfig, *, onnx: Path, reference: Path, out: Path, curves: Path | None = None) -> Summary:
     """Score an ONNX generator against held-out real images, and make a page of pictures to judge it by eye.
 
-    Draws `evaluate.sets` independent sets of as many images as are held out, with labels from the serving prior, and
+    Draws `evaluate.sets` independent sets as large as the reference says, with labels from the serving prior, and
     trains a classifier on generated images alone; `evaluate.published` names further protocols on published networks,
     whose features torchrun's processes share out. Each number carries its interval, its protocol, and what real images
     reach at the same size. `curves` is train's curves.csv, shown on the page. Writes `metrics.json` (flat),

@@ -1,7 +1,7 @@
 """Class by class: label agreement, classification accuracy with its drop, and distances with few images.
 
-The distances of a class compare its n held-out images with the generated images that were asked for it, cut in the
-order drawn into sets of n: all sets are independent and of equal size, and the interval is over them.
+The distances of a class compare its n images among the held-out ones of a set with the generated images that were
+asked for it, cut in the order drawn into sets of n, all independent and of equal size; the interval is over them.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan.draws import SUBSETS, permutation
+from gan.draws import SUBSETS, permutation, spread
 from gan.intervals import proportion
 from gan.metrics import energy_distance, frechet_distance, kernel_distance_full
 from gan.metrics.protocols import ROWS_PER_FEATURE
@@ -36,8 +36,8 @@ def per_class(reference: Reference, sets: Sets, taught: list[int], *, seed: int)
     """
     if sets.labels is None or not reference.classes:
         return []
-    held, train = reference.features("heldout"), reference.features("train")
-    labels = {"heldout": reference.pictures("heldout")[1], "train": reference.train_labels()}
+    held, train = reference.compared(), reference.features("train")
+    labels = {"heldout": spread(reference.pictures("heldout")[1], len(held)), "train": reference.train_labels()}
     return [
         {
             "class": name,

@@ -2,6 +2,7 @@
 rows of their own: there the label is given, and row l has the latents from place l times the columns on."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer import Generator
+from gan.draws import spread
 from gan.features.domain import DomainNetwork
 from gan.memorization import nearest
 from gan.metrics import realism
 from gan.metrics.protocols import K_PRECISION
+from stages.drawn import BATCH
 from stages.evaluate._latent import STEPS, Walks, walk
 from stages.pictures import write_grid
 from stages.reference_folder import Reference
@@ -58,7 +61,7 @@ def choose(
     shown = _shown(generator, reference, held_labels)
     real, generated = _rows(generator, images, held, held_labels, shown, columns, seed)
     pairs, numbers = _nearest(images, held, reference.pictures("train")[0])
-    features = reference.features("heldout")
+    features = reference.compared()
     best, worst, scores = _extremes(features, sets, images)
     return Pictures(
         [reference.classes[label] for label in shown], real, generated, _disagreements(reference, sets, images), pairs,
@@ -79,7 +82,7 @@ def _rows(
 ) -> tuple[Images, Images]:  # fmt: skip
     """The two grids: a row per class, or plain rows without classes."""
     if not shown:
-        count = min(ROWS * columns, len(held))
+        count = min(ROWS * columns, len(images))
         return held[:count], images[:count]
     # A class with few held-out images repeats blank cells rather than images.
     real = np.concatenate([_filled(held[np.flatnonzero(held_labels == label)[:columns]], columns) for label in shown])
@@ -119,9 +122,11 @@ def _disagreements(reference: Reference, sets: Sets, images: Images) -> list[tup
 def _nearest(
     generated: Images, held: Images, train: Images
 ) -> tuple[dict[str, list[tuple[Images, Images, float]]], dict[str, Any]]:
-    """The closest pairs and the first ones, and how near unseen real images come."""
-    found, real = nearest(generated, train), nearest(held, train)
-    rms_found, rms_real = (np.sqrt(each.squared / np.prod(train.shape[1:])) for each in (found, real))
+    """The closest pairs and the first ones, and how near as many unseen real images come."""
+    places = spread(np.arange(len(held)), len(generated))
+    some = np.array_split(places, math.ceil(len(places) / BATCH))
+    found, real = nearest(generated, train), np.concatenate([nearest(held[part], train).squared for part in some])
+    rms_found, rms_real = (np.sqrt(each / np.prod(train.shape[1:])) for each in (found.squared, real))
     pairs, listed = {}, {}
     for name, order in (("closest", np.argsort(found.squared, kind="stable")), ("first", np.arange(len(generated)))):
         places = order[:SHOWN]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer import Generator
-from gan.draws import SUBSETS, permutation
+from gan.draws import SUBSETS, permutation, spread
 from gan.features.published import Published
 from gan.intervals import mean_interval, share_interval
 from gan.metrics import (
@@ -179,11 +179,6 @@ def _kernel(protocol: Protocol, real: Features, fake: Features, seed: int, index
         real, fake, subsets=protocol.subsets, subset_size=protocol.subset_size, seed=seed,
         first=index * protocol.subsets,
     )[0]  # fmt: skip
-
-
-def spread(rows: Features, count: int) -> Features:
-    """`count` rows, evenly spread: stores lie in order of classes."""
-    return np.asarray(rows[np.arange(count) * len(rows) // count])
 
 
 def _measures(

@@ -56,11 +56,12 @@ def _write(
     """The whole folder, in the order in which a reader wants to check it."""
     with output_folder(out) as work:
         # The numbers: sets of images, a classifier taught by them, and the published networks.
-        network, real = reference.network(), reference.features("heldout")
+        network, real = reference.network(), reference.compared()
         sets = generated_sets(generator, network, real, sets=config.sets, seed=config.seed)
         taught, taught_per_class = cas(generator, reference, seed=config.seed, start=config.sets * sets.n, folder=work)
         measures = {**_measures(config, reference, sets), "cas": taught, **published.measures}
-        keys = protocols(reference.info["extractor"], n=sets.n, sets=config.sets, seed=config.seed)
+        about, heldout = reference.info["extractor"], reference.heldout
+        keys = protocols(about, n=sets.n, heldout=heldout, sets=config.sets, seed=config.seed)
         keys |= {"cas": cas_protocol(reference, seed=config.seed), **published.protocols}
         # What a person looks at.
         images, _ = drawn(generator, sets.n, seed=config.seed, folder=work)
@@ -78,7 +79,7 @@ def _write(
             "protocols": keys,
             "sets": {**sets.values, **published.sets},
             "floors": reference.info["floors"],
-            "classifier": reference.info["extractor"],
+            "classifier": about,
             "per_class": per_class(reference, sets, taught_per_class, seed=config.seed),
             "nearest": pictures.nearest,
             "realism": pictures.realism,
@@ -98,7 +99,7 @@ def _write(
 def _measures(config: EvaluateConfig, reference: Reference, sets: Sets) -> dict[str, dict[str, Any]]:
     """Every measure by name but the classification accuracy score."""
     if sets.n < config.smallest_set:
-        reason = f"{sets.n} held-out images are fewer than evaluate.smallest_set, {config.smallest_set}"
+        reason = f"{sets.n} held-out images in a set are fewer than evaluate.smallest_set, {config.smallest_set}"
         found = {name: not_assessed(reason, n_real=sets.n, n_fake=sets.n, protocol=name) for name in SET_METRICS}
     else:
         found = {name: set_measure(sets, name, reference.info["floors"][name]) for name in SET_METRICS}

@@ -13,7 +13,8 @@ def run(config: ReferenceConfig, *, images: Path, passed: Path, out: Path) -> Su
 
     The extractor is trained on the split `fit` alone (on the classes, or on rotations where there are none), or
     adopted from a file of a stated SHA-256. Floors say what real images reach: draws of training images scored against
-    the held-out ones, at the same size. Baselines say what the classifier reaches on held-out real images.
+    held-out ones, in sets of one size, `reference.largest_set` at most. Baselines say what the classifier reaches on
+    all held-out real images.
     Raises ValueError where `passed` speaks of other images, where splits are too small, or the file is another one.
     """
     from stages.reference._work import reference

@@ -31,9 +31,8 @@ def recipe(config: ReferenceConfig, width: int) -> Recipe:
 
 def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
     """The network that `reference.extractor` asks for. Raises ValueError where it cannot serve this store."""
-    heldout = len(store.splits["heldout"])
     if isinstance(config.extractor, Fit):
-        _check_width(config.extractor.width, heldout)
+        _check_width(config.extractor.width, config, store)
         chosen = store.splits["fit"]
         labels = chosen.labels if store.classes else None
         network = fit(
@@ -43,7 +42,7 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
         network.classes = store.classes
         return network
     network = _adopted(config.extractor)
-    _check_width(network.width, heldout)
+    _check_width(network.width, config, store)
     expected = {
         "kind": "classifier" if store.classes else "rotation",
         "outputs": len(store.classes) or network.outputs,
@@ -94,11 +93,18 @@ def _adopted(file: File) -> DomainNetwork:
     return load(path)
 
 
-def _check_width(width: int, heldout: int) -> None:
-    if width * 8 > heldout:
+def set_size(config: ReferenceConfig, store: Store) -> int:
+    """N, the images of a set: as many as are held out, and at most `reference.largest_set`."""
+    return min(len(store.splits["heldout"]), config.largest_set)
+
+
+def _check_width(width: int, config: ReferenceConfig, store: Store) -> None:
+    size = set_size(config, store)
+    if width * 8 > size:
+        cure = "a larger reference.largest_set" if size < len(store.splits["heldout"]) else "more images"
         raise ValueError(
-            f"reference.extractor: {width} features need at least {8 * width} held-out images, eight for each; there "
-            f"are {heldout}. Take at most {heldout // 8} features, or more images"
+            f"reference.extractor: {width} features need at least {8 * width} held-out images in a set, eight for "
+            f"each; there are {size}. Take at most {size // 8} features, or {cure}"
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from gan.draws import SUBSETS, permutation
+from gan.draws import SUBSETS, permutation, spread
 from gan.features.domain import fit, save
 from gan.intervals import proportion
 from gan.metrics import moments
@@ -24,6 +24,7 @@ from stages.reference._extractor import (
     extractor,
     pieces,
     recipe,
+    set_size,
     split_features,
 )
 from stages.reference._published import Kept, kept_features, place
@@ -74,11 +75,12 @@ def _write(
             "data_hash": store.info["data_hash"],
             "classes": store.classes,
             "counts": {name: len(store.splits[name]) for name in SPLITS},
+            "set_size": set_size(config, store),
             "extractor": about,
             "recipe": {"width": network.width, **_recipe_record(config)},
             "seed": config.seed,
             "confusion": _confusion(store, odds["heldout"]),
-            "floors": _floors(config, found, odds),
+            "floors": _floors(config, found, odds, size=set_size(config, store)),
             "baselines": _baselines(config, store, network.width, odds["heldout"]),
             "published": place(kept, work),
         }
@@ -90,7 +92,9 @@ def _write(
             stage="reference",
             config=config,
             inputs={"images": images / "dataset.json", "passed": passed},
-            results={key: record[key] for key in ("data_hash", "counts", "extractor", "floors", "baselines")},
+            results={
+                key: record[key] for key in ("data_hash", "counts", "set_size", "extractor", "floors", "baselines")
+            },
         )
     return summary
 
@@ -111,11 +115,12 @@ def _check(config: ReferenceConfig, store: Store, images: Path, passed: Path) ->
     if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
         raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
     counts = {name: len(store.splits[name]) for name in SPLITS}
-    if counts["train"] < FLOOR_POOL * counts["heldout"]:
+    size = set_size(config, store)
+    if counts["train"] < FLOOR_POOL * size:
         raise ValueError(
-            f"the floors need {FLOOR_POOL} train images for each held-out one, or their draws are nearly the same "
-            f"images and agree too well; there are {counts['train']} and {counts['heldout']}: give ingest.splits a "
-            "larger share of train, or a smaller one of heldout"
+            f"the floors need {FLOOR_POOL} train images for each held-out one of a set, or their draws are nearly the "
+            f"same images and agree too well; there are {counts['train']} and {size}: give ingest.splits a larger "
+            "share of train, or a smaller one of heldout, or lower reference.largest_set"
         )
     if not counts["fit"] or not counts["heldout"]:
         raise ValueError(f"the splits fit and heldout must hold images; the counts are {counts}")
@@ -152,21 +157,21 @@ def _save_moments(path: Path, mean: NDArray[np.float64], covariance: NDArray[np.
 
 
 def _floors(
-    config: ReferenceConfig, found: dict[str, NDArray[np.float32]], odds: dict[str, NDArray[np.float64]]
+    config: ReferenceConfig, found: dict[str, NDArray[np.float32]], odds: dict[str, NDArray[np.float64]], *, size: int
 ) -> dict[str, Any]:
     """What real images reach: mean and deviation (ddof 1) over draws of N train images against the N held-out ones."""
-    real, pool, pool_odds = found["heldout"], found["train"], odds["train"]
+    real, pool, pool_odds = spread(found["heldout"], size), found["train"], odds["train"]
     rows = []
     for index in tqdm(range(config.floor_draws), desc="reference: floors", unit="draw", disable=None):
         # Beside the streams of the classifiers: the index starts where no kernel subset will be.
-        chosen = permutation(config.seed, SUBSETS, 2**32 + index, len(pool))[: len(real)]
+        chosen = permutation(config.seed, SUBSETS, 2**32 + index, len(pool))[:size]
         rows.append(set_scores(real, pool[chosen], pool_odds[chosen]))
     return {
         name: {
             "mean": float(np.mean([row[name] for row in rows])),
             "sd": float(np.std([row[name] for row in rows], ddof=1)),
             "draws": config.floor_draws,
-            "n": len(real),
+            "n": size,
         }
         for name in SET_METRICS
     }

@@ -15,7 +15,7 @@ from stages.reference import run
 from tests.stages.stored_digits import write_store
 
 CONFIG = ReferenceConfig(
-    threads=1, seed=0, extractor=Fit(name="fit", width=16), floor_draws=4, picture_pool=100,
+    threads=1, seed=0, extractor=Fit(name="fit", width=16), largest_set=1000, floor_draws=4, picture_pool=100,
     training=Training(steps=150, batch=64, learning_rate=0.002),
 )  # fmt: skip
 NAMES = [f"digit {label}" for label in range(10)]

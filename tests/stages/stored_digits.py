@@ -96,7 +96,7 @@ def write_reference(path: Path, store: Store) -> None:
         {
             "format": 1, "data_hash": store.info["data_hash"], "classes": classes, "extractor": about,
             "confusion": confusion.tolist(), "floors": floors(network, side),
-            "counts": {name: len(split) for name, split in side.items()},
+            "counts": {name: len(split) for name, split in side.items()}, "set_size": len(side["heldout"]),
             "recipe": {"steps": 400}, "baselines": {}, "seed": 0,  # what evaluate alone reads
         },
     )  # fmt: skip

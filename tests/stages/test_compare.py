@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.promotions import FLOORS as MEASURED_FLOORS
 from benchmarks.promotions import MEASURED, nights
+from stages.common.files import read_json, write_json
 from stages.compare import run
 from stages.compare._decide import differences, judge
 from stages.config import load_section
@@ -170,6 +172,19 @@ def test_real_images_against_themselves_and_against_one_image_per_class(world: W
     assert written["results"]["reason"] == better["reason"] and written["stage"] == "compare"
     again = run(CONFIG, candidate=good, champion=bad, reference=reference, out=world.folder / "again")
     assert again.outputs == json.loads((world.folder / "better" / "summary.json").read_text())["outputs"]
+
+
+def test_both_meet_the_held_out_images_of_a_set(world: World, tmp_path: Path) -> None:
+    real = world.export("real", world.by_label(world.unseen, world.unseen_labels))
+    shutil.copytree(world.folder / "reference", tmp_path / "reference")
+    about = read_json(tmp_path / "reference" / "reference.json")
+    write_json(tmp_path / "reference" / "reference.json", about | {"set_size": 100})
+    found = run(
+        CONFIG, candidate=real, champion=real, reference=tmp_path / "reference", out=tmp_path / "out"
+    ).results  # fmt: skip
+    counts = {key: found["protocols"]["fid_domain"][key] for key in ("n_real", "n_fake", "sets")}
+    assert found["not_worse"] and counts == {"n_real": 100, "n_fake": 100, "sets": 3}
+    assert found["protocols"]["label_agreement"]["n_fake"] == 300
 
 
 def test_other_classes_are_refused(world: World, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Evaluate on generators whose truth is known: stored digits behind the ONNX interface, by the real exporter."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -21,6 +22,10 @@ from tests.stages.browser import CHROMIUM, tab
 from tests.stages.measured_worlds import NAMES, POOL, colours, digits, reference, stored
 
 CONFIG = EvaluateConfig(threads=1, seed=11, sets=6, smallest_set=100, columns=6)
+REFERENCE = ReferenceConfig(
+    threads=1, seed=0, extractor=Fit(name="fit", width=16), largest_set=1000, floor_draws=6, picture_pool=60,
+    training=Training(steps=300, batch=64, learning_rate=0.002),
+)  # fmt: skip
 
 
 CURVES = Path(__file__).with_name("curves.csv")  # 40 rows as train writes them
@@ -34,11 +39,7 @@ def evaluate(folder: Path, onnx: Path, config: EvaluateConfig = CONFIG, curves: 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = digits(tmp_path_factory.mktemp("evaluate"))
-    recipe = Training(steps=300, batch=64, learning_rate=0.002)
-    config = ReferenceConfig(
-        threads=1, seed=0, extractor=Fit(name="fit", width=16), floor_draws=6, picture_pool=60, training=recipe
-    )
-    reference(folder, config=config)
+    reference(folder, config=REFERENCE)
     return folder
 
 
@@ -126,6 +127,31 @@ def test_the_sweep_starts_at_the_first_set_and_realism_sorts_it(real: dict[str, 
     assert worst[-1] < real["realism"]["median"] < best[-1]
 
 
+def test_sets_are_as_large_as_the_reference_says(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 images where 135 are held out: in every number of sets, in what is drawn, and class by class."""
+    reference(world, "capped", dataclasses.replace(REFERENCE, largest_set=128))
+    drawn = []
+
+    class Counted(Generator):
+        def draw(self, count: int, *args: Any, **kwargs: Any) -> Any:
+            drawn.append(count)
+            return super().draw(count, *args, **kwargs)
+
+    monkeypatch.setattr("stages.evaluate._work.Generator", Counted)
+    run(CONFIG, onnx=world / "real.onnx", reference=world / "capped", out=world / "of-128")
+    found = json.loads((world / "of-128" / "evaluation.json").read_text())
+    assert sum(drawn) == CONFIG.sets * 128 + 495 + 128  # sets, samples for the classifier, the first set for pictures
+    for name in SET_METRICS:
+        assert found["measures"][name]["n_real"] == found["measures"][name]["n_fake"] == 128
+        assert "128 of the 135 held-out images" in found["protocols"][name]["estimand"]
+    agreement = found["measures"]["label_agreement"]
+    assert (agreement["n_real"], agreement["n_fake"]) == (135, 768)
+    assert found["measures"]["cas"]["n_real"] == found["population"]["kid_domain"]["n_real"] == 135
+    assert sum(row["distances"]["energy"]["n"] for row in found["per_class"]) == 128
+    assert found["truncation"][0]["precision_k3"] == found["sets"]["precision_k3"][0]
+    assert "against 128 of 135 held-out real images" in (world / "of-128" / "index.html").read_text()
+
+
 def test_sets_are_independent_draws(real: dict[str, Any]) -> None:
     assert all(len(set(real["sets"][name])) == CONFIG.sets for name in ("fid_domain", "kid_domain"))
 
@@ -199,19 +225,28 @@ def test_colour_images_without_labels_and_too_few_of_them(tmp_path: Path) -> Non
     folder = colours(tmp_path)
     recipe = Training(steps=60, batch=32, learning_rate=0.002)
     config = ReferenceConfig(
-        threads=1, seed=0, extractor=Fit(name="fit", width=7), floor_draws=3, picture_pool=50, training=recipe
+        threads=1,
+        seed=0,
+        extractor=Fit(name="fit", width=7),
+        largest_set=1000,
+        floor_draws=3,
+        picture_pool=50,
+        training=recipe,
     )
     reference(folder, config=config)
     images = np.load(folder / "store" / "images-00000.npy")
     found = evaluate(folder, stored(folder, "few", images[None, :200]))
     assert all(found["measures"][name]["value"] is None for name in SET_METRICS)
-    assert "60 held-out images are fewer than evaluate.smallest_set, 100" in found["measures"]["fid_domain"]["reason"]
+    assert (
+        "60 held-out images in a set are fewer than evaluate.smallest_set, 100"
+        in found["measures"]["fid_domain"]["reason"]
+    )
     enough = EvaluateConfig(threads=1, seed=1, sets=3, smallest_set=60, columns=6)
     found = evaluate(folder, stored(folder, "colour", images[None, :200]), enough)
     assert found["measures"]["fid_domain"]["value"] is not None
     for name in ("precision_k3", "recall_k3", "coverage_k5"):  # near 1, where an uncut interval would pass it
         assert 0 <= found["measures"][name]["low"] <= found["measures"][name]["high"] <= 1
-    assert "Not assessed: 60 held-out images are fewer than" in (folder / "few" / "index.html").read_text()
+    assert "Not assessed: 60 held-out images in a set are fewer than" in (folder / "few" / "index.html").read_text()
 
 
 def test_the_page_opens_alone(world: Path, real: dict[str, Any]) -> None:

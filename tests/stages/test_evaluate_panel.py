@@ -33,7 +33,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = digits(tmp_path_factory.mktemp("panel"))
     recipe = Training(steps=20, batch=64, learning_rate=0.002)
     settings = ReferenceConfig(
-        threads=1, seed=0, extractor=Fit(name="fit", width=16), floor_draws=2, picture_pool=50, training=recipe
+        threads=1,
+        seed=0,
+        extractor=Fit(name="fit", width=16),
+        largest_set=1000,
+        floor_draws=2,
+        picture_pool=50,
+        training=recipe,
     )
     reference(folder, config=settings)
     images, labels, splits = (np.load(folder / "store" / f"{n}-00000.npy") for n in ("images", "labels", "split"))

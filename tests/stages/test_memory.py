@@ -47,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = {
         "format": 1, "data_hash": store.info["data_hash"], "classes": NAMES, "recipe": recipe, "seed": 0, "floors": {},
         "extractor": {"sha256": sha256_file(known / "extractor.safetensors"), **network.settings},
-        "counts": {"train": SAMPLES, "heldout": HELD},
+        "counts": {"train": SAMPLES, "heldout": HELD}, "set_size": HELD,
         "baselines": {"cas": {"mean": 1.0, "sd": 0.0}},
     }  # fmt: skip
     write_json(known / "reference.json", about)

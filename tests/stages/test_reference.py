@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gan.draws import SUBSETS, permutation
 from gan.features import features, load, save
 from gan.metrics import frechet_distance, moments
 from stages.common.files import read_json, sha256_file, tree_digests, write_json
@@ -66,6 +67,25 @@ def test_floors_and_baselines_are_what_real_images_reach(world: Path) -> None:
     for baseline in info["baselines"].values():
         assert baseline["value"] > 0.9 and sum(row["n"] for row in baseline["per_class"]) == 135
         assert sum(row["right"] for row in baseline["per_class"]) == round(135 * baseline["value"])
+
+
+def test_a_set_holds_so_many_images_and_never_more(world: Path) -> None:
+    """Sets of 128 of the 135 held-out images, evenly spread; classifiers are tested on all of them."""
+    info = reference(world, "capped", dataclasses.replace(CONFIG, largest_set=128))
+    opened, whole = open_reference(world / "capped"), open_reference(world / "reference")
+    assert (whole.set_size, opened.set_size, opened.heldout) == (135, 128, 135)
+    real = whole.features("heldout")[np.arange(128) * 135 // 128]
+    assert np.array_equal(opened.compared(), real) and np.array_equal(whole.compared(), whole.features("heldout"))
+    pool = whole.features("train")
+    draws = [pool[permutation(0, SUBSETS, 2**32 + index, len(pool))[:128]] for index in range(4)]
+    floor = info["floors"]["fid_domain"]
+    assert floor["mean"] == np.mean([frechet_distance(real, draw) for draw in draws]) and floor["n"] == 128
+    assert info["baselines"] == whole.info["baselines"] and info["confusion"] == whole.info["confusion"]
+    assert (world / "capped" / "heldout_images.npy").read_bytes() == (
+        world / "reference" / "heldout_images.npy"
+    ).read_bytes()
+    with pytest.raises(ValueError, match=r"in a set.*are 127\. Take at most 15 .*a larger reference.largest_set"):
+        reference(world, "refused", dataclasses.replace(CONFIG, largest_set=127))
 
 
 def test_the_extractor_sees_the_split_fit_alone(tmp_path: Path, world: Path) -> None:
@@ -132,14 +152,17 @@ def test_colour_images_without_labels(tmp_path: Path, world: Path) -> None:
     assert load(folder / "reference" / "extractor.safetensors").channels == 3
     path = world / "reference" / "extractor.safetensors"
     other = File(name="file", path=str(path), sha256=sha256_file(path))
-    with pytest.raises(ValueError, match="16 features need at least 128 held-out images"):
+    with pytest.raises(ValueError, match="16 features need at least 128 held-out images in a set"):
         reference(folder, "refused", dataclasses.replace(CONFIG, extractor=other))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"extractor": Fit(name="fit", width=17)}, "17 features need at least 136 held-out images.*at most 16"),
+        (
+            {"extractor": Fit(name="fit", width=17)},
+            "17 features need at least 136 held-out .*at most 16 features, or more images",
+        ),
         (
             {"training": Training(steps=5, batch=4000, learning_rate=0.1)},
             "reference.training.batch: 4000 .*at least 1000 images, .*split fit; there are 270. Take at most 1083",
@@ -160,6 +183,8 @@ def test_data_that_did_not_pass_or_are_too_few_are_refused(world: Path, tmp_path
     np.save(folder / "store" / "split-00000.npy", np.repeat([0, 1, 2], [31, 13, 16]).astype(np.uint8))
     with pytest.raises(ValueError, match=r"2 train images for each held-out one.*31 and 16: give ingest\.splits"):
         reference(folder)
+    with pytest.raises(ValueError, match="64 needs at least 16 images"):  # the floors need no more of a smaller set
+        reference(folder, config=dataclasses.replace(CONFIG, largest_set=15))
 
 
 def test_one_class_is_refused_with_the_setting_that_cures_it(tmp_path: Path) -> None:
@@ -171,9 +196,8 @@ def test_one_class_is_refused_with_the_setting_that_cures_it(tmp_path: Path) -> 
 
 def test_the_section_of_params_yaml_is_checked(tmp_path: Path) -> None:
     text = "reference:\n  threads: 1\n  seed: 0\n  extractor: {name: file, path: a, sha256: ABC}\n"
-    text += (
-        "  training: {steps: 1, batch: 4, learning_rate: 0.1}\n  floor_draws: 20\n  picture_pool: 10\n  published: []\n"
-    )
+    text += "  training: {steps: 1, batch: 4, learning_rate: 0.1}\n"
+    text += "  largest_set: 10\n  floor_draws: 20\n  picture_pool: 10\n  published: []\n"
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"reference.extractor: sha256 must be 64 hexadecimal digits"):
         load_section(ReferenceConfig, tmp_path / "params.yaml", "reference")

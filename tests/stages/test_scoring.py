@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from gan.draws import spread
 from gan.metrics import (
     density_coverage,
     energy_distance,
@@ -15,7 +16,7 @@ from gan.metrics import (
     precision_recall,
 )
 from gan.metrics.protocols import NETWORKS, PROTOCOLS, named
-from stages.evaluate._published import _numbers, ends, spread, too_few
+from stages.evaluate._published import _numbers, ends, too_few
 from stages.reference_folder import Reference
 from stages.scoring import SET_METRICS, Sets, protocols, set_measure, set_scores
 
@@ -49,7 +50,7 @@ def test_intervals_never_leave_what_is_possible_and_unbiased_ones_may_be_negativ
 
 
 def test_every_reported_number_is_in_the_table_and_carries_its_entry() -> None:
-    found = protocols({"sha256": "e" * 64, "width": 32}, n=263, sets=20, seed=7)
+    found = protocols({"sha256": "e" * 64, "width": 32}, n=263, heldout=263, sets=20, seed=7)
     assert set(found) == {*SET_METRICS, "label_agreement"}
     for name, record in found.items():
         fixed = {key: value for key, value in PROTOCOLS[name].as_record().items() if key != "arithmetic"}
@@ -57,6 +58,14 @@ def test_every_reported_number_is_in_the_table_and_carries_its_entry() -> None:
         assert record["name"] == name and record["extractor_sha256"] == "e" * 64 and record["seed"] == 7
         assert {"metric", "n_real", "n_fake", "interval", "estimand", "resize", "splits", "arithmetic"} <= set(record)
     assert found["precision_k3"]["k"] == 3 and found["density_k5"]["k"] == 5 and found["fid_domain"]["ddof"] == 1
+
+
+def test_a_protocol_says_which_held_out_images_a_set_meets() -> None:
+    found = protocols({"sha256": "e" * 64, "width": 32}, n=1000, heldout=30_000, sets=20, seed=7)
+    assert (found["fid_domain"]["n_real"], found["fid_domain"]["n_fake"]) == (1000, 1000)
+    for key in ("estimand", "reference"):
+        assert found["fid_domain"][key].endswith("1000 of the 30000 held-out images, evenly spread")
+    assert (found["label_agreement"]["n_real"], found["label_agreement"]["n_fake"]) == (30_000, 20_000)
 
 
 def test_names_say_what_they_fix_and_no_two_entries_fix_the_same() -> None:
