@@ -14,6 +14,7 @@ from consumer._format import check_signature, describe
 from consumer._runtime import RUNTIME_ERRORS, choose_providers, open_session
 from consumer._wire import read_metadata
 from gan.latents import labels, latents
+from gan.pixels import at_once
 
 _log = logging.getLogger("consumer")
 
@@ -52,10 +53,11 @@ class Generator:
         _log.info("%s (sha256 %s) runs on %s", self.name, self.sha256, self.provider)
 
     def generate(
-        self, count: int = 1, seed: int = 0, label: int | str | None = None, *, start: int = 0, batch: int = 256
+        self, count: int = 1, seed: int = 0, label: int | str | None = None, *, start: int = 0, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """Images start ... start + count - 1 of `seed`: uint8 [count, H, W, C], `batch` of them a call.
 
+        By default 256 up to 64 pixels a side, and fewer beyond, so that a call takes no more memory.
         `label` is a class's name or its index; None draws labels from the serving prior. Raises ValueError for a label
         outside the classes, one given to a generator without labels, a count below 0, or a seed outside [0, 2**64).
         """
@@ -66,7 +68,7 @@ class Generator:
         return self._drawn(seed, start, np.full(count, index, np.int64), count, batch)
 
     def draw(
-        self, count: int, seed: int = 0, *, start: int = 0, batch: int = 256
+        self, count: int, seed: int = 0, *, start: int = 0, batch: int | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         """The images of `generate(label=None)` and their labels, drawn from the serving prior.
 
@@ -78,7 +80,7 @@ class Generator:
         return self._drawn(seed, start, drawn, count, batch), drawn
 
     def render(
-        self, z: NDArray[np.float32], label: NDArray[np.int64] | None = None, *, batch: int = 256
+        self, z: NDArray[np.float32], label: NDArray[np.int64] | None = None, *, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """Images of latents that the caller chose, for interpolations and the like: uint8 [N, H, W, C].
 
@@ -124,14 +126,19 @@ class Generator:
         )
 
     def _drawn(
-        self, seed: int, start: int, drawn: NDArray[np.int64] | None, count: int, batch: int
+        self, seed: int, start: int, drawn: NDArray[np.int64] | None, count: int, batch: int | None
     ) -> NDArray[np.uint8]:
         return self._images(lambda first, size: latents(seed, start + first, size, self.z_dim), drawn, count, batch)
 
     def _images(
-        self, z: Callable[[int, int], NDArray[np.float32]], label: NDArray[np.int64] | None, count: int, batch: int
+        self,
+        z: Callable[[int, int], NDArray[np.float32]],
+        label: NDArray[np.int64] | None,
+        count: int,
+        batch: int | None,
     ) -> NDArray[np.uint8]:
         """`count` images, `batch` a call; z(first, size) gives the latents, so that never more than a batch is held."""
+        batch = at_once(self.resolution) if batch is None else batch
         if batch < 1:
             raise ValueError(f"batch must be at least 1; received {batch}")
         images = np.empty((count, self.resolution, self.resolution, self.channels), np.uint8)

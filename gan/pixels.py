@@ -8,6 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def at_once(resolution: int) -> int:
+    """Images in one pass of a network, so that the memory of a pass does not grow with the pixels: 256 up to 64 px a
+    side, 16 at 256 px."""
+    return max(1, min(256, 256 * 64**2 // resolution**2))
+
+
 class NotFinite(ValueError):
     """Images hold pixels that are infinite or no numbers."""
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BATCH = 256  # images in memory at once
+BATCH = 256  # images in memory at once; how many of them the generator makes at once is its own affair
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -17,13 +17,13 @@ Labels = NDArray[np.int64]
 class Drawer(Protocol):
     """What is asked of a generator; `consumer.Generator` is one."""
 
-    def draw(self, count: int, seed: int = 0, *, start: int = 0, batch: int = 256) -> tuple[Images, Labels | None]: ...
+    def draw(self, count: int, seed: int = 0, *, start: int = 0) -> tuple[Images, Labels | None]: ...
 
 
 def blocks(generator: Drawer, count: int, *, seed: int, start: int = 0) -> Iterator[tuple[Images, Labels | None]]:
     """Images start ... start + count - 1 of `seed` and their labels, BATCH of them at a time."""
     for first in range(0, count, BATCH):
-        yield generator.draw(min(BATCH, count - first), seed, start=start + first, batch=BATCH)
+        yield generator.draw(min(BATCH, count - first), seed, start=start + first)
 
 
 def drawn(generator: Drawer, count: int, *, seed: int, folder: Path, start: int = 0) -> tuple[Images, Labels | None]:

@@ -67,7 +67,8 @@ def test_the_consumer_is_light(path: Path) -> None:
         allowed |= {"mlflow"}
     assert tops(path) <= allowed
     assert {name for name in imported(path) if name.startswith("gan.")} <= {
-        "gan.latents", "gan.pixels", "gan.latents.labels", "gan.latents.latents", "gan.pixels.to_uint8",
+        "gan.latents", "gan.pixels", "gan.latents.labels", "gan.latents.latents", "gan.pixels.at_once",
+        "gan.pixels.to_uint8",
     }  # fmt: skip
 
 

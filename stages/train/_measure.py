@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MEASURES = (
     "fid_train", "precision_train", "recall_train", "density_train", "coverage_train", "diversity_train", "separation"
 )  # fmt: skip
-_BATCH = 256  # images a pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ def measured(
         shares = [float(np.mean(labels == index)) for index in range(len(store.classes))]
         label = latents.labels(selection.seed, 0, selection.images, shares)
     try:
-        images = _drawn(average, z, label, device)
+        images = _drawn(average, z, label, device, pixels.at_once(store.info["resolution"]))
     except pixels.NotFinite:
         return {}
     fake, _ = features(yardstick.network, images)
@@ -110,14 +109,14 @@ def _spread(rows: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def _drawn(
-    average: nn.Module, z: NDArray[np.float32], label: NDArray[np.int64] | None, device: str
+    average: nn.Module, z: NDArray[np.float32], label: NDArray[np.int64] | None, device: str, size: int
 ) -> NDArray[np.uint8]:
     return np.concatenate(
         [
             pixels.to_uint8(
                 average(_to(z[part], device), None if label is None else _to(label[part], device)).cpu().numpy()
             )
-            for part in _parts(len(z), _BATCH)
+            for part in _parts(len(z), size)
         ]
     )
 
@@ -142,8 +141,9 @@ def _separation(
         places = np.random.default_rng(0).permutation(places)[: len(places) // group * group]
         fake = fake[: len(fake) // group * group]
     own = split.labels[places] if label is not None else None
-    real_logits = _logits(discriminator, lambda part: split.take(places[part]), len(places), own, device, group)
-    fake_logits = np.sort(_logits(discriminator, lambda part: fake[part], len(fake), label, device, group))
+    size = max(1, pixels.at_once(store.info["resolution"]) // group) * group
+    real_logits = _logits(discriminator, lambda part: split.take(places[part]), len(places), own, device, size)
+    fake_logits = np.sort(_logits(discriminator, lambda part: fake[part], len(fake), label, device, size))
     discriminator.train(training)
     below = np.searchsorted(fake_logits, real_logits, "left") + np.searchsorted(fake_logits, real_logits, "right")
     return float(below.mean() / 2 / len(fake_logits))
@@ -155,10 +155,10 @@ def _logits(
     count: int,
     label: NDArray[np.int64] | None,
     device: str,
-    group: int,
+    size: int,
 ) -> NDArray[np.float32]:
     found = []
-    for part in _parts(count, max(1, _BATCH // group) * group):
+    for part in _parts(count, size):
         shown = _to(pixels.to_float(images(part)), device)
         found.append(discriminator(shown, None if label is None else _to(label[part], device)).float().cpu().numpy())
     return np.concatenate(found)

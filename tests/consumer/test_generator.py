@@ -59,6 +59,26 @@ def test_an_image_does_not_depend_on_batch_or_start(generator: Generator, batch:
     assert np.abs(np.concatenate(parts) - whole).max() <= 1
 
 
+def test_a_call_takes_as_many_images_as_their_pixels_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, sizes = Generator(FILE, providers=[CPU]), list[int]()
+    run = generator._run
+
+    def counted(z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
+        sizes.append(len(z))
+        return run(z, label)
+
+    monkeypatch.setattr(generator, "_run", counted)
+    whole = generator.generate(300, seed=2)
+    assert sizes == [256, 44]  # 8 pixels a side
+    monkeypatch.setattr("consumer._generator.at_once", lambda side: {8: 128}[side])
+    images, given = generator.draw(300, seed=2)
+    rendered = generator.render(latents(2, 0, 300, 8), given)
+    generator.generate(300, seed=2, batch=200)
+    assert sizes[2:] == [128, 128, 44] * 2 + [200, 100]
+    for each in (images, rendered):
+        assert np.abs(each.astype(int) - whole).max() <= 1
+
+
 @pytest.mark.parametrize("batch", [3, 256])
 def test_render_draws_the_latents_it_is_given(generator: Generator, batch: int) -> None:
     z, drawn = latents(2, 0, 10, 8), labels(2, 0, 10, [0.5, 0.3, 0.2])

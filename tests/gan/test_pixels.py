@@ -15,6 +15,11 @@ def test_every_level_survives_the_round_trip() -> None:
     np.testing.assert_array_equal(pixels.to_uint8(floats), levels)
 
 
+@pytest.mark.parametrize(("side", "images"), [(8, 256), (64, 256), (128, 64), (256, 16), (2048, 1)])
+def test_a_pass_takes_fewer_of_larger_images(side: int, images: int) -> None:
+    assert pixels.at_once(side) == images
+
+
 def test_channels_move_and_values_are_clipped() -> None:
     image = np.zeros((2, 3, 4, 4), np.float32)
     image[:, 0], image[:, 1], image[:, 2] = -9, 0, 9
