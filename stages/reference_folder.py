@@ -45,6 +45,12 @@ class Reference:
         """Features [N, D] of the held-out images that sets are scored against, evenly spread over all of them."""
         return spread(self.features("heldout"), self.set_size)
 
+    @property
+    def blind(self) -> str | None:
+        """Why no measure on the domain extractor's features means anything; None where it learned something."""
+        reason: str | None = self.info["extractor"].get("blind")
+        return reason
+
     def published(self) -> list[dict[str, Any]]:
         """The extractors beside `domain`: {name, resize, sha256, width, device}; empty where there are none."""
         return list(self.info.get("published", []))

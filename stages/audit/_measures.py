@@ -97,7 +97,7 @@ def findings(report: dict[str, Any], alpha: float) -> list[str]:
         )
     small = sum(row["status"] != "assessed" for row in [*rows, *labels["rows"], *report["quality"]["rows"]])
     if small:
-        said.append(f"{small} groups are too small to be assessed; the audit's page names each with the reason.")
+        said.append(f"{small} groups could not be assessed; the audit's page names each with the reason.")
     return said
 
 

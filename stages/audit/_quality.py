@@ -24,27 +24,30 @@ def quality(
     real: NDArray[np.float32],
     fake: NDArray[np.float32],
     heldout: dict[tuple[str, str], NDArray[np.float32]],
+    blind: str | None,
 ) -> dict[str, Any]:
     """Precision and coverage of every group, family by family.
 
     Args:
         real, fake: features of the training and the generated images, [N, D] and [M, D].
         heldout: features of the held-out images of each (family, group): what unseen real images of it reach.
+        blind: why the features show nothing, so that no group is assessed; None where they do.
     """
     rows = []
     for family in dict.fromkeys(group.family for group in groups):
         members = [group for group in groups if group.family == family]
         sizes = [group.size for group in members if group.refusal(config.min_group) is None]
         count = min([config.quality_images, *sizes])
-        rows += [_row(config, group, count, real, fake, heldout[family, group.name]) for group in members]
+        for group in members:
+            reason = blind or group.refusal(config.min_group)
+            rows.append(_row(config, group, count, real, fake, heldout[family, group.name], reason))
     return {"k_precision": K_PRECISION, "k_coverage": K_COVERAGE, "rows": rows}
 
 
 def _row(
     config: AuditConfig, group: Group, count: int, real: NDArray[np.float32], fake: NDArray[np.float32],
-    unseen: NDArray[np.float32],
+    unseen: NDArray[np.float32], reason: str | None,
 ) -> dict[str, Any]:  # fmt: skip
-    reason = group.refusal(config.min_group)
     row: dict[str, Any] = {
         "family": group.family, "group": group.name, "n_real": len(group.real), "n_fake": len(group.fake),
         "status": "not_assessed" if reason else "assessed", "reason": reason,

@@ -110,10 +110,12 @@ def _describe(inputs: Inputs) -> dict[str, Any]:
 def _seen_by_the_network(config: AuditConfig, inputs: Inputs, real: Side, fake: Side) -> dict[str, Any]:
     """What needs the feature extractor: labels per class, and quality per group."""
     found, predicted = inputs.look(fake.images)
-    classes = inputs.generator.classes
+    classes, blind = inputs.generator.classes, inputs.reference.blind
     labels: dict[str, Any] = {"reason": None, "rows": [], "shares": None}
     if not classes:
         labels["reason"] = "the images carry no labels"
+    elif blind:
+        labels["reason"] = blind
     elif not inputs.classifies or fake.labels is None:
         labels["reason"] = "the reference's extractor is no classifier of these classes"
     else:
@@ -126,7 +128,7 @@ def _seen_by_the_network(config: AuditConfig, inputs: Inputs, real: Side, fake: 
     groups = [*by_class(real, fake, classes), *by_attribute(real, fake)]
     same = [*by_class(unseen, fake, classes), *by_attribute(unseen, fake)]
     features = {(group.family, group.name): unseen_features[group.real] for group in same}
-    return {"labels": labels, "quality": quality(config, groups, inputs.train_features, found, features)}
+    return {"labels": labels, "quality": quality(config, groups, inputs.train_features, found, features, blind)}
 
 
 def closest_images(

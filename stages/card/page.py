@@ -53,6 +53,7 @@ def model_card(
         trained=evidence.trained,
         others_images=evidence.others_images,
         extractor=evidence.config("reference").get("extractor", {}).get("name"),
+        learnt=evidence.results("reference").get("extractor") or {},
         artefacts=_artefacts(evidence),
         picture=sample_grid(evidence) is not None,
     )

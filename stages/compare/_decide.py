@@ -92,7 +92,7 @@ def judge(found: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]) -> 
     if wrong:
         reason = "worse, or not shown to be as good: " + "; ".join(wrong)
     elif not required:
-        reason = "nothing was compared: " + "; ".join(absent.values())
+        reason = "nothing was compared: " + "; ".join(dict.fromkeys(absent.values()))
     else:
         reason = "not worse: " + "; ".join(notes)
     not_worse = bool(required) and not wrong

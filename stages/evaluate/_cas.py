@@ -31,6 +31,8 @@ def cas(
     held_images, held_labels = reference.pictures("heldout")
     if baseline is None:
         return _refused("the real images carry no labels", len(held_labels), count)
+    if reason := _unreadable(baseline):
+        return _refused(reason, len(held_labels), count)
     images, labels = drawn(generator, count, seed=seed, start=start, folder=folder)
     if labels is None:
         return _refused("the generator takes no labels, so its samples cannot teach them", len(held_labels), count)
@@ -47,6 +49,18 @@ def cas(
         reference={"mean": baseline["mean"], "sd": baseline["sd"]},
     )  # fmt: skip
     return record, [int(right[held_labels == label].sum()) for label in range(len(reference.classes))]
+
+
+def _unreadable(baseline: dict[str, Any]) -> str | None:
+    """Why no sample could teach anything: real images do not either, by this recipe; None where they do."""
+    guessed = max(row["n"] for row in baseline["per_class"]) / baseline["n"]
+    if baseline["low"] > guessed:
+        return None
+    return (
+        f"a classifier that real images taught reads {100 * baseline['value']:.1f} % of the held-out ones right, which "
+        f"is not shown to be more than {100 * guessed:.1f} % by guessing: raise reference.training.steps, or look at "
+        "the labels"
+    )
 
 
 def _refused(reason: str, n_real: int, n_fake: int) -> tuple[dict[str, Any], list[int]]:

@@ -15,7 +15,8 @@ _ESTIMAND = "squared distance of the generator's distribution and the one that t
 
 
 def population(reference: Reference, sets: Sets, *, seed: int) -> dict[str, Any]:
-    """By measure: value, interval, counts and how it was made; no value, and the reason, with too few held-out images.
+    """By measure: value, interval, counts and how it was made; no value, and the reason, with too few held-out images
+    or an extractor that learned nothing.
 
     All generated images of all sets are used, against all held-out ones.
     """
@@ -36,6 +37,7 @@ def population(reference: Reference, sets: Sets, *, seed: int) -> dict[str, Any]
         },
     }  # fmt: skip
     for name, each in found.items():
+        each["reason"] = reference.blind or each["reason"]
         ends: tuple[float | None, ...] = (None, None, None)
         if each["reason"] is None:
             ends = (

@@ -98,12 +98,18 @@ def _write(
 
 def _measures(config: EvaluateConfig, reference: Reference, sets: Sets) -> dict[str, dict[str, Any]]:
     """Every measure by name but the classification accuracy score."""
-    if sets.n < config.smallest_set:
+    reason = reference.blind
+    if reason is None and sets.n < config.smallest_set:
         reason = f"{sets.n} held-out images in a set are fewer than evaluate.smallest_set, {config.smallest_set}"
+    if reason is not None:
         found = {name: not_assessed(reason, n_real=sets.n, n_fake=sets.n, protocol=name) for name in SET_METRICS}
     else:
         found = {name: set_measure(sets, name, reference.info["floors"][name]) for name in SET_METRICS}
-    return {**found, "label_agreement": agreement_measure(sets, reference.info["baselines"]["label_agreement"])}
+    agreement = agreement_measure(sets, reference.info["baselines"]["label_agreement"])
+    if reference.blind is not None and agreement["value"] is not None:
+        counts = {key: agreement[key] for key in ("n_real", "n_fake", "protocol")}
+        agreement = not_assessed(reference.blind, **counts)
+    return {**found, "label_agreement": agreement}
 
 
 def _flat(measures: dict[str, dict[str, Any]]) -> dict[str, float]:

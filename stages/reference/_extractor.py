@@ -63,18 +63,33 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
     return network
 
 
-def check_meaning(network: DomainNetwork, accuracy_heldout: dict[str, Any]) -> None:
-    """Raises ValueError for a classifier without names of its classes that is not shown to be better than guessing.
+def guessing(network: DomainNetwork, split: Split) -> float:
+    """Share that is read right without a look: a rotation of four, or always the commonest class."""
+    return 1 / network.outputs if network.kind == "rotation" else int(np.bincount(split.labels).max()) / len(split)
 
-    Files of earlier versions carry no names; one whose outputs mean other classes reads these images wrong.
+
+def blindness(network: DomainNetwork, accuracy_heldout: dict[str, Any], guessed: float) -> str | None:
+    """Why nothing can be measured on the features: the network is not shown to be better than guessing; else None.
+
+    Raises ValueError for a classifier without names of its classes: files of earlier versions carry none, and one whose
+    outputs mean other classes reads these images wrong.
     """
-    chance = 1 / network.outputs
-    if network.kind == "classifier" and not network.classes and accuracy_heldout["low"] <= chance:
+    if accuracy_heldout["low"] > guessed:
+        return None
+    what = "rotations" if network.kind == "rotation" else "classes"
+    found = (
+        f"{100 * accuracy_heldout['value']:.1f} % of the held-out images right, which is not shown to be more than "
+        f"{100 * guessed:.1f} % by guessing"
+    )
+    if network.kind == "classifier" and not network.classes:
         raise ValueError(
-            f"reference.extractor: the file names no classes, and it reads {100 * accuracy_heldout['value']:.1f} % of "
-            f"the held-out images right, which is not shown to be more than {100 * chance:.1f} % by guessing: its "
-            "outputs may mean other classes, or the same in another order; fit one with {name: fit, ...}"
+            f"reference.extractor: the file names no classes, and it reads {found}: its outputs may mean other "
+            "classes, or the same in another order; fit one with {name: fit, ...}"
         )
+    return (
+        f"the domain extractor learned nothing that its features could show: it reads the {what} of {found}; raise "
+        "reference.training.steps, or have card.checks look at measures on a published network (docs/gate.md)"
+    )
 
 
 def _adopted(file: File) -> DomainNetwork:

@@ -1,6 +1,7 @@
 """The work of room 3, in the order in which a reader wants to check it."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from stages.config.reference import Fit, ReferenceConfig
 from stages.reference._extractor import (
     WHY_ROTATIONS,
     accuracy,
-    check_meaning,
+    blindness,
     confusion,
     extractor,
+    guessing,
     pieces,
     recipe,
     set_size,
@@ -31,6 +33,8 @@ from stages.reference._published import Kept, kept_features, place
 from stages.reference._selection import write_selection
 from stages.scoring import FLOOR_POOL, SET_METRICS, binomial_sd, set_scores, use_threads
 from stages.store import SPLITS, Store, open_store
+
+_log = logging.getLogger(__name__)
 
 
 def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path) -> Summary:
@@ -62,13 +66,17 @@ def _write(
         write_selection(work / "selection", network, found["train"], store.info["data_hash"])
         # What real images and classifiers reach: the yardsticks of every later number.
         right = accuracy(network, store.splits["heldout"], odds["heldout"])
-        check_meaning(network, right)
+        guessed = guessing(network, store.splits["heldout"])
+        if blind := blindness(network, right, guessed):
+            _log.warning("%s", blind)
         about = {
             "sha256": sha256_file(work / "extractor.safetensors"),
             **network.settings,
             "origin": "fit" if isinstance(config.extractor, Fit) else "file",
             "why": "it reads the classes of the data set" if store.classes else WHY_ROTATIONS,
             "accuracy_heldout": right,
+            "guessing": guessed,
+            "blind": blind,
         }
         record = {
             "format": 1,

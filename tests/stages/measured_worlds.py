@@ -76,15 +76,18 @@ class Stored(nn.Module):
         return torch.index_select(self.pixels, 0, place).view(-1, *self.shape)
 
 
-def stored(folder: Path, name: str, pixels: np.ndarray, *, data_hash: str = "d" * 64) -> Path:
+def stored(
+    folder: Path, name: str, pixels: np.ndarray, *, data_hash: str = "d" * 64, classes: list[str] = NAMES,
+    prior: list[float] | None = None,
+) -> Path:  # fmt: skip
     """ONNX file that draws from `pixels` uint8 [classes or 1, pool, H, W, C]."""
     labelled = len(pixels) > 1
     about = {
-        "name": name, "licence": "CC BY 4.0", "prior": [1 / len(pixels)] * len(pixels) if labelled else [],
+        "name": name, "licence": "CC BY 4.0", "prior": (prior or [1 / len(pixels)] * len(pixels)) if labelled else [],
         "data_hash": data_hash, "input_digest": "0" * 64,
     }  # fmt: skip
     export_module(
-        Stored(pixels), folder / f"{name}.onnx", z_dim=Z_DIM, classes=NAMES if labelled else [],
+        Stored(pixels), folder / f"{name}.onnx", z_dim=Z_DIM, classes=classes if labelled else [],
         resolution=pixels.shape[2], channels=pixels.shape[4], metadata=about,
     )  # fmt: skip
     return folder / f"{name}.onnx"

@@ -19,6 +19,7 @@ from stages.audit._copies import copies
 from stages.audit._refused import NONE, nearest_refused
 from stages.audit._shares import shares
 from stages.audit._sides import Side
+from stages.common.files import read_json, write_json
 from stages.config import build
 from stages.config.audit import AuditConfig
 from stages.config.ingest import NearDuplicates
@@ -252,6 +253,19 @@ def test_the_distances_are_those_that_ingest_wrote_down(tmp_path: Path) -> None:
     found = nearest_refused(stored.path, np.arange(len(stored.rows)))
     wanted = [listed.get(row["source"], NONE) for row in stored.rows]
     assert found.tolist() == wanted and {64 * 64, 4 * 64 * 64, NONE} == set(wanted)
+
+
+def test_features_that_show_nothing_leave_labels_and_quality_unassessed(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.folder / "reference", tmp_path / "reference")
+    info = read_json(tmp_path / "reference" / "reference.json")
+    about = info["extractor"] | {"blind": "it guesses"}
+    write_json(tmp_path / "reference" / "reference.json", info | {"extractor": about})
+    images = world.by_label(world.unseen, world.unseen_labels)
+    found = measures(audit(dataclasses.replace(world, folder=tmp_path), "blind", images))
+    for name in ("label_agreement_worst_class", "share_tv_class", "precision_k3_worst_class", "coverage_k5_worst_class",
+                 "precision_k3_worst_attribute", "coverage_k5_worst_attribute"):  # fmt: skip
+        assert (found(name)["value"], found(name)["reason"]) == (None, "it guesses")
+    assert found("memorization_p")["value"] is not None and found("share_tv_ink")["value"] is not None
 
 
 def test_a_store_that_does_not_say_what_was_refused_is_made_anew(world: World, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gan.metrics.protocols import named
+from gan.metrics.protocols import PROTOCOLS, named
 from stages.card import run
 from stages.card.evidence import judge_rights
 from stages.card.text import code, plain, slug
@@ -217,6 +217,41 @@ def test_a_gate_that_leaves_out_a_kind_is_refused(kind: str, how: str) -> None:
         left = [check | {"required": check["measure"] != kind} for check in checks]
     with pytest.raises(ValueError, match="must hold a required check of"):
         config(checks=left)
+
+
+def test_measures_of_published_protocols_are_of_the_kinds_that_they_measure() -> None:
+    """On unlabelled data without an upright side they alone can stand for distance, fidelity and coverage."""
+    kinds = {"frechet": "distance", "kernel": "distance", "precision": "fidelity", "density": "fidelity",
+             "recall": "coverage", "coverage": "coverage"}  # fmt: skip
+    checks = section()["checks"]
+    for protocol in PROTOCOLS.values():
+        for name in protocol.measures:
+            what = (
+                name.rsplit("_", 1)[1] if protocol.kind in ("precision_recall", "density_coverage") else protocol.kind
+            )
+            check = build(CardConfig, section(checks=[*checks, checks[0] | {"name": "own", "measure": name}]), "card")
+            expected = {"label_agreement": "label agreement", "cas": "classification accuracy score"} | kinds
+            assert check.checks[-1].kind == expected.get(what), name
+    names = (
+        "fd_dinov2_vitb14_heldout",
+        "pr_k3_dinov2_vitb14_heldout_precision",
+        "dc_k5_dinov2_vitb14_heldout_coverage",
+    )
+    config(checks=[check | {"measure": name} for check, name in zip(checks, names, strict=False)] + checks[3:])
+
+
+def test_the_card_says_what_the_extractor_learned(made: Run) -> None:
+    made.write().card()
+    assert "domain extractor is" not in made.text()
+    about = {"kind": "rotation", "accuracy_heldout": {"value": 0.2512, "low": 0.22, "high": 0.28}, "guessing": 0.25}
+    for blind, kind in ((None, "classifier"), ("it guesses", "rotation")):
+        made.summaries["reference"]["results"]["extractor"] = about | {"blind": blind, "kind": kind}
+        made.summaries["evaluate"]["inputs"], made.summaries["audit"]["inputs"] = {}, {}
+        made.write().card()
+        text = made.text()
+        assert "25.1 % (22.0 % to 28.0 %) of the held-out images right; guessing reads 25.0 %." in text
+        assert ("learned the classes" in text) == (kind == "classifier")
+        assert ("no measure on\nits features means anything" in text) == (blind is not None)
 
 
 def test_two_checks_of_one_name_are_refused() -> None:

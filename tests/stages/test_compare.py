@@ -187,6 +187,16 @@ def test_both_meet_the_held_out_images_of_a_set(world: World, tmp_path: Path) ->
     assert found["protocols"]["label_agreement"]["n_fake"] == 300
 
 
+def test_on_features_that_show_nothing_nobody_is_not_worse(world: World, tmp_path: Path) -> None:
+    good = world.export("blind", world.by_label(world.unseen, world.unseen_labels))
+    reference = shutil.copytree(world.folder / "reference", tmp_path / "reference")
+    info = read_json(reference / "reference.json")
+    write_json(reference / "reference.json", info | {"extractor": info["extractor"] | {"blind": "it guesses"}})
+    found = run(CONFIG, candidate=good, champion=good, reference=reference, out=tmp_path / "out").results
+    assert (found["not_worse"], found["differences"]) == (False, {})
+    assert found["reason"] == "nothing was compared: it guesses"
+
+
 def test_other_classes_are_refused(world: World, tmp_path: Path) -> None:
     mine = world.export("mine", world.unseen)
     store = write_store(tmp_path / "store", world.unseen, world.unseen_labels % 2, np.arange(300) % 3, ["even", "odd"])

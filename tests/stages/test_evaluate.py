@@ -19,7 +19,8 @@ from stages.evaluate import run
 from stages.evaluate._classes import LEAST
 from stages.scoring import SET_METRICS
 from tests.stages.browser import CHROMIUM, tab
-from tests.stages.measured_worlds import NAMES, POOL, colours, digits, reference, stored
+from tests.stages.measured_worlds import CONFIG as LEARNT
+from tests.stages.measured_worlds import NAMES, POOL, colours, digits, passed_store, reference, stored
 
 CONFIG = EvaluateConfig(threads=1, seed=11, sets=6, smallest_set=100, columns=6)
 REFERENCE = ReferenceConfig(
@@ -247,6 +248,28 @@ def test_colour_images_without_labels_and_too_few_of_them(tmp_path: Path) -> Non
     for name in ("precision_k3", "recall_k3", "coverage_k5"):  # near 1, where an uncut interval would pass it
         assert 0 <= found["measures"][name]["low"] <= found["measures"][name]["high"] <= 1
     assert "Not assessed: 60 held-out images in a set are fewer than" in (folder / "few" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("classes", [[], ["a", "b"]])
+def test_an_extractor_at_chance_leaves_every_measure_on_it_unassessed(
+    tmp_path: Path, classes: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Noise has no upright side, and labels by a coin show in no pixel: nothing can be learned from either."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (900, 8, 8, 1), dtype=np.uint8)
+    labels = rng.integers(0, 2, 900) if classes else np.full(900, -1)
+    folder = passed_store(tmp_path, images, labels, classes)
+    recipe = Training(steps=30, batch=32, learning_rate=0.002)
+    about = reference(folder, config=dataclasses.replace(LEARNT, training=recipe))["extractor"]
+    assert about["accuracy_heldout"]["low"] < about["guessing"] and about["blind"] in caplog.text
+    pool = np.stack([images[:POOL]] * max(1, len(classes)))
+    report = evaluate(folder, stored(folder, "drawn", pool, classes=classes))
+    for name, found in report["measures"].items():
+        assert found["value"] is None, name
+        assert "guessing" in found["reason"] or "no labels" in found["reason"]
+    assert all(each["value"] is None and "guessing" in each["reason"] for each in report["population"].values())
+    page = (folder / "drawn" / "index.html").read_text()
+    assert '<p class="warn">The domain extractor learned nothing' in page
 
 
 def test_the_page_opens_alone(world: Path, real: dict[str, Any]) -> None:

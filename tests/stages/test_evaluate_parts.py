@@ -101,7 +101,7 @@ def test_population_values_of_one_feature_and_eight_images_say_why_there_are_non
     rows = np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
     monkeypatch.setattr(Reference, "features", lambda self, split: rows[:8])
     sets = Sets(8, {}, None, np.zeros(40, np.int64), rows)
-    found = population(Reference(Path(), {}), sets, seed=0)
+    found = population(Reference(Path(), {"extractor": {}}), sets, seed=0)
     assert found["fid_domain"]["value"] is None and found["kid_domain"]["value"] is None
     reason = "8 held-out images are fewer than 32, eight for each of 1 features and 32 at least"
     assert found["fid_domain"]["reason"] == reason

@@ -136,7 +136,7 @@ def test_an_adopted_file_whose_outputs_mean_something_else_is_refused(world: Pat
 
     with pytest.raises(ValueError, match=r"reads the classes digit 0, digit 1, .*; these images have digit 1, digit 2"):
         adopt(folder, named)
-    with pytest.raises(ValueError, match=r"names no classes, and it reads 0\.. % .*more than 10\.0 % by guessing"):
+    with pytest.raises(ValueError, match=r"names no classes, and it reads 0\.. % .*more than 1.\.. % by guessing"):
         adopt(world, tmp_path / "exchanged.safetensors")
     assert adopt(world, tmp_path / "nameless.safetensors")["extractor"]["accuracy_heldout"]["value"] > 0.9
     assert not (world / "exchanged").exists()
@@ -148,6 +148,7 @@ def test_colour_images_without_labels(tmp_path: Path, world: Path) -> None:
     info = reference(folder, config=config)
     assert info["extractor"]["kind"] == "rotation" and "no labels" in info["extractor"]["why"]
     assert info["extractor"]["accuracy_heldout"]["value"] > 0.9
+    assert info["extractor"]["guessing"] == 0.25 and info["extractor"]["blind"] is None
     assert info["confusion"] == [] and info["baselines"] == {"cas": None, "label_agreement": None}
     assert load(folder / "reference" / "extractor.safetensors").channels == 3
     path = world / "reference" / "extractor.safetensors"
