@@ -25,15 +25,22 @@ from gan.memorization import (
 from stages.audit._sides import spread
 from stages.config.audit import AuditConfig
 
+_GROUPED = (
+    "the images come in groups, and the unseen real ones show groups that training never saw: a generator that copies "
+    "nothing comes nearer to training images than they do, so copies were not tested for; look at the closest pairs on "
+    "the audit's page"
+)
+
 
 def copies(
-    config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictures, refused: NDArray[np.int64]
-) -> dict[str, Any]:
+    config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictures, refused: NDArray[np.int64],
+    *, grouped: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Result of the test, of the same test with planted copies, its power, and the closest pairs.
 
     Images are uint8 [N, H, W, C]; `refused` is what `nearest_refused` says of the controls. `status` is `not_assessed`
-    where planted copies would not be found, or where no number of copies would: a test without power that passes says
-    nothing.
+    where the images are `grouped`, so that the test has no null, and where planted copies would not be found, or no
+    number of copies would: a test without power that passes says nothing.
     """
     found, real = nearest(fake, train), nearest(controls, train)
     unseen = np.minimum(real.squared, refused)
@@ -44,7 +51,9 @@ def copies(
     needed = copies_needed(result.fakes, result.controls, alpha=config.alpha)
     power = detectable_share(result.fakes, result.controls, alpha=config.alpha)
     reason = None
-    if planted_p >= config.alpha:
+    if grouped:
+        reason = _GROUPED
+    elif planted_p >= config.alpha:
         reason = (
             f"{planted} planted training copies among {len(fake)} images are not found at level {config.alpha:g} "
             f"(p {planted_p:.3g}): raise audit.samples, or the share audit.planted_share that must be found"
@@ -58,6 +67,7 @@ def copies(
     return {
         "status": "not_assessed" if reason else "assessed",
         "reason": reason,
+        "grouped": grouped,
         **result._asdict(),
         "repeated": int(len(fake) - counts.sum()),
         "exact_copies": int((found.squared == 0).sum()),

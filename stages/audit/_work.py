@@ -38,7 +38,7 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
         fake = side(*drawn(generator, config.samples, seed=config.seed, folder=work))
         real = side(split["train"], split["train"].labels if generator.classes else None)
         controls = _controls(config, inputs)
-        refused = nearest_refused(images, controls.rows)
+        refused, grouped = nearest_refused(images, controls.rows), bool(inputs.store.info.get("grouped"))
 
         report: dict[str, Any] = {
             "format": FORMAT,
@@ -50,13 +50,14 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
             "n_train": len(real),
             "shares": shares(config, real, fake, generator.classes, generator.prior),
             **_seen_by_the_network(config, inputs, real, fake),
-            "memorization": copies(config, fake.images, real.images, controls, refused),
+            "memorization": copies(config, fake.images, real.images, controls, refused, grouped=grouped),
         }
         report["findings"] = findings(report, config.alpha)
         results = {
             "data_hash": report["data_hash"],
             "onnx_sha256": report["onnx_sha256"],
             "generator": report["generator"],
+            "grouped": grouped,
             "findings": report["findings"],
             "measures": measures(report),
             "protocols": protocols(report, inputs.extractor),

@@ -22,7 +22,8 @@ def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, o
     measures = evidence_.measured(evidence, config)
     configs = {stage: summary.config for stage, summary in evidence.summaries.items()}
     configs["card"] = dataclasses.asdict(config)
-    lines = decide(config.checks, measures, labelled=bool(evidence.generator["classes"]))
+    labelled = bool(evidence.generator["classes"])
+    lines = decide(config.checks, measures, labelled=labelled, grouped=evidence.grouped)
     verdict: dict[str, Any] = {
         "format": FORMAT,
         "passed": is_green(lines),

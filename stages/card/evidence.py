@@ -73,6 +73,11 @@ class Evidence:
         ancestry = self.results("train").get("ancestry") or []
         return self.trained and any("init" in entry and entry.get("data_hash") != self.data_hash for entry in ancestry)
 
+    @property
+    def grouped(self) -> bool:
+        """Whether the audit found the images in groups, among which copies cannot be tested for."""
+        return bool(self.results("audit").get("grouped"))
+
     def config(self, stage: str) -> dict[str, Any]:
         """Settings of a stage; empty where its summary was not given."""
         return self.summaries[stage].config if stage in self.summaries else {}

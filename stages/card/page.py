@@ -51,6 +51,7 @@ def model_card(
         training_results=_flat({key: value for key, value in training.items() if key != "ancestry"}),
         ancestry=[_words(entry) for entry in training.get("ancestry") or []],
         trained=evidence.trained,
+        grouped=evidence.grouped,
         others_images=evidence.others_images,
         extractor=evidence.config("reference").get("extractor", {}).get("name"),
         learnt=evidence.results("reference").get("extractor") or {},

@@ -18,7 +18,7 @@ class NotAssessed(Exception):
 
 
 def decide(
-    checks: Sequence[Check], evidence: Mapping[str, Mapping[str, Any]], *, labelled: bool
+    checks: Sequence[Check], evidence: Mapping[str, Mapping[str, Any]], *, labelled: bool, grouped: bool = False
 ) -> list[dict[str, Any]]:
     """One verdict line per check, in the order given.
 
@@ -27,8 +27,10 @@ def decide(
         evidence: per stage a mapping with `measures` and `protocols`, as summaries hold them.
         labelled: whether the generator is conditional; without classes the checks of LABELLED_KINDS have no meaning,
             so they are reported as not assessed and not required.
+        grouped: whether the images come in groups, among which copies cannot be tested for (docs/audit.md); then the
+            same holds for the checks of memorization.
     """
-    return [_line(check, evidence, labelled) for check in checks]
+    return [_line(check, evidence, _pointless(check, labelled=labelled, grouped=grouped)) for check in checks]
 
 
 def is_green(lines: Sequence[Mapping[str, Any]]) -> bool:
@@ -37,13 +39,24 @@ def is_green(lines: Sequence[Mapping[str, Any]]) -> bool:
     return bool(required) and all(line["status"] == PASSED for line in required)
 
 
-def _line(check: Check, evidence: Mapping[str, Mapping[str, Any]], labelled: bool) -> dict[str, Any]:
-    applies = labelled or check.kind not in LABELLED_KINDS
+def _pointless(check: Check, *, labelled: bool, grouped: bool) -> str | None:
+    """Why a check has no meaning for these images, so that nobody can require it; None where it has one."""
+    if not labelled and check.kind in LABELLED_KINDS:
+        return "the images carry no labels, so this check has no meaning and is not required"
+    if grouped and check.kind == "memorization":
+        return (
+            "the images come in groups, so that copies could not be tested for (docs/audit.md): this check has no "
+            "meaning and is not required; look at the closest pairs on the audit's page"
+        )
+    return None
+
+
+def _line(check: Check, evidence: Mapping[str, Mapping[str, Any]], pointless: str | None) -> dict[str, Any]:
     measure: dict[str, Any] = {}
     compared = None
     try:
-        if not applies:
-            raise NotAssessed("the images carry no labels, so this check has no meaning and is not required")
+        if pointless is not None:
+            raise NotAssessed(pointless)
         measure = _measure(check, evidence)
         compared, status, reason = _compare(check, measure)
     except NotAssessed as refusal:
@@ -53,7 +66,7 @@ def _line(check: Check, evidence: Mapping[str, Mapping[str, Any]], labelled: boo
         **{key: _number(measure.get(key)) for key in ("value", "low", "high")},
         "compared": compared,
         "rule": {"op": check.op, "threshold": check.threshold, "relative_to": check.relative_to},
-        "required": check.required and applies,
+        "required": check.required and pointless is None,
         "status": status,
         "reason": reason,
         "source": check.source,

@@ -182,6 +182,24 @@ def test_a_collapsed_generator_against_few_controls_is_not_assessed() -> None:
     assert found["status"] == "not_assessed" and found["reason"].startswith("1 different generated images against 150")
 
 
+def test_among_grouped_images_copies_are_not_tested_for_and_the_pairs_stay_on_the_page(
+    world: World, tmp_path: Path
+) -> None:
+    """Controls show persons that training never saw; a perfect generator draws those that it saw, and copies none."""
+    store = Path(shutil.copytree(world.store.path, tmp_path / "store"))
+    write_json(store / "dataset.json", world.store.info | {"grouped": True})
+    images = world.by_label(world.unseen, world.unseen_labels).copy()
+    images[100:106] = world.store.splits["train"].all()[:6]
+    run(CONFIG, onnx=world.export("grouped", images), reference=world.folder / "reference", images=store,
+        out=tmp_path / "out")  # fmt: skip
+    report, results = (read_json(tmp_path / "out" / name) for name in ("audit.json", "summary.json"))
+    found = report["measures"]["memorization_p"]
+    assert found["value"] is None and "training never saw" in found["reason"] and results["results"]["grouped"]
+    assert "not tested for" in report["findings"][0] and "copying found" not in report["findings"][0]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "not tested for" in page and "Bonferroni" not in page and "0.0 levels" in page
+
+
 @dataclasses.dataclass
 class Scenes:
     """Pictures of scenes, a little different each time: two of one scene are near duplicates, as in a series."""

@@ -219,6 +219,18 @@ def test_a_gate_that_leaves_out_a_kind_is_refused(kind: str, how: str) -> None:
         config(checks=left)
 
 
+def test_a_gate_cannot_ask_for_copies_among_grouped_images_and_the_card_says_so(made: Run) -> None:
+    made.summaries["audit"]["results"]["measures"]["memorization_p"] |= {"value": None, "reason": "groups"}
+    verdict = made.write().card()
+    assert not verdict["passed"] and "Copies of training images were not tested for" not in made.text()
+    made.summaries["audit"]["results"]["grouped"] = True
+    verdict = made.write().card()
+    (line,) = (line for line in verdict["checks"] if not line["required"])
+    assert verdict["passed"] and (line["name"], line["status"]) == ("memorization", "not_assessed")
+    assert "copies could not be tested for" in line["reason"]
+    assert "**Copies of training images were not tested for**" in made.text() and "search for copies" not in made.text()
+
+
 def test_measures_of_published_protocols_are_of_the_kinds_that_they_measure() -> None:
     """On unlabelled data without an upright side they alone can stand for distance, fidelity and coverage."""
     kinds = {"frechet": "distance", "kernel": "distance", "precision": "fidelity", "density": "fidelity",

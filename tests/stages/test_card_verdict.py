@@ -101,6 +101,15 @@ def test_label_checks_have_no_meaning_without_labels_but_distance_has() -> None:
     assert line(check(measure="label_agreement"), None, labelled=True)["required"]
 
 
+def test_copies_are_required_of_grouped_images_no_more_than_labels_where_there_are_none() -> None:
+    rule = check(measure="memorization_p", source="audit")
+    evidence = {"audit": {"measures": {"memorization_p": measure()}, "protocols": {"p": {}}}}
+    (found,) = decide([rule], evidence, labelled=True, grouped=True)
+    assert (found["status"], found["required"], found["value"]) == ("not_assessed", False, None)
+    assert decide([rule, check()], evidence, labelled=True)[0]["required"]
+    assert decide([check()], evidence, labelled=True, grouped=True)[0]["required"]
+
+
 def test_a_line_holds_what_the_format_promises_and_says_the_reason_in_words() -> None:
     result = line(check(relative_to="ratio"), measure(high=2.5))
     assert list(result) == [
