@@ -4,6 +4,7 @@ A label is what the reference's classifier says. Its own errors on held-out real
 the class shares are corrected for them.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from stages.config.audit import AuditConfig
 
 def agreement(
     config: AuditConfig, labels: NDArray[np.int64], predicted: NDArray[np.int64], confusion: NDArray[np.int64],
-    classes: list[str],
+    prior: list[float], classes: list[str],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row per class: agreement of generated images, accuracy of the classifier on real ones, commonest mistake."""
-    rows = []
+    rows, enough_samples = [], _samples_for(config, prior)
     for label, name in enumerate(classes):
         chosen = predicted[labels == label]
         enough = len(chosen) >= config.min_group
-        reason = f"{len(chosen)} generated images, audit.min_group asks for {config.min_group}"
+        reason = f"{len(chosen)} generated images, audit.min_group asks for {config.min_group}: {enough_samples}"
         others = np.bincount(chosen[chosen != label], minlength=len(classes))
         real = confusion[label]
         rows.append(
@@ -39,6 +40,18 @@ def agreement(
             }
         )
     return rows
+
+
+def _samples_for(config: AuditConfig, prior: list[float]) -> str:
+    """What to do about too small a class: the samples with which the rarest is expected twice as often as it must come.
+
+    With the expected number alone, half of all runs would have too few of it.
+    """
+    least = min(prior)
+    if least <= 0:
+        return "the serving prior leaves out a class"
+    wanted = math.ceil(2 * config.min_group / least - 1e-6)
+    return f"set audit.samples to {max(wanted, config.samples + 1)} or more, it is {config.samples}"
 
 
 def class_shares(

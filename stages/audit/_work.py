@@ -121,7 +121,7 @@ def _seen_by_the_network(config: AuditConfig, inputs: Inputs, real: Side, fake: 
         labels["reason"] = "the reference's extractor is no classifier of these classes"
     else:
         confusion = np.asarray(inputs.reference.info["confusion"], np.int64)
-        labels["rows"] = agreement(config, fake.labels, predicted, confusion, classes)
+        labels["rows"] = agreement(config, fake.labels, predicted, confusion, inputs.generator.prior, classes)
         labels["shares"] = class_shares(config, predicted, confusion, inputs.generator.prior, classes)
     heldout = inputs.store.splits["heldout"]
     unseen = side(heldout, heldout.labels if classes else None)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from gan.attributes import bins
 from stages.audit import run
 from stages.audit._copies import copies
+from stages.audit._labels import agreement
 from stages.audit._refused import NONE, nearest_refused
 from stages.audit._shares import shares
 from stages.audit._sides import Side
@@ -152,6 +154,26 @@ def test_small_groups_are_named_as_not_assessed_and_never_dropped(world: World) 
     assert small and all(row["status"] == "not_assessed" and "audit.min_group" in row["reason"] for row in small)
     worst = report["measures"]["label_agreement_worst_class"]
     assert worst["value"] is None and "audit.min_group" in worst["reason"]
+    assert (
+        f"set audit.samples to {math.ceil(64 / min(report['generator']['prior']))} or more, it is 300"
+        in worst["reason"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("prior", "advice"),
+    [
+        ([1 / 60] * 60, "set audit.samples to 1800 or more, it is 300"),
+        ([0.98, 0.02], "set audit.samples to 1500 or more, it is 300"),
+        ([0.5, 0.5], "set audit.samples to 301 or more, it is 300"),
+        ([1.0, 0.0], "the serving prior leaves out a class"),
+    ],
+)
+def test_a_class_that_came_too_seldom_names_the_samples_that_would_do(prior: list[float], advice: str) -> None:
+    labels = np.zeros(300, np.int64)  # of the last class comes none
+    classes = [f"class {place}" for place in range(len(prior))]
+    found = agreement(CONFIG, labels, labels, np.eye(len(prior), dtype=np.int64), prior, classes)
+    assert found[-1]["reason"] == f"0 generated images, audit.min_group asks for 15: {advice}"
 
 
 @pytest.mark.parametrize("setting", ["quality_images", "min_group"])
