@@ -20,7 +20,7 @@ class Splits:
     train: Annotated[float, Range(gt=0, lt=1)]
     """The generator learns from these."""
     fit: Annotated[float, Range(gt=0, lt=1)]
-    """The feature extractor and the attribute classifiers learn from these."""
+    """The feature extractor learns from these."""
     heldout: Annotated[float, Range(gt=0, lt=1)]
     """Scoring only."""
 
