@@ -30,6 +30,7 @@ from stages.state import exclusive, state_folder
 from stages.store import SPLITS
 
 FORMAT = 1
+QUARANTINE = "quarantine.csv"
 _PART = 8192  # samples that are Python's objects at once
 _MOST_VALUES = 1000  # of a declared attribute; drift leaves out those of more, too
 _PASSING = ("unreadable", "changed", "crashed")  # kinds of reasons that may be gone next time
@@ -87,11 +88,11 @@ def _write(
         check_covers(sheet, content, datasheet, raw)
     result = distinct(samples, listing, config.splits, config.near_duplicates, memory)
     refused = [*(Refusal(*one) for one in listing.refused), *damaged, *result.refused]
-    _check(config, raw, listing, result, refused)
+    _check(config, raw, listing, result, refused, memory / QUARANTINE)
     counts = _counts(result, len(refused))
     with output_folder(out) as work:
         data_hash = write_store(work, result.samples, result.splits, listing, config.shard_images)
-        write_rows(work / "quarantine.csv", Refusal._fields, refused)
+        write_rows(work / QUARANTINE, Refusal._fields, refused)
         write_rows(work / "duplicates.csv", ("source", "kept", "sha256"), result.copies)
         write_rows(work / "near_duplicates.csv", ("source", "near"), result.near)
         write_rows(work / "near_refused.csv", ("refused", "split", "kept", "squared_distance"), result.near_refused)
@@ -161,16 +162,20 @@ def _values(column: Texts, rows: NDArray[np.int64]) -> list[str] | None:
     return sorted(found)
 
 
-def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, refused: Refusals) -> None:
-    """Raise ValueError where too little is left to go on with."""
+def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, refused: Refusals, told: Path) -> None:
+    """Raise ValueError where too little is left to go on with; the whole list of what is refused is then `told`."""
+    told.unlink(missing_ok=True)
     kept = len(result.samples)
     read = kept + len(result.copies) + len(refused)
     share = len(refused) / read
     if not kept or share > config.max_refused_share:
         what = "none is left" if not kept else f"more than ingest.max_refused_share {config.max_refused_share:g}"
+        write_rows(told, Refusal._fields, refused)
+        near = any(row.reason.startswith("near duplicate") for row in refused)
+        ways = "; for near duplicates a `group` in ingest.source, or other limits in ingest.near_duplicates" * near
         raise ValueError(
-            f"{len(refused)} of {read} files in {raw} are refused ({share:.1%}), {what}: {_examples(refused)}; "
-            "mend or remove them"
+            f"{len(refused)} of {read} files in {raw} are refused ({share:.1%}), {what}: {_examples(refused)}; all "
+            f"are listed in {told}; mend or remove them, or raise ingest.max_refused_share{ways}"
         )
     present = set(np.unique(listing.labels[result.samples.rows]).tolist())
     empty = [name for label, name in enumerate(listing.classes) if label not in present]
@@ -207,5 +212,5 @@ def _examples(refused: Refusals) -> str:
 
 def _tell(counts: dict[str, int], out: Path) -> None:
     numbers = ", ".join(f"{value:,} {name}" for name, value in counts.items())
-    more = f"; see {out / 'quarantine.csv'}" if counts["refused"] else ""
+    more = f"; see {out / QUARANTINE}" if counts["refused"] else ""
     print(f"ingest: {numbers}{more}", file=sys.stderr)  # noqa: T201

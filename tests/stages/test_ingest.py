@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -285,9 +286,14 @@ def test_what_was_there_stays_when_ingest_fails(raw: Path) -> None:
     before = tree_digests(out)
     for index in range(20):
         (raw / "cat" / f"bad{index}.png").write_text("text")
-    with pytest.raises(
-        ValueError, match=r"20 of 100 files .* are refused \(20.0%\), more than ingest.max_refused_share"
-    ):
+    said = r"20 of 100 files .* are refused \(20.0%\), more than ingest.max_refused_share .* are listed in (\S+);"
+    with pytest.raises(ValueError, match=said) as raised:
         ingest(raw)
+    told = Path(re.search(said, str(raised.value))[1])
+    assert len(told.read_text().splitlines()) == 21 and "near_duplicates" not in str(raised.value)
     assert tree_digests(out) == before
     assert sorted(path.name for path in Path(out).parent.iterdir()) == ["raw", "sheet.yaml", "store"]
+    for path in (raw / "cat").glob("bad*"):
+        path.unlink()
+    ingest(raw)
+    assert not told.exists(), "what no longer is so is not told"

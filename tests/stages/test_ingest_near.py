@@ -231,6 +231,13 @@ def test_of_near_pictures_on_two_sides_the_one_nearer_to_training_is_refused(tmp
     assert all(len(where) == 1 for where in by_side.values()), "no picture lies on two sides"
 
 
+def test_where_near_pictures_are_too_many_the_ways_out_are_told(tmp_path: Path) -> None:
+    drawn(tmp_path / "raw", a=("train", 0), b=("heldout", 3))
+    said = "1 x near duplicate.* raise ingest.max_refused_share; .* `group` .* ingest.near_duplicates"
+    with pytest.raises(ValueError, match=said):
+        ingest(tmp_path / "raw", resolution=32, channels=3, near_duplicates=NEAR, max_refused_share=0.05)
+
+
 def test_pictures_that_only_look_alike_from_afar_are_kept(tmp_path: Path) -> None:
     """Equal hashes are not enough: the pixels must be near, too."""
     raw = tmp_path / "raw"
