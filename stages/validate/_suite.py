@@ -187,12 +187,20 @@ def _balance_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
               gxe.ExpectColumnValuesToBeBetween(column="deviation", max_value=config.max_split_deviation)),
         Check("classes", "class_counts", "balance",
               f"each {'class' if frames.store.classes else 'split'} has at least {least} images"
-              f"{' in each split' if frames.store.classes else ''} (validate.min_images_per_class)",
+              f"{' in each split' if frames.store.classes else ''} (validate.min_images_per_class){_groups(frames)}",
               gxe.ExpectColumnValuesToBeBetween(column="images", min_value=least)),
         Check("classes", "class_balance", "balance",
               f"each class has at least {balance:g} times the images of the largest (validate.min_class_balance)",
               gxe.ExpectColumnValuesToBeBetween(column="of_largest", min_value=balance)),
     ]  # fmt: skip
+
+
+def _groups(frames: Frames) -> str:
+    """How many groups each split has, where they are divided: with few of them a split may be empty by chance."""
+    if "group" not in frames.images:
+        return ""
+    counts = frames.images.groupby(STORED_SPLIT)["group"].nunique()
+    return "; groups: " + ", ".join(f"{counts.get(name, 0)} in {name}" for name in SPLITS)
 
 
 def _declared_checks(frames: Frames) -> list[Check]:

@@ -271,7 +271,7 @@ def test_what_holds_of_groups_and_declared_schemas_passes(store: Path, tmp_path:
     assert summary.results["expectations"] == 28 + 1 + 4
     text = (tmp_path / "out" / "report.html").read_text()
     assert "What warns" in text and "What failed" not in text
-    assert "SHA-256 of its group's name" in text
+    assert "SHA-256 of its group's name" in text and "groups: 1 in train, 1 in fit, 1 in heldout" in text
     assert "<td>internal, research, commercial, publication</td>" in text
     assert "width: (min: 8; max: 8); attributes: (ink: (values: light, medium, heavy))" in text
 
