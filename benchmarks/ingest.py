@@ -223,7 +223,7 @@ def near_row(count: int) -> None:
     mean, side = randomness.normal(128, 40, count), randomness.integers(0, 3, count)
     mean[:copies] = mean[copies : 2 * copies]
     start = time.perf_counter()
-    found = near_duplicates(hashed, mean, side, 7, 4.0, lambda first, second: np.ones(len(first), np.bool_))
+    found = near_duplicates(hashed, mean, side, 7, 4.0, lambda first, second: np.ones(len(first), np.int64))
     seconds = time.perf_counter() - start
     both = int(((found.partner >= 0) | (found.same >= 0)).sum())
     report(
