@@ -107,12 +107,16 @@ def _existing(path: Path) -> Path:
 
 
 def _evidence(data: Path) -> dict[str, Path]:
-    """Card and verdict at the top, the other stages' files in folders of their own."""
+    """Card and verdict at the top, the other stages' files in folders of their own.
+
+    Of the training no weights, and not the grid of each moment: there are hundreds in a long run.
+    """
     files = {path.relative_to(data / "card").as_posix(): path for path in _below(data / "card")}
     for stage in ("validate", "export", "evaluate", "audit"):
         for path in _below(data / stage):
             files[path.relative_to(data).as_posix()] = path
-    files |= {f"train/{path.name}": path for path in sorted((data / "train").glob("*")) if path.is_file()}  # no weights
+    kept = [path for path in sorted((data / "train").glob("*")) if path.is_file() and not path.match("samples-*.png")]
+    files |= {f"train/{path.name}": path for path in kept}
     return {name: path for name, path in files.items() if path.suffix != ".onnx"}
 
 

@@ -84,6 +84,15 @@ def test_a_version_holds_the_exact_bytes_and_says_what_it_is(
     assert json.loads((source / "run.json").read_text())["stage_seconds"] == {"train": 1.2}
 
 
+def test_the_grids_of_all_moments_stay_behind(built: Callable[..., Path]) -> None:
+    train = built() / "data" / "train"
+    (train / "samples-000000.480.png").write_bytes(b"grid")
+    (train / "progress.png").write_bytes(b"strip")
+    found = {name for name in read_candidate(train.parents[1]).evidence if name.startswith("train/")}
+    assert found >= {"train/samples.png", "train/progress.png", "train/curves.csv", "train/summary.json"}
+    assert "train/samples-000000.480.png" not in found
+
+
 def test_twice_registers_one(built: Callable[..., Path], state: Path) -> None:
     project = built()
     once(project, state)
