@@ -57,6 +57,7 @@ def model_card(
         learnt=evidence.results("reference").get("extractor") or {},
         artefacts=_artefacts(evidence),
         picture=sample_grid(evidence) is not None,
+        row_key=evidence.results("evaluate").get("row_key"),
     )
     return str(text)
 

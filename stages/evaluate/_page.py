@@ -96,8 +96,8 @@ def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, 
         generated_grid=grid_uri(pictures.generated, columns=columns, row_labels=pictures.rows),
         best_grid=grid_uri(pictures.best, columns=columns),
         worst_grid=grid_uri(pictures.worst, columns=columns),
-        row_key=_row_key(pictures.rows),
-        walks_key=_row_key(pictures.walks.rows),
+        row_key=row_key(pictures.rows),
+        walks_key=row_key(pictures.walks.rows),
         walks_grid=grid_uri(pictures.walks.interpolations, columns=STEPS, row_labels=pictures.walks.rows),
         sweep=_sweep(pictures.walks),
         disagreements=[
@@ -118,7 +118,7 @@ def warnings(report: dict[str, Any]) -> list[str]:
     return [blind[0].upper() + blind[1:]] if blind else []
 
 
-def _row_key(names: list[str]) -> str:
+def row_key(names: list[str]) -> str:
     """Which row is which, where a grid can draw their numbers alone; else empty."""
     texts = row_texts(names)
     return "" if texts == names else ", ".join(f"{text}: {name}" for text, name in zip(texts, names, strict=True))

@@ -14,7 +14,7 @@ from stages.evaluate._cas import cas, cas_protocol
 from stages.evaluate._classes import per_class
 from stages.evaluate._curves import read_curves
 from stages.evaluate._inputs import check_floors, check_pair
-from stages.evaluate._page import render
+from stages.evaluate._page import render, row_key
 from stages.evaluate._pictures import choose, write_pictures
 from stages.evaluate._population import population
 from stages.evaluate._published import Found, asked_for, published_measures
@@ -91,7 +91,7 @@ def _write(
         write_json(work / "metrics.json", _flat(measures))
         write_json(work / "evaluation.json", report)
         kept = ("data_hash", "measures", "population", "protocols", "per_class")
-        results = {key: report[key] for key in kept}
+        results = {key: report[key] for key in kept} | {"row_key": row_key(pictures.rows)}
         summary = write_summary(work, stage="evaluate", config=config, inputs=inputs, results=results)
     return summary
 

@@ -459,6 +459,23 @@ def test_an_extractor_from_a_file_may_have_seen_anything(made: Run) -> None:
     assert "Which images the feature extractor saw is not known here" in made.text()
 
 
+def test_without_a_summary_of_reference_the_card_says_that_and_not_where_the_extractor_came_from(made: Run) -> None:
+    made.write()
+    del made.summaries["reference"]
+    made.card()
+    told = "feature extractor saw is not known here, since no summary of reference was given;\n`heldout` was used"
+    assert told in made.text() and "comes from elsewhere" not in made.text()
+
+
+def test_rows_of_the_grid_that_have_numbers_alone_are_named_below_it(made: Run) -> None:
+    made.summaries["evaluate"]["results"]["row_key"] = ""
+    made.write().card()
+    assert "Rows:" not in made.text()
+    made.summaries["evaluate"]["results"]["row_key"] = "1: \u732b, 2: a|b"
+    made.write().card()
+    assert "](samples.png)\n\nRows: 1: \u732b, 2: a\\|b\n\n## Intended use" in made.text()
+
+
 def test_a_conditional_generator_is_one_without_an_audit_too(made: Run) -> None:
     made.summaries.pop("audit")
     verdict = made.write().card()

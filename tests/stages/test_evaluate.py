@@ -81,6 +81,7 @@ def test_every_measure_names_a_whole_protocol(real: dict[str, Any], world: Path)
     assert all(isinstance(value, float) for value in flat.values()) and len(flat) == 3 * len(real["measures"])
     summary = json.loads((world / "real" / "summary.json").read_text())
     assert summary["results"]["measures"] == real["measures"]
+    assert summary["results"]["row_key"] == ""  # each row of the grid bears the name of its class
 
 
 def test_twice_the_same_bytes(world: Path, real: dict[str, Any]) -> None:

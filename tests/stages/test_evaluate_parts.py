@@ -9,7 +9,7 @@ import pytest
 from stages.evaluate._classes import distances, drop_interval, share
 from stages.evaluate._curves import read_curves
 from stages.evaluate._latent import slerp
-from stages.evaluate._page import _row, _row_key
+from stages.evaluate._page import _row, row_key
 from stages.evaluate._population import population
 from stages.reference_folder import Reference
 from stages.scoring import Sets, measure
@@ -62,8 +62,8 @@ def test_points_lie_where_the_numbers_are(tmp_path: Path) -> None:
 
 
 def test_rows_that_a_grid_can_only_number_have_a_key() -> None:
-    assert _row_key(["cats", "dogs"]) == _row_key([]) == ""
-    assert _row_key(["\u732b", "dogs"]) == "1: \u732b, 2: dogs"
+    assert row_key(["cats", "dogs"]) == row_key([]) == ""
+    assert row_key(["\u732b", "dogs"]) == "1: \u732b, 2: dogs"
 
 
 def test_long_curves_are_thinned_and_flat_ones_drawn(tmp_path: Path) -> None:
