@@ -1,6 +1,7 @@
 """The folder that reference writes, opened by those who measure against it."""
 
 import dataclasses
+import math
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from stages.common.summary import read_summary
 if TYPE_CHECKING:
     from gan.features.published import Published
 
+_LITTLE = 0.02  # total variation of class shares that no measure shows
 _NEEDS = ("data_hash", "classes", "counts", "set_size", "extractor", "recipe", "floors", "baselines", "seed")
 
 
@@ -50,6 +52,26 @@ class Reference:
         """Why no measure on the domain extractor's features means anything; None where it learned something."""
         reason: str | None = self.info["extractor"].get("blind")
         return reason
+
+    def served_otherwise(self, prior: list[float]) -> str | None:
+        """Why what is served in the shares `prior` [K] differs from the held-out images however good it is, or None.
+
+        Compared is the total variation of prior and held-out shares with what chance gives where they agree: mean and
+        two deviations of N draws, by the normal approximation, and a little that does not matter.
+        """
+        if not prior or not self.classes:
+            return None
+        served, labels = np.asarray(prior), self.pictures("heldout")[1]
+        spread = np.sqrt(served * (1 - served) / len(labels))
+        chance = math.sqrt(2 / math.pi) * spread.sum() / 2 + math.sqrt((1 - 2 / math.pi) * (spread**2).sum())
+        variation = np.abs(np.bincount(labels, minlength=len(served)) / len(labels) - served).sum() / 2
+        if variation <= _LITTLE + chance:
+            return None
+        return (
+            f"labels are served in other shares than the held-out images have (total variation {variation:.2f}, chance "
+            f"gives up to {chance:.2f}), which distances, precision, recall, density and coverage show too, however "
+            "good the images are: set export.prior: {name: training}, or read them with care"
+        )
 
     def published(self) -> list[dict[str, Any]]:
         """The extractors beside `domain`: {name, resize, sha256, width, device}; empty where there are none."""

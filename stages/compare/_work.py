@@ -43,8 +43,11 @@ def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference
         if margin.measure not in found
     }
     hashes = {name: generator.metadata.get("data_hash") for name, generator in generators.items()}
+    judged = judge(found, absent)
+    served = dict.fromkeys(opened.served_otherwise(generator.prior) for generator in generators.values())
     results: dict[str, Any] = {
-        **judge(found, absent),
+        **judged,
+        "reason": "; ".join([judged["reason"], *filter(None, served)]),
         "same_data": hashes["candidate"] is not None and hashes["candidate"] == hashes["champion"],
         "differences": found,
         "onnx_sha256": {name: generator.sha256 for name, generator in generators.items()},

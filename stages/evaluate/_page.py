@@ -85,7 +85,6 @@ def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, 
         class_rows=_class_rows(report["per_class"][:LIMIT]),
         any_frechet=any(row["distances"]["frechet"]["value"] is not None for row in report["per_class"][:LIMIT]),
         training=training,
-        warnings=warnings(report),
         headlines=[row for name in names for row in rows if row["name"] == name and row["value"] is not None],
         width=WIDTH,
         narrow=NARROW,
@@ -110,12 +109,6 @@ def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, 
         },
         protocol_text=json.dumps(report["protocols"], indent=2, ensure_ascii=False),
     )
-
-
-def warnings(report: dict[str, Any]) -> list[str]:
-    """What a reader must know before the first number."""
-    blind = report["classifier"].get("blind")
-    return [blind[0].upper() + blind[1:]] if blind else []
 
 
 def row_key(names: list[str]) -> str:

@@ -61,6 +61,8 @@ def _write(
         taught, taught_per_class = cas(generator, reference, seed=config.seed, start=config.sets * sets.n, folder=work)
         measures = {**_measures(config, reference, sets), "cas": taught, **published.measures}
         about, heldout = reference.info["extractor"], reference.heldout
+        served = reference.served_otherwise(generator.prior)
+        measures = {name: _with_note(found, served) for name, found in measures.items()}
         keys = protocols(about, n=sets.n, heldout=heldout, sets=config.sets, seed=config.seed)
         keys |= {"cas": cas_protocol(reference, seed=config.seed), **published.protocols}
         # What a person looks at.
@@ -74,6 +76,7 @@ def _write(
                 "prior": generator.prior, "resolution": generator.resolution, "channels": generator.channels,
             },
             "seed": config.seed,
+            "notes": [note for note in (reference.blind, served) if note],
             "measures": measures,
             "population": population(reference, sets, seed=config.seed),
             "protocols": keys,
@@ -110,6 +113,13 @@ def _measures(config: EvaluateConfig, reference: Reference, sets: Sets) -> dict[
         counts = {key: agreement[key] for key in ("n_real", "n_fake", "protocol")}
         agreement = not_assessed(reference.blind, **counts)
     return {**found, "label_agreement": agreement}
+
+
+def _with_note(found: dict[str, Any], note: str | None) -> dict[str, Any]:
+    """The measure with a note that holds for all comparisons of generated with held-out images, behind its reason."""
+    if note is None or found["value"] is None or found["protocol"] in ("label_agreement", "cas"):
+        return found
+    return found | {"reason": "; ".join(filter(None, (found["reason"], note)))}
 
 
 def _flat(measures: dict[str, dict[str, Any]]) -> dict[str, float]:

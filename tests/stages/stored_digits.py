@@ -78,7 +78,7 @@ class World:
 
 
 def write_reference(path: Path, store: Store) -> None:
-    """The parts of a reference folder that the audit reads, by the real extractor at a short training."""
+    """The parts of a reference folder that audit and compare read, by the real extractor at a short training."""
     path.mkdir()
     side, classes = store.splits, store.classes
     labelled = side["fit"].labels if classes else None
@@ -86,6 +86,8 @@ def write_reference(path: Path, store: Store) -> None:
     save(network, path / "extractor.safetensors")
     for name in ("train", "heldout"):
         np.save(path / f"features-{name}.npy", features(network, side[name].all())[0])
+    np.save(path / "heldout_images.npy", side["heldout"].all())
+    np.save(path / "heldout_labels.npy", side["heldout"].labels)
     confusion = np.zeros((len(classes), len(classes)), int)
     if classes:
         predicted = features(network, side["heldout"].all())[1].argmax(1)

@@ -16,6 +16,7 @@ from stages.compare import run
 from stages.compare._decide import differences, judge
 from stages.config import load_section
 from stages.config.compare import CompareConfig, Margin
+from stages.reference_folder import Reference
 from tests.stages.stored_digits import SAMPLES, World, digits_world, write_store
 
 FLOORS = {"fid_domain": {"mean": 2.0, "sd": 0.5}, "kid_domain": {"mean": -0.1, "sd": 0.05}}
@@ -195,6 +196,15 @@ def test_on_features_that_show_nothing_nobody_is_not_worse(world: World, tmp_pat
     found = run(CONFIG, candidate=good, champion=good, reference=reference, out=tmp_path / "out").results
     assert (found["not_worse"], found["differences"]) == (False, {})
     assert found["reason"] == "nothing was compared: it guesses"
+
+
+def test_labels_served_in_other_shares_are_part_of_the_reason(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reference, "served_otherwise", lambda self, prior: f"served as {prior[0]:.2f} of a digit")
+    good = world.export("served", world.by_label(world.unseen, world.unseen_labels))
+    found = run(CONFIG, candidate=good, champion=good, reference=world.folder / "reference", out=tmp_path / "out")
+    assert found.results["not_worse"] and found.results["reason"].count("; served as 0.") == 1
 
 
 def test_other_classes_are_refused(world: World, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from stages.config.evaluate import EvaluateConfig
 from stages.config.reference import Fit, ReferenceConfig, Training
 from stages.evaluate import run
 from stages.evaluate._classes import LEAST
+from stages.reference_folder import Reference
 from stages.scoring import SET_METRICS
 from tests.stages.browser import CHROMIUM, tab
 from tests.stages.measured_worlds import CONFIG as LEARNT
@@ -68,6 +69,7 @@ def test_real_images_reach_what_real_images_reach(real: dict[str, Any]) -> None:
     assert measures["coverage_k5"]["value"] > 0.9 and measures["precision_k3"]["value"] > 0.8
     assert measures["label_agreement"]["value"] > 0.93 and measures["label_agreement"]["n_fake"] == 810
     assert measures["cas"]["value"] > 0.9 and measures["cas"]["n_fake"] == 495
+    assert real["notes"] == []
 
 
 def test_every_measure_names_a_whole_protocol(real: dict[str, Any], world: Path) -> None:
@@ -271,6 +273,33 @@ def test_an_extractor_at_chance_leaves_every_measure_on_it_unassessed(
     assert all(each["value"] is None and "guessing" in each["reason"] for each in report["population"].values())
     page = (folder / "drawn" / "index.html").read_text()
     assert '<p class="warn">The domain extractor learned nothing' in page
+
+
+def test_labels_served_in_other_shares_are_said_beside_what_shows_them(world: Path, pixels: np.ndarray) -> None:
+    """A perfect generator that serves one class nine times as often as the others is far from the held-out images."""
+    prior = [0.5] + [0.5 / 9] * 9
+    report = evaluate(world, stored(world, "uneven", pixels, prior=prior))
+    (note,) = report["notes"]
+    assert note.startswith("labels are served in other shares than the held-out images have (total variation 0.4")
+    for name, found in report["measures"].items():
+        assert found["value"] is not None and found["reason"] == (None if name in ("label_agreement", "cas") else note)
+    page = (world / "uneven" / "index.html").read_text()
+    assert page.count("abels are served in other shares") == 1 and "Not assessed" not in page.split("Class by class")[0]
+
+
+@pytest.mark.parametrize(
+    ("shares", "count", "said"),
+    [([0.5, 0.5], 6000, False), ([2 / 3, 1 / 3], 6000, True), ([0.52, 0.48], 6000, False), ([0.6, 0.4], 60, False)],
+)
+def test_other_shares_are_said_beyond_chance_and_a_little(
+    shares: list[float], count: int, said: bool, tmp_path: Path
+) -> None:
+    opened = Reference(tmp_path, {"classes": ["a", "b"]})
+    ones = round(count * shares[1])
+    np.save(tmp_path / "heldout_labels.npy", np.repeat([0, 1], [count - ones, ones]))
+    np.save(tmp_path / "heldout_images.npy", np.zeros((1, 8, 8, 1), np.uint8))
+    assert (opened.served_otherwise([0.5, 0.5]) is not None) == said
+    assert opened.served_otherwise([]) is None
 
 
 def test_the_page_opens_alone(world: Path, real: dict[str, Any]) -> None:
