@@ -44,6 +44,11 @@ class Evidence:
         """The datasheet of the data, as ingest's summary gives it."""
         return dict(self.results("ingest").get("datasheet") or {})
 
+    @property
+    def uses(self) -> list[str]:
+        """What data and generator are used for, as `ingest.use` declares it."""
+        return list(self.config("ingest").get("use") or [])
+
     def listed(self, stage: str, name: str) -> Path:
         """A file of a stage's folder. Raises ValueError where it is not the one that the stage's summary lists."""
         path = self.folders[stage] / name
@@ -165,15 +170,21 @@ def _check_extractor(evidence: Evidence) -> None:
                     )
 
 
-def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str]) -> dict[str, Any]:
-    """The measure `data_rights`: 1 where the licence is among `licences` and a legal basis is stated, else 0."""
+def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Sequence[str]) -> dict[str, Any]:
+    """The measure `data_rights`: 1 where the licence is among `licences` and a legal basis is stated, else 0.
+
+    `uses` are those of `ingest.use`, which the licences are accepted for; ingest holds them against the datasheet.
+    """
     licence, basis = (" ".join(str(datasheet.get(key) or "").split()) for key in ("licence", "legal_basis"))
     accepted = {" ".join(name.split()).casefold() for name in licences}
     wrong = []
     if not licence:
         wrong.append("the datasheet names no licence")
     elif licence.casefold() not in accepted:
-        wrong.append(f"the licence {licence!r} is not among card.licences")
+        wrong.append(
+            f"the licence {licence!r} is not among card.licences, which are accepted for what ingest.use says "
+            f"({', '.join(uses) or 'nothing'})"
+        )
     if not basis:
         wrong.append("the datasheet names no legal basis")
     return {
@@ -194,7 +205,7 @@ def measured(evidence: Evidence, config: CardConfig) -> dict[str, dict[str, Any]
         stage: {"measures": dict(s.results.get("measures", {})), "protocols": dict(s.results.get("protocols", {}))}
         for stage, s in evidence.summaries.items()
     }
-    found["ingest"]["measures"]["data_rights"] = judge_rights(evidence.datasheet, config.licences)
+    found["ingest"]["measures"]["data_rights"] = judge_rights(evidence.datasheet, config.licences, evidence.uses)
     found["ingest"]["protocols"]["data_rights"] = RIGHTS_PROTOCOL
     return found
 

@@ -38,6 +38,7 @@ def model_card(
         header=yaml_header(_header(generator, evidence, measures)),
         generator=generator,
         datasheet=_datasheet(evidence),
+        uses=", ".join(evidence.uses),
         erased=evidence.results("ingest").get("erased") or [],
         counts=evidence.results("ingest").get("counts") or {},
         config=config,

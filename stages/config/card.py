@@ -51,7 +51,7 @@ class CardConfig:
     registrable: bool
     """Whether a green verdict of this configuration may be registered; false for cut runs."""
     licences: tuple[str, ...]
-    """Licences of training data under which a generator may be handed on, as written in the datasheet."""
+    """Licences of training data that are accepted for what `ingest.use` says, as written in the datasheet."""
     intended_use: str
     """What this generator is meant for, one or two sentences for the model card."""
     checks: tuple[Check, ...]

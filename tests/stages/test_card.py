@@ -180,16 +180,27 @@ def test_the_card_tells_what_was_erased_and_lists_are_words(made: Run) -> None:
     [
         (DATASHEET, 1.0, None),
         ({**DATASHEET, "licence": "cc by  4.0"}, 1.0, None),
-        ({**DATASHEET, "licence": "CC BY-NC 4.0"}, 0.0, "card.licences"),
+        (
+            {**DATASHEET, "licence": "CC BY-NC 4.0"},
+            0.0,
+            "card.licences, which are accepted for what ingest.use says (internal)",
+        ),
         ({**DATASHEET, "licence": ""}, 0.0, "no licence"),
         ({**DATASHEET, "legal_basis": None}, 0.0, "no legal basis"),
         ({}, 0.0, "no licence"),
     ],
 )
 def test_rights(datasheet: dict[str, Any], value: float, word: str | None) -> None:
-    found = judge_rights(datasheet, ["CC BY 4.0"])
+    found = judge_rights(datasheet, ["CC BY 4.0"], ["internal"])
     assert found["value"] == value
     assert (found["reason"] is None) if word is None else (word in found["reason"])
+
+
+def test_a_non_commercial_licence_can_be_accepted_for_a_declared_use_that_the_card_prints(made: Run) -> None:
+    made.summaries["ingest"]["config"] = {"use": ["internal", "research"]}
+    made.summaries["ingest"]["results"]["datasheet"]["licence"] = "CC BY-NC 4.0"
+    assert made.write().card(config(licences=["CC BY-NC 4.0"]))["passed"]
+    assert "| used for, as declared in ingest.use | internal, research |" in made.text()
 
 
 def test_a_licence_that_is_not_accepted_is_red_and_says_which(made: Run) -> None:
@@ -250,6 +261,16 @@ def test_measures_of_published_protocols_are_of_the_kinds_that_they_measure() ->
         "dc_k5_dinov2_vitb14_heldout_coverage",
     )
     config(checks=[check | {"measure": name} for check, name in zip(checks, names, strict=False)] + checks[3:])
+
+
+def test_a_note_beside_a_value_stands_once_in_the_table_and_explains_a_red_line(made: Run) -> None:
+    found = made.summaries["evaluate"]["results"]["measures"]
+    for name in ("fid_domain", "precision_k3"):
+        found[name]["reason"] = "labels are served in other shares"
+    found["fid_domain"]["high"] = 3.0
+    lines = {line["name"]: line["reason"] for line in made.write().card()["checks"]}
+    assert lines["distance"].startswith("labels are served in other shares (the upper end")
+    assert "other shares" not in lines["fidelity"] and made.text().count("| | labels are served in other shares |") == 1
 
 
 def test_the_card_says_what_the_extractor_learned(made: Run) -> None:
