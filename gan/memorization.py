@@ -17,7 +17,7 @@ What it cannot do: say anything of privacy. Images that are no pixel-near copies
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,11 +50,13 @@ class Copying(NamedTuple):
     controls: int
 
 
-def nearest(queries: "Pictures", train: "Pictures") -> Neighbours:
+def nearest(
+    queries: "Pictures", train: "Pictures", *, done: Callable[[int], object] = lambda count: None
+) -> Neighbours:
     """Nearest training image of every query by squared L2 in pixels, exact; the first one where several are as near.
 
     `queries` uint8 [N, H, W, C] and `train` uint8 [M, H, W, C]; which may lie on the disk; time N x M x pixels,
-    memory bounded by blocks.
+    memory bounded by blocks. `done` is told how many more queries have their answer, as they get it.
     Raises ValueError for another dtype, different image shapes, or no training images.
     """
     kinds = [images[np.arange(0)].dtype for images in (queries, train)]
@@ -81,6 +83,7 @@ def nearest(queries: "Pictures", train: "Pictures") -> Neighbours:
             closer = found < squared[part]
             squared[part] = np.where(closer, found, squared[part])
             place[part] = np.where(closer, first + right, place[part])
+        done(part.stop - part.start)
     return Neighbours(squared, place)
 
 

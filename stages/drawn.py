@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 BATCH = 256  # images in memory at once; how many of them the generator makes at once is its own affair
 
@@ -26,18 +27,23 @@ def blocks(generator: Drawer, count: int, *, seed: int, start: int = 0) -> Itera
         yield generator.draw(min(BATCH, count - first), seed, start=start + first)
 
 
-def drawn(generator: Drawer, count: int, *, seed: int, folder: Path, start: int = 0) -> tuple[Images, Labels | None]:
+def drawn(
+    generator: Drawer, count: int, *, seed: int, folder: Path, start: int = 0, title: str = "images"
+) -> tuple[Images, Labels | None]:
     """The same images together, uint8 [count, H, W, C], read-only, and their labels [count].
 
     They lie in a file without a name in `folder`, mapped into memory: the system keeps of it what there is room for,
-    and frees it with the last reference or the process. Raises OSError where the disk is full.
+    and frees it with the last reference or the process. `title` names the progress bar. Raises OSError where the disk
+    is full.
     """
     labels: list[Labels] = []
     shape: tuple[int, ...] = ()
-    with tempfile.TemporaryFile(dir=folder) as file:
+    bar = tqdm(total=count, desc=title, unit="image", disable=None)
+    with bar, tempfile.TemporaryFile(dir=folder) as file:
         for images, asked in blocks(generator, count, seed=seed, start=start):
             file.write(np.ascontiguousarray(images).data)
             shape = images.shape[1:]
             labels += [] if asked is None else [asked]
+            bar.update(len(images))
         file.flush()
         return np.memmap(file, np.uint8, "r", shape=(count, *shape)), np.concatenate(labels) if labels else None

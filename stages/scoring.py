@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from gan.features.domain import DomainNetwork, features
 from gan.intervals import LEVEL, RARE, mean_interval, share_interval, wilson
@@ -53,25 +54,29 @@ def set_scores(real: Features, fake: Features, odds: NDArray[np.float64]) -> dic
 
 
 def generated_sets(
-    generator: Drawer, network: DomainNetwork, real: Features, *, sets: int, seed: int, threads: int | None = None
-) -> Sets:
+    generator: Drawer, network: DomainNetwork, real: Features, *, sets: int, seed: int, threads: int | None = None,
+    title: str = "sets",
+) -> Sets:  # fmt: skip
     """Draw `sets` sets of len(real) images from consecutive places of `seed` and score each against `real` [N, D].
 
-    Set i starts at place i * N, so sets never overlap. Images are looked at in blocks and not kept.
+    Set i starts at place i * N, so sets never overlap. Images are looked at in blocks and not kept. `title` names the
+    progress bar.
     """
     if threads is not None:
         use_threads(threads)
     rows: list[dict[str, float]] = []
     found, predicted, asked = [], [], []
-    for index in range(sets):
-        seen = []
-        for images, labels in blocks(generator, len(real), seed=seed, start=index * len(real)):
-            seen.append(features(network, images))
-            asked.append(labels)
-        hidden, odds = (np.concatenate(parts) for parts in zip(*seen, strict=True))
-        rows.append(set_scores(real, hidden, odds))
-        found.append(hidden)
-        predicted.append(odds.argmax(axis=1).astype(np.int64))
+    with tqdm(total=sets * len(real), desc=title, unit="image", disable=None) as bar:
+        for index in range(sets):
+            seen = []
+            for images, labels in blocks(generator, len(real), seed=seed, start=index * len(real)):
+                seen.append(features(network, images))
+                asked.append(labels)
+                bar.update(len(images))
+            hidden, odds = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+            rows.append(set_scores(real, hidden, odds))
+            found.append(hidden)
+            predicted.append(odds.argmax(axis=1).astype(np.int64))
     return Sets(
         n=len(real),
         values={name: [row[name] for row in rows] for name in SET_METRICS},

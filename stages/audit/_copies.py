@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from gan.features.domain import Pictures
 from gan.memorization import (
@@ -42,7 +43,8 @@ def copies(
     where the images are `grouped`, so that the test has no null, and where planted copies would not be found, or no
     number of copies would: a test without power that passes says nothing.
     """
-    found, real = nearest(fake, train), nearest(controls, train)
+    with tqdm(total=len(fake) + len(controls), desc="audit: nearest", unit="image", disable=None) as bar:
+        found, real = nearest(fake, train, done=bar.update), nearest(controls, train, done=bar.update)
     unseen = np.minimum(real.squared, refused)
     prints = fingerprints(fake)
     counts = counted(prints, found.squared)

@@ -35,7 +35,7 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
         generator, split = inputs.generator, inputs.store.splits
 
         # Draw, as a service would that asks for no label in particular.
-        fake = side(*drawn(generator, config.samples, seed=config.seed, folder=work))
+        fake = side(*drawn(generator, config.samples, seed=config.seed, folder=work, title="audit: samples"))
         real = side(split["train"], split["train"].labels if generator.classes else None)
         controls = _controls(config, inputs)
         refused, grouped = nearest_refused(images, controls.rows), bool(inputs.store.info.get("grouped"))

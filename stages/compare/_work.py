@@ -27,9 +27,10 @@ def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference
     }
     _check(generators, opened, paths)
     network, real = opened.network(), opened.compared()
+    settings = {"sets": config.sets, "seed": config.seed, "threads": config.threads}
     scores = {
         name: _scores(
-            generated_sets(generator, network, real, sets=config.sets, seed=config.seed, threads=config.threads),
+            generated_sets(generator, network, real, **settings, title=f"compare: {name}"),
             labelled=bool(opened.classes),
         )
         for name, generator in generators.items()

@@ -33,7 +33,7 @@ def cas(
         return _refused("the real images carry no labels", len(held_labels), count)
     if reason := _unreadable(baseline):
         return _refused(reason, len(held_labels), count)
-    images, labels = drawn(generator, count, seed=seed, start=start, folder=folder)
+    images, labels = drawn(generator, count, seed=seed, start=start, folder=folder, title="evaluate: samples of cas")
     if labels is None:
         return _refused("the generator takes no labels, so its samples cannot teach them", len(held_labels), count)
     if len(np.unique(labels)) < 2:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from consumer import Generator
 from gan.features.domain import DomainNetwork, features
@@ -76,7 +77,7 @@ def _truncated(
     labels = None if sets.labels is None else sets.labels[: sets.n]
     columns = np.array(_columns(labels, shown, sets.n))
     rows, sweep = [], []
-    for psi in PSIS:
+    for psi in tqdm(PSIS, desc="evaluate: truncation", unit="set", disable=None):
         found = np.empty((sets.n, network.width), np.float32)
         row = np.empty((len(columns), generator.resolution, generator.resolution, generator.channels), np.uint8)
         for first in range(0, sets.n, BATCH):

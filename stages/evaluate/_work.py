@@ -57,7 +57,7 @@ def _write(
     with output_folder(out) as work:
         # The numbers: sets of images, a classifier taught by them, and the published networks.
         network, real = reference.network(), reference.compared()
-        sets = generated_sets(generator, network, real, sets=config.sets, seed=config.seed)
+        sets = generated_sets(generator, network, real, sets=config.sets, seed=config.seed, title="evaluate: sets")
         taught, taught_per_class = cas(generator, reference, seed=config.seed, start=config.sets * sets.n, folder=work)
         measures = {**_measures(config, reference, sets), "cas": taught, **published.measures}
         about, heldout = reference.info["extractor"], reference.heldout
@@ -66,7 +66,7 @@ def _write(
         keys = protocols(about, n=sets.n, heldout=heldout, sets=config.sets, seed=config.seed)
         keys |= {"cas": cas_protocol(reference, seed=config.seed), **published.protocols}
         # What a person looks at.
-        images, _ = drawn(generator, sets.n, seed=config.seed, folder=work)
+        images, _ = drawn(generator, sets.n, seed=config.seed, folder=work, title="evaluate: pictures")
         pictures = choose(generator, network, reference, sets, images, columns=config.columns, seed=config.seed)
         report = {
             "format": 1,

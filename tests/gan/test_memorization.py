@@ -33,7 +33,9 @@ def test_nearest_agrees_with_a_loop_and_finds_the_first_of_equals() -> None:
 def test_nearest_is_the_same_in_blocks(digits: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = nearest(digits[:100], digits[100:])
     monkeypatch.setattr("gan.memorization._BLOCK_BYTES", 8 * 100 * 13)
-    blocks = nearest(digits[:100], digits[100:])
+    counts = list[int]()
+    blocks = nearest(digits[:100], digits[100:], done=counts.append)
+    assert sum(counts) == 100 and len(counts) > 1
     assert (whole.squared == blocks.squared).all() and (whole.place == blocks.place).all()
 
 
