@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 # tolerances, coverage, promotions, recipes and modes are apart: they write pages of their own, or take an hour.
-NAMES = ("metrics", "train", "cold_start", "orchestration", "ingest")
+NAMES = ("metrics", "train", "cold_start", "orchestration", "ingest", "remotes")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
