@@ -31,7 +31,7 @@ from flows.status import model_name
 from flows.tracking.registry import ONNX, Registry, connect, sentences, unmade
 from flows.work.pipeline import DVC
 from flows.work.process import last_sentence
-from flows.work.testbench import Testbench
+from flows.work.testbench import STOPPED, Testbench
 from stages.config import load_section
 from stages.config.promote import PromoteConfig
 
@@ -71,6 +71,8 @@ def recheck(registry: Registry, bench: Testbench) -> Report:
         return Report(model=registry.name, version=lost, failed=failed)
     _say(bench, "reading today's data")
     code, lines = bench.run([*DVC, "repro", "reference"], minutes=HOURS * 60)
+    if code == STOPPED:
+        raise ValueError(f"reading today's data took longer than {HOURS:g} hours, which a recheck gives it")
     if code:
         raise ValueError(f"today's data give no reference: {last_sentence(lines)}")
     folder = bench.state / "recheck"

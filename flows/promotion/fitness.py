@@ -13,7 +13,7 @@ import yaml
 from flows.tracking.papers import signature
 from flows.tracking.registry import ONNX, Registry, fetch_file
 from flows.work.process import last_sentence
-from flows.work.testbench import Testbench
+from flows.work.testbench import STOPPED, Testbench
 from stages.common.summary import read_summary
 from stages.config import build
 from stages.config.card import Check
@@ -55,6 +55,8 @@ def scored(folder: Path, bench: Testbench) -> tuple[list[str], dict[str, float |
     command = [sys.executable, "-m", "stages.evaluate", "--onnx", str(folder / ONNX), "--reference", str(reference)]
     command += ["--params", str(bench.project / "params.yaml"), "--out", str(out)]
     code, lines = bench.run(command, minutes=HOURS * 60)
+    if code == STOPPED:
+        raise ValueError(f"scoring the champion took longer than {HOURS:g} hours, which a recheck gives it")
     if code:
         raise ValueError(f"the champion could not be scored: {last_sentence(lines)}")
     results = read_summary(out).results

@@ -103,6 +103,19 @@ def test_what_cannot_be_checked_is_no_alarm(
     assert os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
 
 
+def test_what_takes_too_long_says_so(
+    crowned: tuple[Path, Registry], state: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that is stopped says nothing itself."""
+    project, _ = crowned
+    monkeypatch.setattr("flows.recheck.HOURS", 0.05 / 3600)
+    assert main([]) == 1
+    assert "reading today's data took longer than 1.38889e-05 hours" in capsys.readouterr().err
+    monkeypatch.setattr("flows.promotion.fitness.HOURS", 0.05 / 3600)
+    with (state / "lock").open("w") as lock, pytest.raises(ValueError, match="scoring the champion took longer than"):
+        scored(state, bench(project, state, lock.fileno()))
+
+
 def test_the_real_evaluate_scores_a_champion_of_older_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The champion names other data than today's reference; it is scored all the same, and told what it fails."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
