@@ -113,7 +113,7 @@ def test_what_takes_too_long_says_so(
     assert "reading today's data took longer than 1.38889e-05 hours" in capsys.readouterr().err
     monkeypatch.setattr("flows.promotion.fitness.HOURS", 0.05 / 3600)
     with (state / "lock").open("w") as lock, pytest.raises(ValueError, match="scoring the champion took longer than"):
-        scored(state, bench(project, state, lock.fileno()))
+        scored(state, bench_of(project, state, lock.fileno()))
 
 
 def test_the_real_evaluate_scores_a_champion_of_older_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
