@@ -70,8 +70,8 @@ def findings(report: dict[str, Any], alpha: float) -> list[str]:
     rows = report["shares"]["rows"]
     cells = [(abs(cell["difference"]["value"]), row, cell) for row in rows for cell in row["cells"] if cell["differs"]]
     said.append(
-        f"Shares of attributes: {len(cells)} of {report['shares']['tests']} cells differ from the training images, "
-        "classes as they are served."
+        f"Shares of attributes: {len(cells)} of {report['shares']['tests']} cells differ from the training images"
+        f"{', classes as they are served' if report['generator']['classes'] else ''}."
     )
     if cells:
         _, row, cell = max(cells, key=lambda item: item[0])
