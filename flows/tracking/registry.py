@@ -37,9 +37,11 @@ def sentences() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         said = without_passwords(str(error).partition("\n")[0])
+        _busy(said)
         raise ValueError(f"the registry at {address()} cannot be read or written: {said[:500]}") from None
     except MlflowException as error:
         said = without_passwords(" ".join(str(error).split()))
+        _busy(said)
         if "Max retries exceeded" in said or "timed out" in said:
             raise Unavailable(f"the registry at {address()} does not answer; start it, then run this again") from None
         if re.search(r"error code 40[13]\b", said) or error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
@@ -48,6 +50,14 @@ def sentences() -> Iterator[None]:
                 " MLFLOW_TRACKING_PASSWORD to a user who may write there"
             ) from None
         raise ValueError(f"the registry at {address()} refused: {said[:500]}") from None
+
+
+def _busy(said: str) -> None:
+    """Raise Unavailable where sqlite says that another process is writing; of two that began to read it refuses one."""
+    if "database is locked" in said:
+        raise Unavailable(
+            f"the registry at {address()} is being written to by another process; run this again"
+        ) from None
 
 
 def address() -> str:

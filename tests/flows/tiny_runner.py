@@ -26,7 +26,8 @@ from tiny_helpers import back, enter, night
 from consumer.registry import fetch
 from flows.promotion.moves import PROMOTION, ROLLBACK, Move, move
 from flows.state import serialised, settle
-from flows.tracking.registry import Registry, connect
+from flows.tracking.registry import Registry, connect, sentences
+from flows.work.retry import patiently
 
 WRITES = ("set_", "delete_", "create_", "log_", "update_", "restore_")
 
@@ -97,6 +98,12 @@ def poll(project: Path) -> dict[str, Any]:
     return {"polls": polls, "versions": len(seen)}
 
 
+def acted(project: Path, state: Path, wanted: dict[str, Any]) -> Any:
+    """`act` as flows act: what the registry says is a sentence."""
+    with sentences():
+        return act(project=project, state=state, **wanted)
+
+
 def child(project: Path, wanted: dict[str, Any], answer: Path) -> None:
     """Act in `project`, or in a `folder` with a state of its own that shares the `registry` of another."""
     project = Path(wanted.pop("folder", project))
@@ -110,7 +117,7 @@ def child(project: Path, wanted: dict[str, Any], answer: Path) -> None:
         timer.daemon = True
         timer.start()
     try:
-        told, code = act(project=project, state=state, **wanted), 0
+        told, code = patiently(lambda: acted(project, state, wanted), (1.0, 2.0, 4.0), lambda _said: None), 0
     except ValueError as error:
         told, code = str(error), 1
     except (Exception, SystemExit):  # noqa: BLE001
