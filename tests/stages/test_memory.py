@@ -48,7 +48,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "format": 1, "data_hash": store.info["data_hash"], "classes": NAMES, "recipe": recipe, "seed": 0, "floors": {},
         "extractor": {"sha256": sha256_file(known / "extractor.safetensors"), **network.settings},
         "counts": {"train": SAMPLES, "heldout": HELD}, "set_size": HELD,
-        "baselines": {"cas": {"mean": 1.0, "sd": 0.0}},
+        "baselines": {
+            "cas": {"value": 1.0, "low": 0.9, "n": HELD, "mean": 1.0, "sd": 0.0, "per_class": [{"n": HELD // 10}] * 10},
+        },
     }  # fmt: skip
     write_json(known / "reference.json", about)
     write_json(known / "summary.json", {"format": 1})
