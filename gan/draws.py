@@ -22,5 +22,5 @@ def permutation(seed: int, stream: int, index: int, size: int) -> NDArray[np.int
 
 
 def spread(rows: NDArray[Kind], count: int) -> NDArray[Kind]:
-    """`count` rows, evenly spread: stores lie in order of classes."""
+    """`count` rows, evenly spread: stores lie in order of classes, folders and sources."""
     return np.asarray(rows[np.arange(count) * len(rows) // count])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gan.draws import spread
 from gan.features.domain import Pictures
 from gan.memorization import (
     Neighbours,
@@ -23,7 +24,6 @@ from gan.memorization import (
     fingerprints,
     nearest,
 )
-from stages.audit._sides import spread
 from stages.config.audit import AuditConfig
 
 _GROUPED = (

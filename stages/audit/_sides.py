@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan.attributes import bins, measure
+from gan.draws import spread
 from gan.features.domain import Pictures
 from stages.drawn import BATCH
 
@@ -87,8 +88,3 @@ def by_attribute(real: Side, fake: Side) -> list[Group]:
         for attribute, names in bins(real.images.shape[-1]).items()
         for index, name in enumerate(names)
     ]
-
-
-def spread(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """`count` of the places, evenly spread, so that a prefix of the store (one folder, one source) is not favoured."""
-    return places[np.arange(count) * len(places) // count]

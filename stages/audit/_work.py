@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gan.draws import spread
 from gan.features.domain import Pictures
 from stages.audit._copies import copies
 from stages.audit._inputs import Inputs, open_inputs
@@ -16,7 +17,7 @@ from stages.audit._page import render
 from stages.audit._quality import quality
 from stages.audit._refused import nearest_refused
 from stages.audit._shares import shares
-from stages.audit._sides import Side, by_attribute, by_class, side, spread
+from stages.audit._sides import Side, by_attribute, by_class, side
 from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.audit import AuditConfig

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gan
+from gan.draws import spread
 from gan.features.domain import DomainNetwork, save
 from gan.metrics import moments
 from stages.common.files import sha256_file, write_array, write_json
@@ -24,8 +25,7 @@ def write_selection(folder: Path, network: DomainNetwork, features: NDArray[np.f
     """
     folder.mkdir()
     save(network, folder / "extractor.safetensors")
-    count = min(MOST, len(features))
-    write_array(folder / "features.npy", features[np.arange(count) * len(features) // count])
+    write_array(folder / "features.npy", spread(features, min(MOST, len(features))))
     mean, covariance = moments(features)
     np.savez(folder / "moments.npz", mean=mean, cov=covariance)
     library = Path(str(gan.__file__)).parent

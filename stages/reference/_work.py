@@ -114,8 +114,7 @@ def _write_pictures(work: Path, store: Store, *, picture_pool: int) -> None:
     for name, count in (("heldout", len(store.splits["heldout"])), ("train", min(picture_pool, len(train)))):
         split = store.splits[name]
         write_blocks(work / f"{name}_images.npy", pieces(split, count), count)
-        places = np.arange(count) * len(split) // count  # evenly: stores lie in order of classes
-        write_array(work / f"{name}_labels.npy", split.labels[places])
+        write_array(work / f"{name}_labels.npy", spread(split.labels, count))
 
 
 def _check(config: ReferenceConfig, store: Store, images: Path, passed: Path) -> None:
