@@ -6,17 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from stages.common.interrupt import Interrupted, interruptible
+
 
 def command(name: str, act: Callable[[], int]) -> int:
-    """What `act` returns; 1 where it refuses, and 130 after Ctrl-C, with one sentence on stderr.
-
-    SIGTERM ends it as an exception does, with exit code 143, so that every `finally` runs.
-    """
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    """What `act` returns; 1 where it refuses, 130 after Ctrl-C and 143 after SIGTERM, with one sentence on stderr."""
+    interruptible(signal.SIGINT, signal.SIGTERM)
     try:
         return act()
-    except KeyboardInterrupt:
-        return _complain(name, "stopped; run it again to go on", 130)
+    except Interrupted as stop:
+        return _complain(name, "stopped; run it again to go on", stop.code)
     except (ValueError, OSError, subprocess.SubprocessError, sqlite3.Error) as error:
         return _complain(name, str(error), 1)
 

@@ -6,13 +6,12 @@ Where nothing is stale and the registry holds the result, this ends before Prefe
 
 import argparse
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
+from flows.command import command
 from flows.state import hold, settle
 from flows.tracking.registry import address
 from flows.work import budget
@@ -26,19 +25,17 @@ from stages.config.retrain import RetrainConfig
 def main(argv: Sequence[str] | None = None) -> int:
     """Decide, then run the flow where there is work; the exit code."""
     argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__).parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
+    return command("retrain", _retrain)
+
+
+def _retrain() -> int:
     began, project, state = time.monotonic(), Path.cwd(), settle()
-    try:
-        with hold(state) as held:
-            work = decide(project, state)
-            if work.done:
-                _say(f"nothing to do: no stage is stale, {work.done}", f"took {time.monotonic() - began:.1f} s")
-                return 0
+    with hold(state) as held:
+        work = decide(project, state)
+        if not work.done:
             return _run(project, state, held, work, began)
-    except KeyboardInterrupt:
-        return _complain("stopped; nothing is half done, run it again to go on", 130)
-    except (ValueError, OSError) as error:
-        return _complain(str(error), 1)
+        _say(f"nothing to do: no stage is stale, {work.done}", f"took {time.monotonic() - began:.1f} s")
+        return 0
 
 
 def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int:
@@ -75,17 +72,8 @@ def _begun(project: Path, state: Path, held: int, work: Work) -> Iterator[list[R
         yield [running]
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)  # so that every `finally` runs and no stage stays alive
-
-
 def _say(*text: str) -> None:
     sys.stdout.write("\n".join(text) + "\n")
-
-
-def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"retrain: {message}\n")
-    return code
 
 
 if __name__ == "__main__":

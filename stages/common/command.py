@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from stages.common.files import read_json
+from stages.common.interrupt import interruptible
 from stages.common.summary import Summary
 from stages.config import build, read_section
 
@@ -57,6 +59,7 @@ def main(
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings as JSON and stop")
     options = vars(parser.parse_args(argv))
     _talk(stage)
+    interruptible(signal.SIGINT)
     try:
         section = read_section(options["params"], stage)
         threads = section.get("threads") if isinstance(section, dict) else None

@@ -9,6 +9,7 @@ import argparse
 import http.client
 import json
 import shutil
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, get_args
 from tqdm import tqdm
 
 from stages.common.files import sha256_file
+from stages.common.interrupt import interruptible
 from stages.config.reference import PublishedExtractor
 from stages.reference._entry import record
 from stages.state import exclusive, state_folder
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resize", choices=resizes, help="default: that of the tool which defines its numbers")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings that get the entry")
     options = parser.parse_args(argv)
+    interruptible(signal.SIGINT)
     try:
         entry = fetch(options.name, options.origin, options.resize)
         said = record(options.params, entry)

@@ -10,6 +10,7 @@ fetches the files that a data set needs. Ingest itself never asks the network.
 import argparse
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.interrupt import interruptible
 from stages.config import RuleBroken
 from stages.ingest import _tree
 from stages.ingest._published import DATASETS, INSTEAD, Part, Published
@@ -188,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mirror", help="http(s) address of a folder that holds the same files; default: official")
     options = parser.parse_args(argv)
     published = DATASETS[options.dataset]
+    interruptible(signal.SIGINT)
     try:
         for name, md5 in published.files:
             fetch(f"{(options.mirror or published.url).rstrip('/')}/{name}", options.raw / name, md5)
