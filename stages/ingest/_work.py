@@ -91,14 +91,14 @@ def _write(
     _check(config, raw, listing, result, refused, memory / QUARANTINE)
     counts = _counts(result, len(refused))
     with output_folder(out) as work:
-        data_hash = write_store(work, result.samples, result.splits, listing, config.shard_images)
+        data_hash, images = write_store(work, result.samples, result.splits, listing, config.shard_images)
         write_rows(work / QUARANTINE, Refusal._fields, refused)
         write_rows(work / "duplicates.csv", ("source", "kept", "sha256"), result.copies)
         write_rows(work / "near_duplicates.csv", ("source", "near"), result.near)
         write_rows(work / "near_refused.csv", ("refused", "split", "kept", "squared_distance"), result.near_refused)
         info = _dataset(config, listing, result, counts, data_hash, sheet)
         write_json(work / "dataset.json", info)
-        digests = tree_digests(work)  # of large stores reading all once more takes its time
+        digests = tree_digests(work, images)
         write_croissant(work, info, pq.read_schema(work / "manifest.parquet"), digests)
         results = {
             "data_hash": data_hash, "counts": counts, "refused": dict(_reasons(refused).most_common()),

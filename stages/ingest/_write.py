@@ -5,8 +5,9 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -42,37 +43,57 @@ def shard_ends(sha256: NDArray[np.void], mean: int) -> list[int]:
     return ends
 
 
-def write_store(work: Path, samples: Samples, splits: NDArray[np.uint8], listing: Listing, shard_images: int) -> str:
-    """Write shards and manifest.parquet below `work`, and return the hash of all their content."""
+def write_store(
+    work: Path, samples: Samples, splits: NDArray[np.uint8], listing: Listing, shard_images: int
+) -> tuple[str, dict[str, str]]:
+    """Write shards and manifest.parquet below `work`; the hash of all their content, and SHA-256 of files of images."""
     labels = listing.labels[samples.rows]
     names = sorted(listing.attributes)
     head: list[object] = [list(samples.shape), listing.classes, bins(samples.shape[2])]
     content = hashlib.sha256(json.dumps([*head, *([names] if names else [])]).encode())
+    files: dict[str, str] = {}
     for number, span in enumerate(_spans(shard_ends(samples.records["sha256"], shard_images))):
         write_array(work / f"labels-{number:05d}.npy", labels[span])
         write_array(work / f"split-{number:05d}.npy", splits[span])
         digests = hex_digests(samples.records["sha256"][span])
         declared = [listing.attributes[name].take(samples.rows[span]) for name in names]
         path = work / f"images-{number:05d}.npy"
-        for at, image in enumerate(_written(path, samples, span)):
+        for at, image in enumerate(_written(path, samples, span, files)):
             more = "".join(f" {json.dumps(values[at])}" for values in declared)
             side, label = SPLITS[splits[span.start + at]], labels[span.start + at]
             content.update(f"{digests[at]} {side} {label}{more}\n".encode())
             content.update(image.data)
     _write_manifest(work / "manifest.parquet", samples, splits, listing)
-    return content.hexdigest()
+    return content.hexdigest(), files
 
 
-def _written(path: Path, samples: Samples, span: slice) -> Iterator[NDArray[np.uint8]]:
-    """The images of a shard, one by one, while it is written: it may be larger than memory."""
+def _written(path: Path, samples: Samples, span: slice, files: dict[str, str]) -> Iterator[NDArray[np.uint8]]:
+    """The images of a shard, one by one, while a thread writes it and takes its SHA-256 for `files`.
+
+    A shard may be larger than memory.
+    """
     step = max(1, _PIECE // math.prod(samples.shape))
     head = {"descr": "|u1", "fortran_order": False, "shape": (span.stop - span.start, *samples.shape)}
-    with named(path), path.open("wb") as file:
-        npy.write_array_header_1_0(file, head)
+    with ThreadPoolExecutor(1) as thread, named(path), path.open("wb") as file:
+        hashed = _Hashed(file)
+        npy.write_array_header_1_0(hashed, head)
         for start in range(span.start, span.stop, step):
             images = samples.pixels(slice(start, min(start + step, span.stop)))
-            file.write(images.data)
+            writing = thread.submit(hashed.write, images.data)
             yield from images
+            writing.result()
+        files[path.name] = hashed.sha256.hexdigest()
+
+
+class _Hashed:
+    """A file that is hashed as it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:

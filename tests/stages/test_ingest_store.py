@@ -21,6 +21,7 @@ import yaml
 
 from infra.digits import write_digits
 from stages.common.files import tree_digests
+from stages.common.summary import read_summary
 from stages.config.ingest import NearDuplicates
 from stages.ingest import _again, _read, _tree, _work, _worker, _write
 from stages.ingest.sources import folder
@@ -73,6 +74,16 @@ def test_grown_and_shrunk_in_steps_it_equals_one_from_scratch(raw: Path, monkeyp
         time.sleep(SETTLED)
         grown = tree_digests(ingest(raw, source=FOLDERS).path)
         assert grown == from_scratch(raw, monkeypatch, source=FOLDERS)
+
+
+def test_digests_taken_while_shards_are_written_are_those_of_the_files(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_write, "_PIECE", 200)  # bytes: a shard is written in pieces
+    path = ingest(raw, shard_images=8).path
+    found = tree_digests(path)
+    assert sum(name.startswith("images-") for name in found) > 2
+    assert read_summary(path).outputs == {name: one for name, one in found.items() if name != "summary.json"}
 
 
 def test_what_was_decoded_is_never_decoded_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
