@@ -68,6 +68,7 @@ def fetched(state: Path, steps: str) -> list[str]:
 def test_the_champion_draws(state: Path, tmp_path: Path) -> None:
     done = consume(state, "models:/digits@champion", tmp_path / "images.npy")
     assert done.returncode == 0, done.stderr
+    assert "Downloading" not in done.stderr  # no bar where nobody looks on
     assert json.loads(done.stdout)["sha256"] == SHA256 and (tmp_path / "images.npy").is_file()
 
 
