@@ -96,7 +96,8 @@ def read_samples(job: Job, listing: Listing, processes: int) -> tuple[Samples, R
     remove_partials(job.folder)
     kind = record_type(job.rules.channels)
     index = Index(job.folder, kind)
-    packs, found, at = list(index.packs), [_kept(index.records)], index.by_stamp(listing.stamps)
+    at = index.by_stamp(listing.stamps)  # before anything is copied: it sorts
+    packs, found = list(index.packs), [_kept(index.records)]
     missing, total = np.flatnonzero(at < 0), len(index.records)
     done = len(listing) - len(missing)
     with tqdm(total=len(listing), initial=done, desc="ingest", unit="image", disable=None) as bar:
