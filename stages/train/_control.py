@@ -77,9 +77,9 @@ class Control:
             self.best = {**place, "kimg": row["kimg"], "value": value}
         if not any(self._suspicious(config, row).values()):
             self._sound(config, place)
-        since = row["kimg"] - self.best["kimg"] if self.best else 0.0
-        if selection.patience_kimg is not None and since >= selection.patience_kimg:
-            self.stopped = f"{selection.metric} has not improved for {since:g} kimg"
+        images = round(1000 * (row["kimg"] - self.best["kimg"])) if self.best else 0
+        if selection.patience_kimg is not None and images >= round(1000 * selection.patience_kimg):
+            self.stopped = f"{selection.metric} has not improved for {images / 1000:g} kimg"
         return wrong
 
     def checkpointed(self, config: TrainConfig, step: int) -> None:

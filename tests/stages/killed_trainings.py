@@ -31,10 +31,10 @@ from stages.store import open_store
 from stages.train import _ancestry, _board, _checkpoints, _loop, _work, run  # noqa: F401 (likewise)
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_training import bars, small
+from small_training import bars, collapsing, follow, small
 
 COLLAPSES: dict[str, Any] = {
-    "lr": 0.002, "lr_final": 0.1, "lr_kimg": 4.8, "total_kimg": 3.84, "checkpoint_kimg": 0.32, "snapshot_kimg": 0.96,
+    "total_kimg": 3.84, "checkpoint_kimg": 0.32, "snapshot_kimg": 0.96,
     "alarms": {"loss": 1000.0, "collapse": 0.5, "separation": 1.0, "in_a_row": 2},
     "rollbacks": {"most": 1, "reseed": True, "lr_factor": 0.05},
     "selection": {
@@ -116,6 +116,7 @@ def forked(call: Callable[[], None], seconds: float | None = None) -> int:
 def main(home: Path, wanted: int, seed: int) -> None:
     os.environ["GANOPS_STATE"] = str(home / "state-whole")
     chance, kills = random.Random(seed), 0
+    follow(collapsing)
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # what torch imports for it takes seconds
     assert forked(partial(prepare, home)) == 0
     start = time.monotonic()

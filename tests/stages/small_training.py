@@ -2,10 +2,15 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from stages.train import _course, _loop
+
+Course = Callable[[int, int], dict[str, float]]
 
 SMALL: dict[str, Any] = {
     "seed": 3,
@@ -78,3 +83,23 @@ def bars(tmp_path: Path) -> Path:
     (folder / "dataset.json").write_text(json.dumps(info))
     (tmp_path / "passed.json").write_text(json.dumps({"format": 1, "data_hash": "h", "passed": True}))
     return folder
+
+
+def follow(course: Course, put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Let evaluations find `course(attempt, step)` in place of what the networks reach, which hangs on the processor's
+    last bits where a training falls apart."""
+    measure, measured, now = _loop.measure, _course.measured, [0, 0]
+
+    def noted(run: _loop.Run) -> bool:
+        now[:] = run.control.attempt, run.step
+        return measure(run)
+
+    put(_loop, "measure", noted)
+    put(_course, "measured", lambda *arguments: measured(*arguments) | course(now[0], now[1]))
+
+
+def collapsing(attempt: int, step: int) -> dict[str, float]:
+    """Better and better until step 120, collapsed after it, and once the run has gone back well to its end."""
+    fallen = attempt == 0 and step > 120
+    coverage = 0.1 if fallen else 0.7 + step / 1000
+    return {"fid_train": 5.0 if fallen else 1.0 - step / 1000, "coverage_train": coverage, "diversity_train": 1.0}
