@@ -27,7 +27,8 @@ from flows.state import hold, serialised, settle
 from flows.status import model_name
 from flows.tracking.registry import Registry, connect, sentences
 from flows.upkeep.database import restore_database, save_database
-from flows.upkeep.sweep import aliased, dvc, kept
+from flows.upkeep.sweep import aliased, kept
+from flows.work.workspace import dvc
 from stages.common.files import read_json, sha256_file, write_json
 
 if TYPE_CHECKING:

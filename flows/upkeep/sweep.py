@@ -13,9 +13,9 @@ from flows.promotion.moves import history
 from flows.state import embedded_store, serialised
 from flows.tracking.record import PAPERS, PIPELINE
 from flows.tracking.registry import Registry, fetch_file
-from flows.work.pipeline import DVC
-from flows.work.process import dvc_sentence, last_sentence
+from flows.work.process import last_sentence
 from flows.work.repository import git
+from flows.work.workspace import dvc
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -139,11 +139,3 @@ def _commit(project: Path, files: dict[str, bytes]) -> str:
             blob = plumb("hash-object", "-w", "--stdin", given=content)
             plumb("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
         return plumb("commit-tree", plumb("write-tree"), "-m", "what a registered version needs")
-
-
-def dvc(project: Path, *arguments: str) -> str:
-    """What `dvc ARGUMENTS` prints. Raises ValueError with its last sentence."""
-    answer = subprocess.run([*DVC, *arguments], cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if answer.returncode:
-        raise ValueError(f"dvc {arguments[0]}: {dvc_sentence(answer.stderr)}")
-    return answer.stdout

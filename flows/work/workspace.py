@@ -15,11 +15,11 @@ from pathlib import Path
 
 import yaml
 
+from flows.work.pipeline import DVC
 from flows.work.process import dvc_sentence, last_sentence
 from flows.work.repository import git
 from flows.work.retry import Unavailable
 
-DVC = (sys.executable, "-m", "dvc")
 _AWAY = (
     "connect", "timed out", "timeout", "unreachable", "name resolution", "name or service", "temporar", "reset by peer",
     "slowdown", "service unavailable", "bad gateway", "502", "503", "504", "broken pipe", "server disconnected",
