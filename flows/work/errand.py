@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.state import alone
 from flows.work import budget
 from flows.work.pipeline import reproduce
-from flows.work.repository import git, section
+from flows.work.repository import git, git_remote, section
 from flows.work.retry import patiently, pauses
 from flows.work.sources import signature
 from flows.work.workspace import Workspace, dvc, workspace
@@ -33,11 +33,10 @@ def offered(place: Workspace, done: list[str], waiting: Callable[[Callable[[], s
     `waiting` calls what it is given, again where that raises Unavailable. Raises ValueError where a remote is missing
     or refuses.
     """
-    remotes = git(place.home, "remote").split()
-    if place.remote is None or not remotes:
+    remote = git_remote(place.home)
+    if place.remote is None or remote is None:
         lacking = "DVC remote" if place.remote is None else "git remote"
         raise ValueError(f"retrain.elsewhere: another machine gets its work through remotes, and there is no {lacking}")
-    remote = "origin" if "origin" in remotes else remotes[0]
     waiting(lambda: dvc(place.path, "push", "--run-cache", *done))
     commit = _commit(place)
     branch = f"refs/heads/{_BRANCH}{commit[:12]}"
@@ -80,10 +79,8 @@ def carry_out(project: Path, state: Path, commit: str, log: Callable[[str], None
 
 
 def _fetch(project: Path, commit: str) -> None:
-    remotes = git(project, "remote").split()
-    if not remotes:
+    if (remote := git_remote(project)) is None:
         raise ValueError(f"{project} has no git remote to take the commit from")
-    remote = "origin" if "origin" in remotes else remotes[0]
     git(project, "fetch", "--quiet", "--no-tags", remote, f"refs/heads/{_BRANCH}{commit[:12]}")
     git(project, "cat-file", "-e", f"{commit}^{{commit}}")
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from flows.tracking.evidence import Candidate
-from flows.work.repository import git
+from flows.work.repository import git, git_remote
 from flows.work.sources import record
 from flows.work.testbench import rules_sha256
 from flows.work.workspace import Workspace, dvc
@@ -54,12 +54,10 @@ def push_branch(place: Workspace, branch: str) -> str:
 
     Raises ValueError where the remote's branch of that name has other commits; Unavailable where it is away.
     """
-    remotes = git(place.home, "remote").split()
-    if not remotes:
+    if (remote := git_remote(place.home)) is None:
         return f"branch {branch} stays here: this clone has no git remote"
     if place.remote is None:
         return f"branch {branch} stays here: without a DVC remote nobody else could get the data that it names"
-    remote = "origin" if "origin" in remotes else remotes[0]
     try:
         git(place.home, "push", "--quiet", remote, f"refs/heads/{branch}:refs/heads/{branch}")
     except ValueError as error:

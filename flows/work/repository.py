@@ -102,6 +102,12 @@ def chosen(project: Path, commit: str) -> str:
     return found
 
 
+def git_remote(project: Path) -> str | None:
+    """The remote through which clones meet: `origin`, else the first one; None where there is none."""
+    remotes = git(project, "remote").split()
+    return "origin" if "origin" in remotes else next(iter(remotes), None)
+
+
 def inputs(project: Path, commit: str) -> str:
     """Digest of all that `commit` gives a run to work with: data, code and lock files of dvc.yaml, and params.yaml.
 
