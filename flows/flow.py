@@ -6,6 +6,7 @@ failed validation or a red gate stays what it is.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -200,7 +201,6 @@ def _reproduce(job: Job, outcome: Outcome, seconds: dict[str, float], following:
 
     Where another machine trains, DVC is stopped as `train` begins: neither its cache nor the remote's holds that.
     """
-    budgets = {item.stage: item for item in job.config.budgets}
     with job.begun.pop() if job.begun else reproduce(job.project, held=job.held, pull=job.pull) as running:
         try:
             for name in running.stages():
@@ -208,27 +208,25 @@ def _reproduce(job: Job, outcome: Outcome, seconds: dict[str, float], following:
                     if job.elsewhere is not None:
                         return False
                     following.training()
-                meter = budget.Meter(job.state, name)
-
-                def tell(line: str, meter: budget.Meter = meter) -> None:
-                    meter.tick()
-                    get_run_logger().info(line)  # here, so that the line is the task's own
-
-                allowed = budget.limit(budgets[name], job.state) if name in budgets else None
-                try:
-                    step(name, lambda tell=tell, allowed=allowed: running.follow(tell, allowed))  # type: ignore[misc]
-                except StepFailed as error:
-                    told = f"stage {error}" if str(error).startswith(f"{name}:") else f"stage {name}: {error}"
-                    raise StepFailed(told, again=error.again) from None
-                finally:
-                    meter.end()
-                    seconds[name] = seconds.get(name, 0.0) + running.seconds
+                with budget.metered(job.config, job.state, name, _log) as (tell, allowed):
+                    try:
+                        step(name, functools.partial(running.follow, tell, allowed))
+                    except StepFailed as error:
+                        told = f"stage {error}" if str(error).startswith(f"{name}:") else f"stage {name}: {error}"
+                        raise StepFailed(told, again=error.again) from None
+                    finally:
+                        seconds[name] = seconds.get(name, 0.0) + running.seconds
         finally:
             outcome.stages = {
                 name: ("ran" if how == "cached" and name in seconds else how, seconds.get(name, 0.0))
                 for name, how in running.states.items()
             }
     return True
+
+
+def _log(line: str) -> None:
+    """A line of the task that runs now."""
+    get_run_logger().info(line)
 
 
 def _publish(job: Job, candidate: Candidate) -> list[str]:

@@ -4,12 +4,13 @@ A run of a stage leaves one file in the state folder, whose name says when it be
 when it was seen alive. So the hours of a run that was killed count too.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from stages.common.files import write_json
@@ -62,6 +63,29 @@ def spent(state: Path, stage: str) -> float:
             gpus = gpu_count()
         hours += max(0.0, path.stat().st_mtime - began) / 3600 * gpus
     return hours
+
+
+@contextlib.contextmanager
+def metered(
+    config: RetrainConfig, state: Path, stage: str, log: Callable[[str], None]
+) -> Iterator[tuple[Callable[[str], None], float | None]]:
+    """Count the time of one run of `stage`, as long as the block runs.
+
+    Yields `log`, each call of which shows that the stage is alive, and the seconds that the stage may run, None without
+    a budget. Raises ValueError as `limit`.
+    """
+    budget = {budget.stage: budget for budget in config.budgets}.get(stage)
+    seconds = limit(budget, state) if budget is not None else None
+    meter = Meter(state, stage)
+
+    def tell(line: str) -> None:
+        meter.tick()
+        log(line)
+
+    try:
+        yield tell, seconds
+    finally:
+        meter.end()
 
 
 class Meter:

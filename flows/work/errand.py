@@ -86,16 +86,7 @@ def _fetch(project: Path, commit: str) -> None:
 
 
 def _train(place: Workspace, state: Path, held: int, config: RetrainConfig, log: Callable[[str], None]) -> None:
-    budgets = {item.stage: item for item in config.budgets}
     with reproduce(place.path, held=held, pull=True, only=STAGE) as running:
         for name in running.stages():
-            meter = budget.Meter(state, name)
-
-            def tell(line: str, meter: budget.Meter = meter) -> None:
-                meter.tick()
-                log(line)
-
-            try:
-                running.follow(tell, budget.limit(budgets[name], state) if name in budgets else None)
-            finally:
-                meter.end()
+            with budget.metered(config, state, name, log) as (tell, seconds):
+                running.follow(tell, seconds)
