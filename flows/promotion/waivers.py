@@ -30,7 +30,7 @@ def _rule(check: Mapping[str, Any], rule: Mapping[str, Any]) -> list[Any]:
 def looser(mine: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
     """In words, each point in which the gate `mine` asks less than the champion's; both as `gate` wrote them.
 
-    What the tags of an older champion do not say is not compared.
+    A tag that the champion lacks, as one may whose alias was set by hand, is not compared.
     """
     rules, theirs = json.loads(mine["gate"]), json.loads(champion.get("gate", "{}"))
     found = [said for name, rule in theirs.items() if (said := _looser(name, rules.get(name), rule))]
@@ -44,7 +44,6 @@ def looser(mine: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
 def _looser(name: str, mine: list[Any] | None, theirs: list[Any]) -> str | None:
     if mine is None:
         return f"{name} is no longer required"
-    mine = mine[: len(theirs)]  # older tags end before source and measure
     if [mine[0], *mine[2:]] != [theirs[0], *theirs[2:]]:
         return f"{name} is compared in another way ({_way(mine)}, it was {_way(theirs)})"
     if (mine[1] > theirs[1]) if mine[0] == "<=" else (mine[1] < theirs[1]):

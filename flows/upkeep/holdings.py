@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MANIFEST, _INFO, _SUMMARY = "manifest.parquet", "dataset.json", "summary.json"
 _REFUSED, _COPIES, _NEAR, _ACROSS = "quarantine.csv", "duplicates.csv", "near_duplicates.csv", "near_refused.csv"
 RAW = "data/raw"
-_RECORDS = ("*.records", "*-*-*.npz")  # of decoded images, now and as earlier versions wrote them
+_RECORDS = "*.records"  # of decoded images
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple
     found = [
         (folder, "decoded images")
         for folder in sorted((state / "ingest").glob("*/"))
-        if any(_decoded(path.read_bytes(), needle) for pattern in _RECORDS for path in folder.glob(pattern))
+        if any(_decoded(path.read_bytes(), needle) for path in folder.glob(_RECORDS))
     ]
     for path in sorted((state / "train").glob("*/trajectory.json")):
         if read_json(path).get("data_hash") in data_hashes:

@@ -5,7 +5,6 @@ when it was seen alive. So the hours of a run that was killed count too.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from stages.common.files import write_json
+from stages.common.files import read_json, write_json
 from stages.config.retrain import Budget, RetrainConfig
 
 WINDOW = 30 * 24 * 3600.0
@@ -36,7 +35,7 @@ def check(config: RetrainConfig, stages: Sequence[str], folders: Sequence[Path],
 
 
 def limit(budget: Budget, state: Path) -> float:
-    """Seconds that the stage may run now. Raises ValueError where its GPU hours are used up."""
+    """Seconds that the stage may run now. Raises ValueError where its GPU hours are used up, or as `spent`."""
     seconds, gpus = budget.minutes * 60, gpu_count()
     if budget.gpu_hours is None or gpus == 0:
         return seconds
@@ -50,19 +49,25 @@ def limit(budget: Budget, state: Path) -> float:
 
 
 def spent(state: Path, stage: str) -> float:
-    """GPU hours of the stage's runs in the last 30 days; older entries are removed."""
+    """GPU hours of the stage's runs in the last 30 days; older entries are removed.
+
+    Raises ValueError for an entry that cannot be read.
+    """
     hours, now = 0.0, time.time()
     for path in (state / _SPENT).glob(f"*-{stage}.json"):
         if now - path.stat().st_mtime > WINDOW:
             path.unlink()
             continue
         began = max(float(path.name.partition("-")[0]), now - WINDOW)
-        try:
-            gpus = int(json.loads(path.read_text())["gpus"])
-        except (ValueError, KeyError, TypeError):  # of an earlier version, written while the disk was full
-            gpus = gpu_count()
-        hours += max(0.0, path.stat().st_mtime - began) / 3600 * gpus
+        hours += max(0.0, path.stat().st_mtime - began) / 3600 * _gpus(path)
     return hours
+
+
+def _gpus(entry: Path) -> int:
+    gpus = read_json(entry, needs=("gpus",))["gpus"]
+    if not isinstance(gpus, int):
+        raise ValueError(f"{entry} must hold the number of GPUs of a run; found {gpus!r}")
+    return gpus
 
 
 @contextlib.contextmanager

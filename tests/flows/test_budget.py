@@ -58,6 +58,15 @@ def test_gpu_hours_of_thirty_days_count_and_bound_the_next_run(tmp_path: Path, g
         check(settings(budget(gpu_hours=4)), ["train"], [tmp_path], tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", '{"format": 1}', '{"format": 1, "gpus": "two"}'])
+def test_a_damaged_entry_is_refused_by_name(tmp_path: Path, gpus: None, content: str) -> None:
+    used(tmp_path, hours=1)
+    [path] = (tmp_path / "spent").iterdir()
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"^{path}"):
+        check(settings(budget(gpu_hours=4)), ["train"], [tmp_path], tmp_path)
+
+
 def test_without_gpu_only_wall_time_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     used(tmp_path, hours=9)

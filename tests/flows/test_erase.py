@@ -163,15 +163,6 @@ def test_all_that_shows_the_picture_is_named(tmp_path: Path) -> None:
     assert unstored_sources(tmp_path, Cache(None), hashlib.sha256(contents[left_out]).hexdigest()) == {left_out}
 
 
-def test_decoded_images_of_earlier_versions_are_found(tmp_path: Path) -> None:
-    sha256 = "ab" * 32
-    for number, name in enumerate(("0a-000000-0000.npz", "0a-000000-0000.records", "near.npz")):
-        folder = tmp_path / "ingest" / str(number)
-        folder.mkdir(parents=True)
-        (folder / name).write_bytes(b"head" + bytes.fromhex(sha256))
-    assert [folder.name for folder, _ in state_folders(tmp_path, sha256, set())] == ["0", "1"]
-
-
 @pytest.mark.fast
 def test_what_came_back_and_was_refused_is_held_by_no_state_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
