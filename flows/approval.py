@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.command import command
+from flows.promotion.answer import REFUSED, WAITING, refusal
 from flows.promotion.moves import Log, Move, move, promotion, recover
 from flows.state import serialised, settle
-from flows.tracking.registry import Registry, connect, plain, sentences, unmade
+from flows.tracking.registry import Registry, connect, model_name, plain, sentences, unmade
 from flows.tracking.shown import evidence
 from flows.work.testbench import rules_sha256
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-WAITING, REFUSED = "waiting", "refused"
 _SHOWN = ("onnx_sha256", "data_hash", "evidence_sha256", "judged_by", "against", "reason", "waived", "best")
 
 
@@ -124,12 +124,6 @@ def _undecided(registry: Registry) -> "list[ModelVersion]":
     return registry.versions(decision=WAITING) if registry.exists() else []
 
 
-def refusal(tags: Mapping[str, str]) -> str | None:
-    """Who refused the version with these tags and why, in words; None where nobody did."""
-    said = json.loads(tags.get("approval", "null"))
-    return None if said is None or said["approved"] else f"{said['approver']} refused it: {said['comment']}"
-
-
 def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> str:
     """Promote or refuse what `seen` showed, under a lock that the caller holds; what was done, in words.
 
@@ -188,8 +182,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(options: argparse.Namespace) -> str:
-    from flows.status import model_name
-
     params = Path("params.yaml")
     state, name = settle(), model_name(params)
     nothing = f"no version of {name} waits for an approval"

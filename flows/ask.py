@@ -19,8 +19,7 @@ from pydantic import Field
 from flows.approval import Answer, carry_out, request
 from flows.recheck import raise_alarm, run
 from flows.state import alone, serialised, settle
-from flows.status import model_name
-from flows.tracking.registry import connect, sentences
+from flows.tracking.registry import connect, model_name, sentences
 from flows.work.repository import head, params_of
 from flows.work.retry import FIRST_PAUSES, patiently
 from flows.work.testbench import rules_sha256

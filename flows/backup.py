@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.command import command
-from flows.erase import open_repo
 from flows.state import hold, serialised, settle
-from flows.status import model_name
-from flows.tracking.registry import Registry, connect, sentences
+from flows.tracking.registry import Registry, connect, model_name, sentences
 from flows.upkeep.database import restore_database, save_database
+from flows.upkeep.holdings import open_repo
 from flows.upkeep.sweep import aliased, kept
 from flows.work.workspace import dvc
 from stages.common.files import read_json, sha256_file, write_json

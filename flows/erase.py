@@ -6,21 +6,19 @@ model version that was trained or scored on it is marked. What cannot be removed
 """
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
 import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.command import command
 from flows.state import hold, settle
-from flows.status import model_name
-from flows.tracking.registry import Registry, connect, plain, sentences, unmade
+from flows.tracking.registry import Registry, connect, model_name, plain, sentences, unmade
 from flows.upkeep.holdings import (
     RAW,
     DataVersion,
@@ -31,6 +29,7 @@ from flows.upkeep.holdings import (
     derived,
     only_in,
     open_cache,
+    open_repo,
     raw_files,
     raw_objects,
     runs_of,
@@ -103,19 +102,6 @@ def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove
         "models": marked,
         "copies": copies(project, names),
     }
-
-
-@contextlib.contextmanager
-def open_repo(project: Path, settings: dict[str, Any] | None = None) -> "Iterator[Repo]":
-    """The DVC repository of the project, with more `settings` than it has. Raises ValueError where DVC refuses."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(project), config=settings) as repo:
-            yield repo
-    except DvcException as error:
-        raise ValueError(f"DVC: {' '.join(str(error).split())}") from None
 
 
 def _find(

@@ -21,8 +21,8 @@ from prefect.logging.handlers import APILogWorker
 from prefect.states import Failed
 
 from flows import ask
-from flows.approval import WAITING
 from flows.promote import promote
+from flows.promotion.answer import WAITING
 from flows.promotion.judge import Decision
 from flows.state import Busy
 from flows.tracking import pages, report

@@ -8,17 +8,15 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 import argparse
 import contextlib
-import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from flows.command import command
 from flows.state import hold, settle
-from flows.status import model_name
-from flows.tracking.registry import Registry, connect, sentences, unmade
+from flows.tracking.registry import Registry, connect, model_name, sentences, unmade
 from flows.upkeep import sweep
 from flows.work.repository import git
 from stages.common.files import read_json
@@ -27,35 +25,7 @@ from stages.state import exclusive
 _BRANCHES = "refs/heads/ganops/run-*"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Broom:
-    """What is swept, and how. `before`: what is older than this time (seconds since 1970) may go."""
-
-    project: Path
-    state: Path
-    before: float
-    dry: bool
-    say: Callable[[str], None]
-
-    def remove(self, path: Path, what: str) -> None:
-        """Remove a file or folder, or say that it would be."""
-        size = sum(file.lstat().st_size for file in [path, *path.rglob("*")] if not file.is_dir())
-        self.say(f"{'would remove' if self.dry else 'removed'} {what} {path.name} ({size / 1e6:.1f} MB)")
-        if self.dry:
-            return
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def old(self, path: Path) -> bool:
-        """Whether nothing in `path` was written since."""
-        return _written(path) < self.before
-
-
-def _written(path: Path) -> float:
-    """When something in `path` was last written, in seconds since 1970."""
-    return max(file.lstat().st_mtime for file in [path, *path.rglob("*")])
-
-
-def clean(broom: Broom, registry: Registry | None) -> None:
+def clean(broom: sweep.Broom, registry: Registry | None) -> None:
     """Sweep all stores, under the flow's lock, which the caller holds; `registry`: None where there is none yet."""
     aliased = sweep.aliased(registry) if registry is not None else []
     if registry is not None:
@@ -70,9 +40,9 @@ def clean(broom: Broom, registry: Registry | None) -> None:
     sweep.dvc_cache(broom, registry)
 
 
-def trainings(broom: Broom, needed: set[str]) -> None:
+def trainings(broom: sweep.Broom, needed: set[str]) -> None:
     """Checkpoints of old trainings; those on data of an aliased version stay, and the newest training."""
-    folders = sorted((broom.state / "train").glob("*/"), key=_written)
+    folders = sorted((broom.state / "train").glob("*/"), key=sweep.written)
     for folder in folders[:-1]:
         record = folder / "trajectory.json"
         data = read_json(record).get("data_hash") if record.is_file() else None
@@ -85,7 +55,7 @@ def trainings(broom: Broom, needed: set[str]) -> None:
             broom.say(f"left: {error}")
 
 
-def caches(broom: Broom, needed: set[str]) -> None:
+def caches(broom: sweep.Broom, needed: set[str]) -> None:
     """What is computed again where it is missing: features, ingest's work, fetched generators, half comparisons."""
     for pattern in ("features/*", "ingest/*", "consumer/*", "compare/*", "recheck", "serving-*"):
         for path in sorted(broom.state.glob(pattern)):
@@ -93,7 +63,7 @@ def caches(broom: Broom, needed: set[str]) -> None:
                 broom.remove(path, "the cache")
 
 
-def worktrees(broom: Broom) -> None:
+def worktrees(broom: sweep.Broom) -> None:
     """Workspaces that failed runs left; no run is under way, since the lock is ours."""
     for path in sorted(broom.state.glob("worktrees*/*")):
         if broom.old(path):
@@ -102,7 +72,7 @@ def worktrees(broom: Broom) -> None:
         git(broom.project, "worktree", "prune")
 
 
-def branches(broom: Broom, needed: set[str]) -> None:
+def branches(broom: sweep.Broom, needed: set[str]) -> None:
     """Run branches of this clone; the newest one and those of aliased versions stay, and remotes are left alone."""
     form = "--format=%(refname:short)%00%(committerdate:unix)%00%(contents:body)%01"
     found = [
@@ -135,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--days must be 0 or more; received {options.days:g}")
         project, state = Path.cwd(), settle()
         before = time.time() - options.days * 86400
-        broom = Broom(project=project, state=state, before=before, dry=options.dry_run, say=_say)
+        broom = sweep.Broom(project=project, state=state, before=before, dry=options.dry_run, say=_say)
         with hold(state), sentences():
             free = shutil.disk_usage(state).free
             clean(broom, None if unmade(state) else connect(state, model_name(project / "params.yaml")))

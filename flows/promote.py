@@ -10,8 +10,8 @@ import dataclasses
 import json
 import sys
 
-from flows.approval import REFUSED, WAITING
 from flows.promotion import waivers
+from flows.promotion.answer import REFUSED, WAITING
 from flows.promotion.baseline import follow_promotion
 from flows.promotion.judge import Decision, judge
 from flows.promotion.moves import Move, move, promotion, recover

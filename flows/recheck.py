@@ -27,8 +27,7 @@ from flows.promotion.fitness import HOURS, declared, own_bytes, scored
 from flows.promotion.judge import lost_champion
 from flows.promotion.moves import history
 from flows.state import hold, settle
-from flows.status import model_name
-from flows.tracking.registry import ONNX, Registry, connect, sentences, unmade
+from flows.tracking.registry import ONNX, Registry, connect, model_name, sentences, unmade
 from flows.work.pipeline import DVC
 from flows.work.process import last_sentence
 from flows.work.testbench import STOPPED, Testbench

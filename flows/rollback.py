@@ -17,7 +17,7 @@ from flows.command import command
 from flows.promotion import serving
 from flows.promotion.moves import ROLLBACK, Log, Move, history, move, recover
 from flows.state import alone, serialised, settle
-from flows.tracking.registry import Registry, connect, plain, sentences, unmade
+from flows.tracking.registry import Registry, connect, model_name, plain, sentences, unmade
 from flows.work.testbench import Testbench
 from stages.config import load_section
 from stages.config.promote import PromoteConfig
@@ -42,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(project: Path, state: Path, reason: str, to: str | None, log: Log) -> str:
     """Go back in the registry of `project`; what was done, in words. Raises ValueError where that is refused."""
-    from flows.status import model_name
-
     name, why = model_name(project / "params.yaml"), plain(reason)
     if not why:
         raise ValueError("--reason must say why, in words; it is recorded with the version that is left")

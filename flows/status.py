@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows.command import command
 from flows.promotion.moves import INTENT, ROLLBACK, Move, history
 from flows.state import settle
-from flows.tracking.registry import Registry, connect, plain, sentences, unmade
-from stages.config import read_section
+from flows.tracking.registry import Registry, connect, model_name, plain, sentences, unmade
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -35,20 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     return command("status", act)
-
-
-def model_name(params: Path) -> str:
-    """The registered model's name: `export.name` of params.yaml. Raises ValueError where it has none."""
-    if not params.is_file():
-        raise ValueError(f"{params.parent.resolve()} holds no {params.name}; run this in the project's folder")
-    try:
-        name = read_section(params, "export")["name"]
-    except (KeyError, TypeError):
-        raise ValueError(f"{params} must hold export.name, the name of the model in the registry") from None
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
-        said = plain(str(name), 80)
-        raise ValueError(f"export.name must be 1 to 63 letters, digits, dots, underscores or hyphens; received {said}")
-    return name
 
 
 def status(state: Path, name: str) -> dict[str, Any]:

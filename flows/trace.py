@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.command import command
-from flows.erase import TAG, open_repo
+from flows.erase import TAG
 from flows.state import settle
-from flows.status import model_name
-from flows.tracking.registry import Registry, connect, sentences, unmade
-from flows.upkeep.holdings import data_versions, open_cache
+from flows.tracking.registry import Registry, connect, model_name, sentences, unmade
+from flows.upkeep.holdings import data_versions, open_cache, open_repo
 
 
 def main(argv: Sequence[str] | None = None) -> int:

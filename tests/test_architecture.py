@@ -79,6 +79,14 @@ def test_orchestrators_stay_at_the_edge(package: str) -> None:
             assert not tops(path) & ORCHESTRATORS, path
 
 
+@pytest.mark.parametrize("package", ["work", "tracking", "promotion", "upkeep"])
+def test_what_stands_behind_knows_no_command(package: str) -> None:
+    """Of what stands in front the packages of `flows` know the state folder alone."""
+    behind = {"work", "tracking", "promotion", "upkeep", "state"}
+    for path in modules(f"flows/{package}"):
+        assert {name.split(".")[1] for name in imported(path) if name.startswith("flows.")} <= behind, path
+
+
 def loaded_after(statement: str) -> set[str]:
     program = f"import sys\n{statement}\nimport json\nprint(json.dumps(sorted(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)

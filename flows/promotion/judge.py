@@ -11,8 +11,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flows.approval import REFUSED, refusal
 from flows.promotion import serving, waivers
+from flows.promotion.answer import REFUSED, refusal
 from flows.promotion.moves import history
 from flows.tracking.evidence import Candidate
 from flows.tracking.registry import ONNX, Registry

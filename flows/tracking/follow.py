@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.status import model_name
 from flows.tracking.curves import Row, Tail, live_log
 from flows.tracking.load import Load
 from flows.tracking.progress import Progress
-from flows.tracking.registry import Registry, address, connect, sentences
+from flows.tracking.registry import Registry, address, connect, model_name, sentences
 from flows.tracking.runs import begin, bury, revive
 
 if TYPE_CHECKING:

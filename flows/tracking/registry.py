@@ -18,6 +18,7 @@ from flows.state import embedded_store
 from flows.work.process import without_passwords
 from flows.work.retry import Unavailable
 from stages.common.files import sha256_file
+from stages.config import read_section
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -198,6 +199,20 @@ def fetch_file(uri: str, to: Path) -> None:
 def plain(text: str, longest: int = 1000) -> str:
     """Words from people as one line of printable characters, ready to be stored and printed."""
     return re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]+", " ", " ".join(text.split()))[:longest].strip()
+
+
+def model_name(params: Path) -> str:
+    """The registered model's name: `export.name` of params.yaml. Raises ValueError where it has none."""
+    if not params.is_file():
+        raise ValueError(f"{params.parent.resolve()} holds no {params.name}; run this in the project's folder")
+    try:
+        name = read_section(params, "export")["name"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{params} must hold export.name, the name of the model in the registry") from None
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+        said = plain(str(name), 80)
+        raise ValueError(f"export.name must be 1 to 63 letters, digits, dots, underscores or hyphens; received {said}")
+    return name
 
 
 def unmade(state: Path) -> bool:

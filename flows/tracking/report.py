@@ -3,14 +3,12 @@
 import dataclasses
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flows.promotion.judge import Decision
 from flows.tracking.evidence import Candidate
 from flows.tracking.progress import in_words
 from flows.tracking.register import Registered
-
-if TYPE_CHECKING:
-    from flows.promotion.judge import Decision  # which asks flows.approval, which shows what this makes
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -23,7 +21,7 @@ class Outcome:
     registered: Registered | None = None
     met: str | None = None
     """The champion that the candidate was judged against."""
-    decision: "Decision | None" = None
+    decision: Decision | None = None
     error: str | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     """What else is worth saying: where data and run branch are, what is left to the next run."""

@@ -5,13 +5,14 @@ A data version is an image store as ingest wrote it, in the workspace or in DVC'
 `<md5>.dir` that lists its files by their own MD5, so that a store is found by its manifest, wherever it went.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -61,6 +62,19 @@ class Cache:
         """The object of a file of a folder, where the cache has it."""
         path = self.path(folder.files[name]) if name in folder.files else None
         return path if path and path.is_file() else None
+
+
+@contextlib.contextmanager
+def open_repo(project: Path, settings: dict[str, Any] | None = None) -> "Iterator[Repo]":
+    """The DVC repository of the project, with more `settings` than it has. Raises ValueError where DVC refuses."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(project), config=settings) as repo:
+            yield repo
+    except DvcException as error:
+        raise ValueError(f"DVC: {' '.join(str(error).split())}") from None
 
 
 def open_cache(repo: "Repo") -> Cache:

@@ -1,10 +1,12 @@
 """Housekeeping of the two stores that others could lose something in: the registry and DVC's cache."""
 
+import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +22,36 @@ from flows.work.workspace import dvc
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from flows.housekeeping import Broom
-
 _RED = ("red", "unfit", "slow")
 _TAG = "ganops-keep-"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Broom:
+    """What is swept, and how. `before`: what is older than this time (seconds since 1970) may go."""
+
+    project: Path
+    state: Path
+    before: float
+    dry: bool
+    say: Callable[[str], None]
+
+    def remove(self, path: Path, what: str) -> None:
+        """Remove a file or folder, or say that it would be."""
+        size = sum(file.lstat().st_size for file in [path, *path.rglob("*")] if not file.is_dir())
+        self.say(f"{'would remove' if self.dry else 'removed'} {what} {path.name} ({size / 1e6:.1f} MB)")
+        if self.dry:
+            return
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def old(self, path: Path) -> bool:
+        """Whether nothing in `path` was written since."""
+        return written(path) < self.before
+
+
+def written(path: Path) -> float:
+    """When something in `path` was last written, in seconds since 1970."""
+    return max(file.lstat().st_mtime for file in [path, *path.rglob("*")])
 
 
 def aliased(registry: Registry) -> "list[ModelVersion]":
@@ -31,7 +59,7 @@ def aliased(registry: Registry) -> "list[ModelVersion]":
     return [version for version in registry.versions() if version.aliases] if registry.exists() else []
 
 
-def red_versions(broom: "Broom", registry: Registry) -> None:
+def red_versions(broom: Broom, registry: Registry) -> None:
     """Delete old versions that could not be promoted: red, unfit or slow, no alias, never champion, not the newest."""
     versions = registry.versions() if registry.exists() else []
     once = {move.version for move in history(registry.notes())} | {move.best for move in history(registry.notes())}
@@ -48,7 +76,7 @@ def red_versions(broom: "Broom", registry: Registry) -> None:
         _deleted_runs(broom)
 
 
-def _deleted_runs(broom: "Broom") -> None:
+def _deleted_runs(broom: Broom) -> None:
     """Have MLflow itself remove the files of deleted runs from the embedded store; a server's keeper does it there."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri != embedded_store(broom.state):
@@ -60,7 +88,7 @@ def _deleted_runs(broom: "Broom") -> None:
         raise ValueError(f"mlflow gc: {last_sentence(answer.stderr.splitlines())}")
 
 
-def dvc_cache(broom: "Broom", registry: Registry | None) -> None:
+def dvc_cache(broom: Broom, registry: Registry | None) -> None:
     """`dvc gc`, keeping what the working copy, all branches and tags, and all young or aliased versions name.
 
     A cache outside the project may be others' too, and a version that does not say which data it needs could lose

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from flows.approval import WAITING, refusal
+from flows.promotion.answer import WAITING, refusal
 from flows.promotion.moves import INTENT
 from flows.state import embedded_store
-from flows.status import model_name
 from flows.tracking.evidence import read_candidate
-from flows.tracking.registry import ONNX, connect, sentences
+from flows.tracking.registry import ONNX, connect, model_name, sentences
 from flows.work.pipeline import check_lock, stale
 from flows.work.shortcut import recorded
 from flows.work.testbench import rules_sha256

@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from flows.command import command
-from flows.erase import open_repo
 from flows.state import settle
-from flows.upkeep.holdings import open_cache
+from flows.upkeep.holdings import open_cache, open_repo
 from flows.work.decide import decide
 from flows.work.process import dvc_sentence
 
