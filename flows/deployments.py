@@ -8,13 +8,12 @@ from prefect import flow, get_run_logger
 from prefect.events import emit_event
 from prefect.states import Failed
 
-from flows import watch
 from flows.elsewhere import RESUMABLE
 from flows.isolated import isolated
 from flows.lost import lost
 from flows.rollback import run as go_back
 from flows.state import Busy, settle
-from flows.work import errand
+from flows.work import errand, watch
 from flows.work.retry import Unavailable
 
 

@@ -21,9 +21,9 @@ from prefect.logging.handlers import APILogWorker
 from prefect.states import Failed
 
 from flows import ask
-from flows.promote import promote
 from flows.promotion.answer import WAITING
 from flows.promotion.judge import Decision
+from flows.promotion.promote import promote
 from flows.state import Busy
 from flows.tracking import pages, report
 from flows.tracking.evidence import Candidate, read_candidate

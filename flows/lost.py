@@ -5,7 +5,6 @@ is lost with it, so here the same is asked of what it remembers: the state of ea
 """
 
 import datetime
-import sys
 from collections.abc import Callable
 
 import yaml
@@ -38,7 +37,3 @@ def lost(log: Callable[[str], None]) -> list[str]:
 def _patience() -> float:
     plan = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return float(next(item["trigger"]["within"] for item in plan["automations"] if item["name"] == "ganops-lost"))
-
-
-if __name__ == "__main__":
-    sys.exit("lost: no command; the deployment watch-data ends runs that were lost (prefect.yaml)")

@@ -109,17 +109,3 @@ def test_a_damaged_list_in_the_cache_is_named_not_passed_over(project: Path, con
             open_cache(repo)
         path.write_text('[{"relpath": "a", "md5": "b"}]')
         assert open_cache(repo).folders[0].files == {"a": "b"}
-
-
-@pytest.mark.parametrize(
-    ("name", "instead"),
-    [
-        ("promote", "`python -m flows.retrain`"),
-        ("watch", "`python -m flows.retrain`"),
-        ("lost", "deployment watch-data"),
-    ],
-)
-def test_what_is_no_command_says_what_is(name: str, instead: str) -> None:
-    done = subprocess.run([sys.executable, "-m", f"flows.{name}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"{name}: no command; ") and instead in done.stderr

@@ -16,8 +16,8 @@ import pytest
 from tiny_helpers import alive, gone, set_params
 
 from flows.flow import run
-from flows.promote import promote
 from flows.promotion.judge import Decision
+from flows.promotion.promote import promote
 from flows.state import Busy, hold, settle
 from flows.status import main as status_main
 from flows.tracking import pages

@@ -7,9 +7,9 @@ import pytest
 from tiny_helpers import set_params
 from tiny_world import ME, commit, sh
 
-from flows.watch import look
 from flows.work.repository import git, inputs
 from flows.work.sources import imports, pointers, refreshed
+from flows.work.watch import look
 from flows.work.workspace import Workspace, fill, workspace
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from flows.promote import carry_out, close, promote
 from flows.promotion.judge import Decision
+from flows.promotion.promote import carry_out, close, promote
 from flows.rollback import rollback, run
 from flows.state import alone, hold, serialised
 from flows.tracking.evidence import read_candidate

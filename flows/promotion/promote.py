@@ -8,7 +8,6 @@ and nothing else.
 
 import dataclasses
 import json
-import sys
 
 from flows.promotion import waivers
 from flows.promotion.answer import REFUSED, WAITING
@@ -92,10 +91,3 @@ def _move(candidate: Candidate, version: str, outcome: Decision, registry: Regis
     }
     reason = plain(outcome.reason, 4000)
     return promotion(registry, version, before=outcome.champion, best=outcome.best, reason=reason, facts=facts)
-
-
-if __name__ == "__main__":
-    sys.exit(
-        "promote: no command; `python -m flows.retrain` decides, also where nothing changed; for a version that waits "
-        "there is `python -m flows.approval`, and `python -m flows.rollback` goes back"
-    )

@@ -7,7 +7,6 @@ What was found twice in a row, so that nobody is still copying, is told once, as
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,9 +53,3 @@ def data_digest(project: Path, state: Path, commit: str) -> str:
     chosen = [line for line in entries if line.endswith((".dvc", "\tdvc.lock"))]
     text = json.dumps([sorted(chosen), pointers(project, state, commit)])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-if __name__ == "__main__":
-    sys.exit(
-        "watch: no command; deployment watch-data looks (prefect.yaml), `python -m flows.retrain` acts on what is there"
-    )
