@@ -25,14 +25,13 @@ from flows.tracking.curves import Row, Tail, live_log
 from flows.tracking.load import Load
 from flows.tracking.progress import Progress
 from flows.tracking.registry import Registry, address, connect, model_name, sentences
-from flows.tracking.runs import begin, bury, revive
+from flows.tracking.runs import begin, bury, log_metrics, revive
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 EVERY = 2.0  # seconds between two looks
 PATIENCE = 20.0  # seconds for which the end waits for a server
-_BATCH = 900  # metrics in a call; MLflow takes 1,000
 _LONGEST_PAUSE = 60.0
 _KEPT = 100_000  # values of the machine's load that wait for a server
 
@@ -116,15 +115,10 @@ class Following:
     def _send(self) -> None:
         registry, run = self._open()
         while self._waiting or self._read():
-            batch = self._waiting[:_BATCH]
-            registry.client.log_batch(run, metrics=batch)
-            del self._waiting[: len(batch)]
+            log_metrics(registry.client, run, self._waiting)
         load = self._load.waiting
         del load[:-_KEPT]
-        while load:
-            batch = load[:_BATCH]
-            registry.client.log_batch(run, metrics=batch)
-            del load[: len(batch)]
+        log_metrics(registry.client, run, load)
 
     def _look(self) -> None:
         """Find the trainer's log, once it writes one, and say how far it is."""

@@ -14,6 +14,7 @@ from flows.tracking.evidence import Candidate
 from flows.tracking.follow import curve_metrics
 from flows.tracking.papers import CARD, CARD_PAGE, card_page, write_flavor
 from flows.tracking.registry import FOLDER, ONNX, Registry
+from flows.tracking.runs import log_metrics
 from stages.common.files import write_json
 from stages.state import state_folder
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 PIPELINE = "pipeline"  # folder of a version: what DVC needs to bring its data back, and housekeeping to keep them
 PAPERS = ("dvc.lock", "dvc.yaml", "params.yaml", "data/raw.dvc")
-_BATCH = 900  # metrics in a call; MLflow takes 1,000, and 100 params
+_PARAMS = 100  # in a call, MLflow's limit
 
 
 def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
@@ -32,12 +33,11 @@ def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
     client = registry.client
     began = client.get_run(run_id).info.start_time
     params = [Param(key, value) for key, value in candidate.params.items()]
-    for start in range(0, len(params), 100):
-        client.log_batch(run_id, params=params[start : start + 100])
+    for start in range(0, len(params), _PARAMS):
+        client.log_batch(run_id, params=params[start : start + _PARAMS])
     rows = curves.whole(candidate.data, state_folder())
     metrics = _measures(candidate, rows, began) + curve_metrics(_missing(rows, registry, run_id), began)
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    log_metrics(client, run_id, metrics)
     source = json.dumps({"path": "data/ingest", "md5": candidate.data_md5, "data_hash": candidate.data_hash})
     data = Dataset(name="ingest", digest=candidate.data_md5[:36], source_type="dvc", source=source)
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
@@ -46,9 +46,7 @@ def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
 def log_new_measures(candidate: Candidate, registry: Registry, run_id: str) -> None:
     """The measures of new evidence, on a run that has those of the old: of one step MLflow shows the latest."""
     rows = curves.whole(candidate.data, state_folder())
-    metrics = _measures(candidate, rows, int(time.time() * 1000))
-    for start in range(0, len(metrics), _BATCH):
-        registry.client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    log_metrics(registry.client, run_id, _measures(candidate, rows, int(time.time() * 1000)))
 
 
 def _measures(candidate: Candidate, rows: list[curves.Row], time_ms: int) -> "list[Metric]":

@@ -5,12 +5,17 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.tracking.registry import Registry
 from stages.state import state_folder
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
 _PROCESS = "ganops.process"
+_BATCH = 900  # metrics in a call; MLflow takes 1,000
 
 
 def begin(registry: Registry, facts: Mapping[str, Any], began_ms: int | None = None, **tags: str) -> str:
@@ -20,6 +25,13 @@ def begin(registry: Registry, facts: Mapping[str, Any], began_ms: int | None = N
     tags = {**_place(), _PROCESS: str(os.getpid()), **identity(facts), **tags}
     run = registry.client.create_run(registry.experiment(), start_time=began, run_name=name, tags=tags)
     return str(run.info.run_id)
+
+
+def log_metrics(client: "MlflowClient", run_id: str, metrics: "list[Metric]") -> None:
+    """Log all of `metrics` and empty the list; what is still in it after a failure was not taken."""
+    while metrics:
+        client.log_batch(run_id, metrics=metrics[:_BATCH])
+        del metrics[:_BATCH]
 
 
 def revive(registry: Registry, run_id: str) -> None:
