@@ -12,6 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from infra.servers.place import private, write_private
+from infra.servers.postgres import DATABASES
 from stages.state import state_folder
 
 DATA = ("postgres", "store", "prefect", "prefect-worker")
@@ -24,7 +25,7 @@ def files(secret: dict[str, str], user: int, group: int, folder: Path) -> dict[s
     )  # fmt: skip
     databases = "".join(
         f"CREATE DATABASE {name} OWNER {owner};\nREVOKE CONNECT ON DATABASE {name} FROM PUBLIC;\n"
-        for name, owner in (("mlflow", "mlflow"), ("mlflow_users", "mlflow"), ("prefect", "prefect"))
+        for name, owner in DATABASES.items()
     )
     users = {
         "default_permission": "READ",  # without it nobody but admin can ask whether a model exists

@@ -1,6 +1,5 @@
 """The evidence about a version as Markdown, for the form that asks a person. Text that others wrote is escaped."""
 
-import html
 import json
 import tempfile
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows.tracking.evidence import MEASURING, measured
 from flows.tracking.pages import interval
 from flows.tracking.registry import Registry, fetch_file, plain
-from flows.tracking.report import number
+from flows.tracking.report import number, safe
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -52,4 +51,4 @@ def _measures(registry: Registry, version: "ModelVersion") -> dict[str, Any]:
 
 
 def _safe(text: str) -> str:
-    return "".join(f"\\{c}" if c in "|*_`[]#" else c for c in html.escape(plain(text, 4000)))
+    return safe(plain(text, 4000))

@@ -20,13 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main(stop: signal.Signals, seconds: float, user: str, command: list[str]) -> int:
     """The command's exit code (negative for a signal); 143 where it was stopped."""
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command become ours, so that they can be ended
+    _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command become ours, so that they can be ended
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # a handler, unlike SIG_IGN, is not inherited by the command
     whom: dict[str, Any] = {} if user == "-" else {"user": user, "group": user, "extra_groups": [], "cwd": "/"}

@@ -104,11 +104,11 @@ def _make_for_postgres(where: Place) -> None:
         link.symlink_to(where.database)
 
 
-def _connect(where: Place, database: str = "postgres"):  # type: ignore[no-untyped-def]
+def _connect(where: Place):  # type: ignore[no-untyped-def]
     import psycopg2
 
     connection = psycopg2.connect(
-        host=str(socket_folder(where)), user="postgres", dbname=database, connect_timeout=5, port=5432
+        host=str(socket_folder(where)), user="postgres", dbname="postgres", connect_timeout=5, port=5432
     )
     connection.autocommit = True
     return connection

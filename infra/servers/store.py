@@ -43,7 +43,7 @@ def store(where: Place, port: int, keys: dict[str, str], names: str) -> list[Ser
             after=() if role == "account" else ("store-account",),
             healthy=(lambda: ask(f"http://127.0.0.1:{port}/healthcheck")[0] == 200) if role == "proxy"
             else lambda role=role: role not in BACK_ENDS or (where.sockets / str(BACK_ENDS[role])).exists(),  # type: ignore[misc]
-            complete=(lambda: _make_buckets(folder)) if role == "proxy" else lambda: None,
+            complete=(lambda: _make_buckets(where)) if role == "proxy" else lambda: None,
             address=f"http://127.0.0.1:{port} (S3)" if role == "proxy" else "",
         )
         for role in ROLES
@@ -126,16 +126,11 @@ def _make_ring(folder: Path, role: str, number: int) -> None:
             raise ValueError(f"swift-ring-builder failed: {(answer.stdout + answer.stderr).strip()[-300:]}")
 
 
-def _make_buckets(folder: Path) -> None:
+def _make_buckets(where: Place) -> None:
     """In a process of its own: boto3 reads its settings from the environment, and stays out of the supervisor."""
     make = "import boto3, sys; boto3.client('s3').create_bucket(Bucket=sys.argv[1])"
     for client in CLIENTS:
-        files = {
-            "AWS_CONFIG_FILE": str(folder / f"{client}.config"),
-            "AWS_SHARED_CREDENTIALS_FILE": str(folder / f"{client}.credentials"),
-        }
-        answer = subprocess.run(
-            [sys.executable, "-c", make, client], capture_output=True, text=True, env=os.environ | files
-        )
+        told = os.environ | client_files(where, client)
+        answer = subprocess.run([sys.executable, "-c", make, client], capture_output=True, text=True, env=told)
         if answer.returncode and "BucketAlreadyOwnedByYou" not in answer.stderr:
             raise ValueError(f"bucket {client} could not be made: {answer.stderr.strip().splitlines()[-1]}")

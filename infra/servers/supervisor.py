@@ -248,7 +248,7 @@ def main() -> int:
 def _supervise(where: Place, held: IO[str] | None) -> int:
     if held is None:
         raise SystemExit("servers of an earlier supervisor do not end; see `ps`")
-    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: servers whose leash was killed become ours
+    ctypes.CDLL(None).prctl(leash.PR_SET_CHILD_SUBREAPER, 1)  # servers whose leash was killed become ours
     supervisor = Supervisor(where, held.fileno())
 
     def stop(*_: object) -> None:
