@@ -59,23 +59,6 @@ DEPS = {
 }
 TOOL_SETTINGS = ("GANOPS_", "MLFLOW_", "PREFECT_", "DVC_")
 
-# Deprecations inside the tools, on their own calls of one another: nothing that this project can change.
-THIRD_PARTY = (
-    "ignore::DeprecationWarning:mlflow.*",
-    "ignore::FutureWarning:mlflow.*",
-    "ignore::DeprecationWarning:prefect.*",
-    "ignore::DeprecationWarning:pydantic.*",
-    "ignore:.*Any type hint is inferred as AnyType:UserWarning",  # MLflow, on a function of its own
-    "ignore:Type object .* does not refer to an OperatorClass",  # SQLAlchemy, of the Prefect server's own types
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == HERE:
-            for text in THIRD_PARTY:
-                item.add_marker(pytest.mark.filterwarnings(text))
-
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tiny_helpers import gone, set_params
-from tiny_world import commit, sh
+from tiny_world import commit, sh, versions
 
 from flows import deployments
 from flows.tracking.registry import connect
@@ -106,10 +106,6 @@ def wait_for(what: Callable[[], Any], node: Node, seconds: float = 240) -> Any:
 
 def offers(project: Path) -> str:
     return sh(project.parent / "origin.git", "git", "for-each-ref", "refs/heads/ganops/train-*")
-
-
-def versions(project: Path) -> list[Any]:
-    return connect(project / ".ganops", "tiny").versions()
 
 
 @pytest.mark.slow

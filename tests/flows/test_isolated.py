@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tiny_helpers import gone, set_params
-from tiny_world import ME, commit, enter, sh
+from tiny_world import ME, commit, enter, sh, versions
 
 from flows import deployments, isolated
 from flows.ask import recheck
@@ -53,10 +53,6 @@ def retrain(commit: str | None = None) -> tuple[str, str]:
 
 def run_branches(folder: Path) -> list[str]:
     return sh(folder, "git", "for-each-ref", "--format=%(refname:short)", "refs/heads/ganops").split()
-
-
-def versions(project: Path) -> list[Any]:
-    return connect(project / ".ganops", "tiny").versions()
 
 
 def untouched(project: Path, said: str = "") -> None:

@@ -4,8 +4,12 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from flows.state import settle
+from flows.tracking.registry import connect
 
 ENV = {"DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
 ME = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
@@ -24,8 +28,6 @@ def commit(project: Path, text: str = "change") -> str:
 
 
 def enter(published: Path, tmp_path: Path, schema: Path | None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from flows.state import settle
-
     world = tmp_path / "a world"
     shutil.copytree(published, world, symlinks=True)
     monkeypatch.chdir(world / "project")
@@ -34,3 +36,8 @@ def enter(published: Path, tmp_path: Path, schema: Path | None, monkeypatch: pyt
     if schema is not None:
         shutil.copy(schema, state / "mlflow.db")
     return world / "project"
+
+
+def versions(project: Path) -> list[Any]:
+    """What is registered by a project that keeps its state beside its data."""
+    return connect(project / ".ganops", "tiny").versions()

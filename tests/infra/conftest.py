@@ -17,17 +17,9 @@ from infra.servers import launch
 from infra.servers.postgres import find_programs
 from infra.servers.store import check
 from stages.common.files import read_json
-from tests.flows.conftest import THIRD_PARTY, bare, built, environment, project  # noqa: F401
+from tests.flows.conftest import bare, built, environment, project  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == HERE:
-            for text in THIRD_PARTY:
-                item.add_marker(pytest.mark.filterwarnings(text))
 
 
 @dataclass(frozen=True)
