@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from flows.command import command
 from flows.state import settle
 
 FILE = Path(__file__).with_name("automations.yaml")
@@ -27,13 +28,13 @@ _BODY = (  # a gate says why as `reason`, a run as the message of its state; the
 def main(argv: Sequence[str] | None = None) -> int:
     """Make what the file says so, and say it; the exit code."""
     argparse.ArgumentParser(prog="python -m flows.automations", description=__doc__).parse_args(argv)
-    settle()
-    try:
+
+    def act() -> int:
+        settle()
         sys.stdout.write("\n".join(arrange(os.environ.get("GANOPS_NOTIFY_URL"))) + "\n")
-    except ValueError as error:
-        sys.stderr.write(f"automations: {error}\n")
-        return 1
-    return 0
+        return 0
+
+    return command("automations", act)
 
 
 def arrange(notify: str | None) -> list[str]:
