@@ -82,7 +82,7 @@ def _bytes_there(source: str) -> bool:
 
 
 def _asked(state: Path, name: str, key: str) -> dict[str, str] | None:
-    """As `registry.recorded`, from a registry that only mlflow can ask; None for the embedded one, already asked."""
+    """As `recorded`, from a registry that only mlflow can ask; None for the embedded one, already asked."""
     if os.environ["MLFLOW_TRACKING_URI"] == embedded_store(state):
         return None
     with sentences():
