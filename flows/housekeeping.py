@@ -65,7 +65,7 @@ def caches(broom: sweep.Broom, needed: set[str]) -> None:
 
 def worktrees(broom: sweep.Broom) -> None:
     """Workspaces that failed runs left; no run is under way, since the lock is ours."""
-    for path in sorted(broom.state.glob("worktrees*/*")):
+    for path in sorted(broom.state.glob("worktrees/*")):
         if broom.old(path):
             broom.remove(path, "the workspace")
     if not broom.dry:

@@ -16,21 +16,20 @@ BASELINE, PROFILE = "data/baseline.json", "data/validate/profile.json"
 _MINUTES = 360.0
 
 
-def follow_promotion(bench: Testbench, data_hash: str) -> bool:
-    """Make the data of the promoted run the baseline and bring `validate` up to date; whether there was anything to do.
+def follow_promotion(bench: Testbench, data_hash: str) -> None:
+    """Make the data of the promoted run the baseline and bring `validate` up to date, where there is anything to do.
 
     Doing it again is harmless, so a crash costs nothing. Raises ValueError where validate fails.
     """
     profile, baseline = bench.project / PROFILE, bench.project / BASELINE
     if _hash(profile) != data_hash or not baseline.is_file():
-        return False
+        return
     if baseline.read_bytes() != profile.read_bytes():
         write_atomically(baseline, profile.read_bytes())
         bench.log(f"{BASELINE}: these data are the ones to compare with from now on")
     code, lines = bench.run([*DVC, "repro", "validate"], minutes=_MINUTES)
     if code:
         raise ValueError(f"promoted, but validate fails on the promoted data: {last_sentence(lines)}; run it again")
-    return True
 
 
 def _hash(path: Path) -> str | None:

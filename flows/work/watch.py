@@ -33,10 +33,8 @@ def look(project: Path, state: Path, tell: Callable[[str], None]) -> Look:
         path = state / "watch.json"
         before = read_json(path) if path.is_file() else {}
         digest = data_digest(project, state, head(project))
-        seen, known = before.get("seen"), before.get("known", None)
-        if known is None:  # the very first look: what is there is what there is
-            known = digest
-        news = digest not in (known, None) and digest == seen
+        seen, known = before.get("seen"), before.get("known", digest)  # at the very first look that is known
+        news = digest == seen and digest != known
         if news:
             tell(digest)
             known = digest
