@@ -14,39 +14,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
 from infra.digits import write_digits
 from stages.common.command import main
 from stages.common.files import read_json, tree_digests
 from stages.config import build
-from stages.config.ingest import NearDuplicates, Splits
-from stages.config.validate import Drift, Limits, ValidateConfig
+from stages.config.validate import Limits, ValidateConfig
 from stages.ingest import run as ingest
-from stages.ingest.sources import folder, manifest
 from stages.validate import run
-from stages.validate._frames import _splits, read_frames
+from stages.validate._frames import read_frames
 from stages.validate._run import breaking, run_checks
 from stages.validate._suite import checks
-from tests.stages import ingesting
 from tests.stages.browser import CHROMIUM, tab
-
-CONFIG = ValidateConfig(
-    min_images=1000, min_images_per_class=10, min_class_balance=0.5, max_split_deviation=5.0, min_level_range=16,
-    min_mean_level=10.0, max_mean_level=245.0,
-    limits=(
-        Limits(measure="aspect", min=0.25, max=4.0, mostly=0.99),
-        Limits(measure="brightness", min=5.0, max=250.0, mostly=0.99),
-        Limits(measure="contrast", min=4.0, max=None, mostly=0.99),
-        Limits(measure="sharpness", min=1.0, max=None, mostly=0.99),
-    ),
-    max_near_duplicates=0.2, drift=Drift(false_alarms=0.01, min_moved=0.05), warn=("drift", "near_duplicates"),
-)  # fmt: skip
-INGEST = ingesting.config(
-    source=folder.Config(name="folder", labels="folders"), splits=Splits(train=0.55, fit=0.3, heldout=0.15),
-    max_refused_share=0.05, shard_images=4096, near_duplicates=NearDuplicates(distance=7, levels=4.0),
-)  # fmt: skip
-SHEET = ingesting.SHEET.replace("test pictures", "digits <b>&")
+from tests.stages.validating import CONFIG, INGEST, SHEET, declare, limit
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +49,6 @@ def store(digits: Path, tmp_path: Path) -> Path:
 def failed(out: Path, severity: str = "critical") -> set[str]:
     entries = read_json(out / "expectations.json")["expectations"]
     return {entry["name"] for entry in entries if not entry["passed"] and entry["severity"] == severity}
-
-
-def limit(measure: str, **changes: Any) -> tuple[Limits, ...]:
-    """The limits of CONFIG with one of them changed, or added."""
-    kept = tuple(old for old in CONFIG.limits if old.measure != measure)
-    return (*kept, build(Limits, {"measure": measure, "min": None, "max": None, "mostly": 1.0, **changes}, "limit"))
 
 
 def change_manifest(store: Path, change: Callable[[pd.DataFrame], pd.DataFrame | None]) -> None:
@@ -138,17 +112,6 @@ def other_split(store: Path) -> None:
 
 def shorter_manifest(store: Path) -> None:
     change_manifest(store, lambda frame: frame.iloc[:-1])
-
-
-def declare(**declares: Any) -> Callable[[Path], None]:
-    """Let the datasheet declare something, in text as ingest writes it."""
-
-    def spoil(store: Path) -> None:
-        info = json.loads((store / "dataset.json").read_text())
-        info["datasheet"]["declares"] = declares
-        (store / "dataset.json").write_text(json.dumps(info))
-
-    return spoil
 
 
 def near(other_side: bool) -> Callable[[Path], None]:
@@ -418,106 +381,3 @@ def test_the_command_ends_with_one_sentence(store: Path, tmp_path: Path, capsys:
     assert len(said.err.splitlines()) == 1
     assert said.err.startswith("validate: 1 of 28 expectations failed: not_constant; first: brightest less darkest")
     assert said.err.strip().endswith(f"see {tmp_path / 'out' / 'report.html'}")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_without_labels(tmp_path: Path, channels: int) -> None:
-    (tmp_path / "raw").mkdir()
-    generator = np.random.default_rng(0)
-    for index in range(80):
-        pixels = generator.integers(0, 256, (20, 16 + index % 3, 3)).astype(np.uint8)
-        picture = Image.fromarray(pixels)
-        (picture if channels == 3 else picture.convert("L")).save(tmp_path / "raw" / f"{index}.png")
-    (tmp_path / "sheet.yaml").write_text(SHEET)
-    source = folder.Config(name="folder", labels="none")
-    config = dataclasses.replace(
-        INGEST, source=source, resolution=16, channels=3 if channels == 3 else 1, near_duplicates=None
-    )
-    ingest(config, raw=tmp_path / "raw", datasheet=tmp_path / "sheet.yaml", out=tmp_path / "store")
-    limits = dataclasses.replace(
-        CONFIG, min_images=80, min_images_per_class=4, limits=limit("saturation", max=1.0),
-        warn=("near_splits", "near_duplicates", "class_balance", "saturation"),
-    )  # fmt: skip
-    run(limits, images=tmp_path / "store", out=tmp_path / "out")
-    text = (tmp_path / "out" / "report.html").read_text()
-    checked = {one["name"] for one in read_json(tmp_path / "out" / "expectations.json")["expectations"]}
-    assert not checked & {"near_splits", "near_duplicates", "class_balance"}
-    assert text.count("not looked for: ingest.near_duplicates is null") == 2, "nobody looked, so nothing is green"
-    assert "does not apply: the images carry no labels" in text
-    assert ("saturation" in checked) != ("does not apply: the images are grey" in text) == (channels == 1)
-    assert text.count("data:image/png") >= 2
-
-
-def test_attributes_may_have_the_names_of_anything_and_be_empty_unless_declared(tmp_path: Path) -> None:
-    names = ["row", "pixels", "label_stored", "stored_label", "stored_split", "missing_fields", "near_duplicate",
-             "near_in_other_split", "splits_of_picture", "undeclared_age", "age"]  # fmt: skip
-    (tmp_path / "raw").mkdir()
-    lines = [",".join(["file", *names])]
-    for at in range(100):
-        picture = np.random.default_rng(at).integers(0, 256, (8, 8)).astype(np.uint8)
-        Image.fromarray(picture).save(tmp_path / "raw" / f"{at}.png")
-        lines.append(",".join([f"{at}.png", *(f"said of {name}" for name in names[:-1]), "" if at == 7 else "old"]))
-    (tmp_path / "raw" / "list.csv").write_text("\n".join(lines))
-    (tmp_path / "sheet.yaml").write_text(SHEET)
-    source = manifest.Config(
-        name="manifest", file="list.csv", images=".", path="file", label=None, group=None, attributes=tuple(names),
-        unlisted="refuse",
-    )  # fmt: skip
-    ingest(dataclasses.replace(INGEST, source=source), raw=tmp_path / "raw", datasheet=tmp_path / "sheet.yaml",
-           out=tmp_path / "store")  # fmt: skip
-    config = dataclasses.replace(CONFIG, min_images=100)
-    run(config, images=tmp_path / "store", out=tmp_path / "out")
-    profile = read_json(tmp_path / "out" / "profile.json")["columns"]
-    assert all(profile[name]["counts"] == {f"said of {name}": 100} for name in names[:-1])
-    declare(attributes={"age": {"values": ["old"]}})(tmp_path / "store")
-    with pytest.raises(ValueError, match="expectations failed: age_declared; first: age is old"):
-        run(config, images=tmp_path / "store", out=tmp_path / "out")
-
-
-def test_a_folder_that_is_no_store(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    with pytest.raises(ValueError, match="has not finished"):
-        run(CONFIG, images=tmp_path / "store", out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_splits_of_groups_vary_as_groups_do() -> None:
-    """Whole groups are assigned: 40 of 100 images each are 40 draws, not 4,000, seldom 5 deviations off."""
-    from types import SimpleNamespace
-
-    dice, shares = np.random.default_rng(0), {"train": 0.55, "fit": 0.3, "heldout": 0.15}
-    alarms = 0
-    for _ in range(300):
-        side = np.repeat(dice.choice(3, 40, p=list(shares.values())), 100)
-        splits = {name: np.flatnonzero(side == at) for at, name in enumerate(shares)}
-        store: Any = SimpleNamespace(splits=splits)
-        grouped = _splits(store, shares, pd.DataFrame({"group": np.repeat(np.arange(40), 100).astype(str)}), 0, 0)
-        alone = _splits(store, shares, pd.DataFrame({"source": np.arange(4000)}), 0, 0)
-        np.testing.assert_allclose(grouped["deviation"], alone["deviation"] / 10)
-        alarms += bool((grouped["deviation"] > 5).any())
-    assert alarms == 0
-
-
-@pytest.mark.parametrize(("kind", "alarms"), [("near", False), ("copies", False), ("none", False), ("shifted", True)])
-def test_a_million_images_assigned_as_wished_pass_whatever_ingest_takes_out(kind: str, alarms: bool) -> None:
-    """What is refused or left out lay on the sides nearer to training: a bias that does not shrink with the number."""
-    from types import SimpleNamespace
-
-    shares = {"train": 0.55, "fit": 0.3, "heldout": 0.15}
-    drawn = [0.56, 0.29, 0.15] if kind == "shifted" else list(shares.values())
-    side = np.random.default_rng(0).choice(3, 1_000_000, p=drawn)
-    stays, pairs = np.ones(len(side), bool), 0 if kind in ("none", "shifted") else 20_000
-    one, two = side[:pairs], side[pairs : 2 * pairs]  # of each pair the one nearer to training goes
-    if kind == "near":
-        stays[:pairs], stays[pairs : 2 * pairs] = one >= two, two >= one  # on one side both stay
-    if kind == "copies":
-        stays[:pairs], stays[pairs : 2 * pairs] = one > two, two >= one
-    splits = {name: np.flatnonzero(stays & (side == at)) for at, name in enumerate(shares)}
-    gone = int((~stays).sum())
-    near, copied = (gone, 0) if kind == "near" else (0, gone)
-    images = pd.DataFrame({"source": np.arange(len(side) - gone)})
-    store: Any = SimpleNamespace(splits=splits)
-    deviation = _splits(store, shares, images, near, copied)["deviation"].max()
-    assert (deviation > 5) == alarms
-    if gone:
-        assert _splits(store, shares, images, 0, 0)["deviation"].max() > 5, "the shares of what is left are others"
