@@ -33,11 +33,6 @@ def feature_rows(features: Features, name: str, *, at_least: int) -> Features:
     return array
 
 
-def feature_array(features: Features, name: str, *, at_least: int) -> NDArray[np.float64]:
-    """`feature_rows` as float64 [N, D]: for arrays that are small, or used whole."""
-    return feature_rows(features, name, at_least=at_least).astype(np.float64)
-
-
 def rows_pair(real: Features, fake: Features, *, at_least: int) -> tuple[Features, Features]:
     """Both operands, checked, of one width. Raises ValueError also where all real rows are the same one, within 1e-50.
 
