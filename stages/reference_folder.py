@@ -62,8 +62,8 @@ class Reference:
         if not prior or not self.classes:
             return None
         served, labels = np.asarray(prior), self.pictures("heldout")[1]
-        spread = np.sqrt(served * (1 - served) / len(labels))
-        chance = math.sqrt(2 / math.pi) * spread.sum() / 2 + math.sqrt((1 - 2 / math.pi) * (spread**2).sum())
+        deviations = np.sqrt(served * (1 - served) / len(labels))
+        chance = math.sqrt(2 / math.pi) * deviations.sum() / 2 + math.sqrt((1 - 2 / math.pi) * (deviations**2).sum())
         variation = np.abs(np.bincount(labels, minlength=len(served)) / len(labels) - served).sum() / 2
         if variation <= _LITTLE + chance:
             return None

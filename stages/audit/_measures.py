@@ -3,7 +3,8 @@
 from typing import Any
 
 from gan.intervals import LEVEL
-from stages.audit._quality import K_COVERAGE, K_PRECISION, worst
+from gan.metrics.protocols import K_COVERAGE, K_PRECISION
+from stages.audit._quality import worst
 
 
 def measures(report: dict[str, Any]) -> dict[str, dict[str, Any]]:

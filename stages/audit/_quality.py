@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from gan.draws import spread
 from gan.intervals import LEVEL, wilson
 from gan.metrics.neighbours import density_coverage, expected_coverage, precision_recall
+from gan.metrics.protocols import K_COVERAGE, K_PRECISION
 from stages.audit._sides import Group
 from stages.config.audit import AuditConfig
-
-K_PRECISION, K_COVERAGE = 3, 5  # stages.config.audit asks for groups of more images than that
 
 
 def quality(

@@ -72,8 +72,10 @@ def measured(
     config: TrainConfig, yardstick: Yardstick, average: nn.Module, discriminator: nn.Module, store: Store, device: str
 ) -> dict[str, float]:
     """Measures of the present moving average on the selection's own latents; empty where its images are not finite."""
+    from gan.draws import spread
     from gan.features.domain import features
     from gan.metrics import frechet_distance_of_moments, moments, neighbourhoods
+    from gan.metrics.protocols import K_COVERAGE, K_PRECISION
 
     selection = config.selection
     assert selection.name == "domain"
@@ -89,7 +91,8 @@ def measured(
         return {}
     fake, _ = features(yardstick.network, images)
     mean, covariance = moments(fake)
-    near = neighbourhoods(_spread(yardstick.real, selection.images), fake, k_precision=3, k_density=5)
+    real = spread(yardstick.real, min(selection.images, len(yardstick.real)))
+    near = neighbourhoods(real, fake, k_precision=K_PRECISION, k_density=K_COVERAGE)
     found = {
         "fid_train": frechet_distance_of_moments((yardstick.mean, yardstick.covariance), (mean, covariance)),
         "precision_train": near.precision,
@@ -100,12 +103,6 @@ def measured(
         "separation": _separation(discriminator, images, label, store, device, config.network.group),
     }
     return {name: round(value, 6) for name, value in found.items()}
-
-
-def _spread(rows: NDArray[Any], count: int) -> NDArray[Any]:
-    """At most `count` rows, evenly: stores lie in order of classes."""
-    count = min(count, len(rows))
-    return rows[np.arange(count) * len(rows) // count]
 
 
 def _drawn(
@@ -134,9 +131,11 @@ def _separation(
     0.5 is chance. It does not move when a constant is added to all logits, to which relativistic losses are blind. A
     discriminator that compares the images of a `group` sees whole ones, of all classes as in training.
     """
+    from gan.draws import spread
+
     split, training = store.splits["train"], discriminator.training
     discriminator.eval()
-    places = _spread(np.arange(len(split)), len(fake))
+    places = spread(np.arange(len(split)), min(len(fake), len(split)))
     if group > 1:
         places = np.random.default_rng(0).permutation(places)[: len(places) // group * group]
         fake = fake[: len(fake) // group * group]
