@@ -19,6 +19,7 @@ from flows.work.process import without_passwords
 from flows.work.retry import Unavailable
 from stages.common.files import sha256_file
 from stages.config import read_section
+from stages.config.export import MODEL_NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -209,7 +210,7 @@ def model_name(params: Path) -> str:
         name = read_section(params, "export")["name"]
     except (KeyError, TypeError):
         raise ValueError(f"{params} must hold export.name, the name of the model in the registry") from None
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+    if not isinstance(name, str) or not re.fullmatch(MODEL_NAME, name):
         said = plain(str(name), 80)
         raise ValueError(f"export.name must be 1 to 63 letters, digits, dots, underscores or hyphens; received {said}")
     return name

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from stages.config import Range, RuleBroken
 
+MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"  # names of models become parts of file names
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uniform:
@@ -51,7 +53,7 @@ class ExportConfig:
     threads: Annotated[int, Range(ge=1, le=64)]
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", self.name):
+        if not re.fullmatch(MODEL_NAME, self.name):
             raise RuleBroken(
                 f"name must be 1 to 63 letters, digits, dots, underscores or hyphens and begin with a letter or digit; "
                 f"received {self.name!r}"
