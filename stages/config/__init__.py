@@ -1,8 +1,9 @@
 """params.yaml, one section per stage, checked: unknown, missing, mistyped and out-of-range settings are refused.
 
-Each section is a frozen dataclass in a module of its own. Its fields are `bool`, `int`, `float`, `str`, `Literal`,
-`X | None`, `tuple[X, ...]`, other dataclasses, and unions of dataclasses that carry their name as
-`name: Literal["..."]` (tagged unions, written `{name: relativistic}`). Ranges are `Annotated[int, Range(ge=1)]`.
+Each section is a frozen dataclass in a module of its own; its `__post_init__` raises ValueError where settings do not
+fit each other. Its fields are `bool`, `int`, `float`, `str`, `Literal`, `X | None`, `tuple[X, ...]`, other dataclasses,
+and unions of dataclasses that carry their name as `name: Literal["..."]` (tagged unions, written
+`{name: relativistic}`). Ranges are `Annotated[int, Range(ge=1)]`.
 `Annotated[Any, FileOf("package")]` is a tagged union whose variants are the files of a package, so that a new variant
 is a new file and changes no other.
 """
@@ -137,10 +138,6 @@ def _build_dataclass(kind: type[T], value: Any, where: str) -> T:
         return kind(**settings)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-class RuleBroken(ValueError):
-    """Raised by a section's `__post_init__` where settings do not fit each other."""
 
 
 def _build_scalar(kind: type, value: Any, where: str) -> Any:

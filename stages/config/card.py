@@ -4,7 +4,7 @@ import dataclasses
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from stages.config import Range, RuleBroken
+from stages.config import Range
 
 KINDS = {
     "distance": ("fid*_*", "kid*_*", "fd*_*", "kd*_*"),
@@ -60,14 +60,14 @@ class CardConfig:
     def __post_init__(self) -> None:
         """Refuse a gate that leaves out a kind of evidence, or names two lines alike."""
         if not self.licences:
-            raise RuleBroken("licences must name at least one licence, or no training data could ever be accepted")
+            raise ValueError("licences must name at least one licence, or no training data could ever be accepted")
         names = [check.name for check in self.checks]
         for name in names:
             if names.count(name) > 1:
-                raise RuleBroken(f"checks must have different names; {name!r} stands there twice")
+                raise ValueError(f"checks must have different names; {name!r} stands there twice")
         present = {check.kind for check in self.checks if check.required}
         for kind, known in KINDS.items():
             if kind not in present:
-                raise RuleBroken(
+                raise ValueError(
                     f"checks must hold a required check of {kind}, of a measure {' or '.join(known)}; found none"
                 )

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from stages.config import Range, RuleBroken
+from stages.config import Range
 
 HIGHER_IS_BETTER = {
     "fid_domain": False,
@@ -47,15 +47,15 @@ class CompareConfig:
         """Refuse margins of unknown or repeated measures, and a comparison that decides by nothing."""
         names = [margin.measure for margin in self.margins]
         if not names:
-            raise RuleBroken("margins must name at least one measure, or every candidate would be `not worse`")
+            raise ValueError("margins must name at least one measure, or every candidate would be `not worse`")
         for margin in self.margins:
             name = margin.measure
             if name not in HIGHER_IS_BETTER:
-                raise RuleBroken(f"margins must be of {', '.join(HIGHER_IS_BETTER)}; received {name!r}")
+                raise ValueError(f"margins must be of {', '.join(HIGHER_IS_BETTER)}; received {name!r}")
             if names.count(name) > 1:
-                raise RuleBroken(f"margins must name each measure once; {name!r} stands there twice")
+                raise ValueError(f"margins must name each measure once; {name!r} stands there twice")
             if name == "label_agreement" and margin.relative_to != "none":
-                raise RuleBroken("margins of label_agreement must be relative_to none: it has no floor of real draws")
+                raise ValueError("margins of label_agreement must be relative_to none: it has no floor of real draws")
         wrong = [name for name in self.primary if name not in names or self.primary.count(name) > 1]
         if wrong or not self.primary:
-            raise RuleBroken(f"primary must name measures of margins, each once; received {list(self.primary)}")
+            raise ValueError(f"primary must name measures of margins, each once; received {list(self.primary)}")

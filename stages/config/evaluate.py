@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from stages.config import Range, RuleBroken
+from stages.config import Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class PublishedNumbers:
         """Refuse a name that stands there twice."""
         for name in self.protocols:
             if self.protocols.count(name) > 1:
-                raise RuleBroken(f"protocols names {name} twice")
+                raise ValueError(f"protocols names {name} twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Annotated, Literal
 
-from stages.config import Range, RuleBroken
+from stages.config import Range
 
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"  # names of models become parts of file names
 
@@ -54,7 +54,7 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(MODEL_NAME, self.name):
-            raise RuleBroken(
+            raise ValueError(
                 f"name must be 1 to 63 letters, digits, dots, underscores or hyphens and begin with a letter or digit; "
                 f"received {self.name!r}"
             )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
-from stages.config import MACHINE, FileOf, Range, RuleBroken
+from stages.config import MACHINE, FileOf, Range
 
 
 class Source(Protocol):
@@ -27,7 +27,7 @@ class Splits:
     def __post_init__(self) -> None:
         total = self.train + self.fit + self.heldout
         if abs(total - 1) > 1e-9:
-            raise RuleBroken(f"train, fit and heldout must sum to 1; received {total:g}")
+            raise ValueError(f"train, fit and heldout must sum to 1; received {total:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,6 @@ class IngestConfig:
 
     def __post_init__(self) -> None:
         if not self.use:
-            raise RuleBroken("use must name at least one use, or no licence could be held against it")
+            raise ValueError("use must name at least one use, or no licence could be held against it")
         if len(self.background) != 3:
-            raise RuleBroken(f"background must be three levels (red, green, blue); received {list(self.background)}")
+            raise ValueError(f"background must be three levels (red, green, blue); received {list(self.background)}")

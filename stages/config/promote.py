@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Annotated, Literal
 
-from stages.config import Range, RuleBroken
+from stages.config import Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class PromoteConfig:
         """Refuse waivers without a reason or for no candidate in particular."""
         for waiver in self.waivers:
             if len(waiver.reason.split()) < 3:
-                raise RuleBroken(f"waivers need a reason in words; {waiver.name} has {waiver.reason!r}")
+                raise ValueError(f"waivers need a reason in words; {waiver.name} has {waiver.reason!r}")
             onnx = getattr(waiver, "onnx", "0" * 12)
             if not re.fullmatch(r"[0-9a-f]{12,64}", onnx):
-                raise RuleBroken(f"waivers.onnx must be 12 to 64 hexadecimal digits; {waiver.name} has {onnx!r}")
+                raise ValueError(f"waivers.onnx must be 12 to 64 hexadecimal digits; {waiver.name} has {onnx!r}")

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Annotated, Literal
 
-from stages.config import Range, RuleBroken
+from stages.config import Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class File:
 
 def _check_sha256(sha256: str) -> None:
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise RuleBroken(f"sha256 must be 64 hexadecimal digits in lower case; received {sha256!r}")
+        raise ValueError(f"sha256 must be 64 hexadecimal digits in lower case; received {sha256!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,4 +96,4 @@ class ReferenceConfig:
         keys = [entry.key for entry in self.published]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
-            raise RuleBroken(f"published names {twice[0]} twice; one entry a network and resize")
+            raise ValueError(f"published names {twice[0]} twice; one entry a network and resize")

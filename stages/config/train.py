@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Any, Literal, Protocol
 
-from stages.config import FileOf, Range, RuleBroken
+from stages.config import FileOf, Range
 
 
 class Network(Protocol):
@@ -194,7 +194,7 @@ class Rollbacks:
 
     def __post_init__(self) -> None:
         if self.most and not self.reseed and self.lr_factor == 1:
-            raise RuleBroken("rollbacks that change nothing end where they began; set reseed or lower lr_factor")
+            raise ValueError("rollbacks that change nothing end where they began; set reseed or lower lr_factor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,35 +243,35 @@ class TrainConfig:
         check_combinations(self)
         names = [penalty.name for penalty in self.penalties]
         if len(set(names)) < len(names):
-            raise RuleBroken(f"penalties must name each penalty once; received {', '.join(names)}")
+            raise ValueError(f"penalties must name each penalty once; received {', '.join(names)}")
         if self.total_kimg * 1000 < self.batch:
-            raise RuleBroken(f"total_kimg must hold at least one batch; received {self.total_kimg:g} for {self.batch}")
+            raise ValueError(f"total_kimg must hold at least one batch; received {self.total_kimg:g} for {self.batch}")
 
 
 def check_combinations(config: TrainConfig) -> None:
-    """Raises RuleBroken, with the reason, where settings make no sense together."""
+    """Raises ValueError, with the reason, where settings make no sense together."""
     network, loss = config.network, config.loss
     penalties = {penalty.name for penalty in config.penalties}
     if penalties and "discriminator" in network.batch_statistics:
-        raise RuleBroken(
+        raise ValueError(
             f"penalties ({', '.join(sorted(penalties))}) need a discriminator without batch normalisation, in which "
             "each logit depends on all images and no image has a gradient of its own; set network.norm to spectral or "
             "none"
         )
     if "wgan_gp" in penalties and penalties & {"r1", "r2"}:
-        raise RuleBroken("penalties must not pull gradients to 0 (r1, r2) and to 1 (wgan_gp) at once; choose one kind")
+        raise ValueError("penalties must not pull gradients to 0 (r1, r2) and to 1 (wgan_gp) at once; choose one kind")
     if loss.name == "wasserstein" and not penalties and not network.bounded:
-        raise RuleBroken(
+        raise ValueError(
             "loss wasserstein has no lower bound unless the discriminator's slope has one; add a penalty such as "
             "{name: wgan_gp, gamma: 10, gamma_final: 10}, or use spectral norms"
         )
     if config.precision == "float16":
-        raise RuleBroken(
+        raise ValueError(
             "precision float16 overflows in the double backward of gradient penalties and needs scaled losses without "
             "them; use bfloat16, which needs neither"
         )
     if network.batch_statistics and config.parts > 1:
-        raise RuleBroken(
+        raise ValueError(
             f"parts must be 1 for network {network.name}: its batch statistics are those of the whole batch, which "
             f"parts one after the other do not see; received {config.parts}, use more processes instead"
         )
@@ -280,13 +280,13 @@ def check_combinations(config: TrainConfig) -> None:
         ("discriminator", config.optimizers.discriminator),
     ):
         if optimizer.name == "rmsprop" and config.beta1:
-            raise RuleBroken(
+            raise ValueError(
                 f"optimizers.{side} rmsprop keeps no mean of gradients: beta1 must be 0; received {config.beta1:g}"
             )
     if config.augmentation.name == "adaptive" and not loss.levelled:
-        raise RuleBroken(
+        raise ValueError(
             f"augmentation adaptive reads the sign of logits, and loss {loss.name} leaves their level open; "
             "use scheduled"
         )
     if config.augmentation.name != "none" and not config.augmentation.transforms:
-        raise RuleBroken("augmentation.transforms must name a transform, or augmentation be {name: none}")
+        raise ValueError("augmentation.transforms must name a transform, or augmentation be {name: none}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from stages.config import Range, RuleBroken
+from stages.config import Range
 
 Measured = Literal["width", "height", "aspect", "brightness", "contrast", "sharpness", "saturation"]
 
@@ -24,9 +24,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.min is None and self.max is None:
-            raise RuleBroken(f"min or max of {self.measure} must be a number, or the limit does nothing")
+            raise ValueError(f"min or max of {self.measure} must be a number, or the limit does nothing")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise RuleBroken(f"min of {self.measure} must be at most max; received {self.min:g} and {self.max:g}")
+            raise ValueError(f"min of {self.measure} must be at most max; received {self.min:g} and {self.max:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,11 @@ class ValidateConfig:
 
     def __post_init__(self) -> None:
         if self.min_mean_level >= self.max_mean_level:
-            raise RuleBroken(
+            raise ValueError(
                 f"min_mean_level must lie below max_mean_level; received {self.min_mean_level:g} "
                 f"and {self.max_mean_level:g}"
             )
         measures = [limit.measure for limit in self.limits]
         for name in measures:
             if measures.count(name) > 1:
-                raise RuleBroken(f"limits must name each measure once; {name} stands there twice")
+                raise ValueError(f"limits must name each measure once; {name} stands there twice")

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.common.interrupt import interruptible
-from stages.config import RuleBroken
 from stages.ingest import _tree
 from stages.ingest._published import DATASETS, INSTEAD, Part, Published
 from stages.ingest._records import BROKEN, LOST, forward, matlab_array, matlab_numbers, md5_of, numbers, opened, records
@@ -44,7 +43,7 @@ class Config:
             hint = INSTEAD.get(self.dataset) or (
                 f"did you mean {near[0]}?" if near else "other sources read plain files"
             )
-            raise RuleBroken(f"dataset must be one of {', '.join(DATASETS)}; received {self.dataset!r} ({hint})")
+            raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; received {self.dataset!r} ({hint})")
 
 
 def listing(config: Config, root: Path) -> Listing:
