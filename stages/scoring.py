@@ -16,6 +16,7 @@ from gan.features.domain import DomainNetwork, features
 from gan.intervals import LEVEL, RARE, mean_interval, share_interval, wilson
 from gan.metrics import energy_distance, frechet_distance, inception_score, kernel_distance_full, neighbourhoods
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION, PROTOCOLS
+from stages.common.summary import measure, not_assessed
 from stages.drawn import Drawer, blocks
 
 SET_METRICS = (
@@ -115,25 +116,6 @@ def agreement_measure(sets: Sets, baseline: dict[str, Any] | None) -> dict[str, 
 def binomial_sd(share: dict[str, Any]) -> float:
     """Standard deviation of an estimated proportion {value, n}."""
     return float(np.sqrt(share["value"] * (1 - share["value"]) / share["n"]))
-
-
-def measure(
-    value: float, low: float | None, high: float | None, *, n_real: int, n_fake: int, protocol: str,
-    reference: dict[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
-    """One measure as the gate and the card read it; `protocol` is a key of the protocols beside it."""
-    return {
-        "value": value, "low": low, "high": high, "n_real": n_real, "n_fake": n_fake, "protocol": protocol,
-        "reference": reference, "reason": None,
-    }  # fmt: skip
-
-
-def not_assessed(reason: str, *, n_real: int, n_fake: int, protocol: str) -> dict[str, Any]:
-    """A measure without a value, and why; the gate fails where it is required."""
-    return {
-        "value": None, "low": None, "high": None, "n_real": n_real, "n_fake": n_fake, "protocol": protocol,
-        "reference": None, "reason": reason,
-    }  # fmt: skip
 
 
 def sets_interval(sets: int) -> str:

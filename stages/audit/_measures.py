@@ -5,6 +5,7 @@ from typing import Any
 from gan.intervals import LEVEL
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION
 from stages.audit._quality import worst
+from stages.common.summary import measure, not_assessed
 
 
 def measures(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -115,42 +116,35 @@ def _share(share: dict[str, Any]) -> str:
     return f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
 
 
-def _measure(
-    protocol: str, n_real: int, n_fake: int, *, ends: tuple[float, float | None, float | None] | None = None,
-    reference: dict[str, Any] | None = None, reason: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    value, low, high = ends or (None, None, None)
-    return {
-        "value": value, "low": low, "high": high, "n_real": n_real, "n_fake": n_fake, "protocol": protocol,
-        "reference": reference, "reason": reason,
-    }  # fmt: skip
-
-
 def _memorization(m: dict[str, Any]) -> dict[str, Any]:
-    ends = None if m["reason"] else (m["p"], None, None)
-    return _measure("memorization", m["controls"], m["fakes"], ends=ends, reason=m["reason"])
+    counts: dict[str, Any] = {"n_real": m["controls"], "n_fake": m["fakes"]}
+    if m["reason"]:
+        return not_assessed(m["reason"], **counts, protocol="memorization")
+    return measure(m["p"], None, None, **counts, protocol="memorization")
 
 
 def _variation(row: dict[str, Any], protocol: str, n_real: int, n_fake: int) -> dict[str, Any]:
     found = row["variation"]
     if found is None:
-        return _measure(protocol, n_real, n_fake, reason=row["reason"])
-    reference = {"mean": found["floor_mean"], "sd": found["floor_sd"]}
-    return _measure(protocol, n_real, n_fake, ends=(found["value"], found["low"], found["high"]), reference=reference)
+        return not_assessed(row["reason"], n_real=n_real, n_fake=n_fake, protocol=protocol)
+    return measure(
+        found["value"], found["low"], found["high"], n_real=n_real, n_fake=n_fake, protocol=protocol,
+        reference={"mean": found["floor_mean"], "sd": found["floor_sd"]},
+    )  # fmt: skip
 
 
 def _worst_label(labels: dict[str, Any]) -> dict[str, Any]:
     """The smallest agreement; not assessed where a class is, since that class may be the worst."""
     rows = labels["rows"]
-    n_real, n_fake = sum(row["n_real"] for row in rows), sum(row["n_fake"] for row in rows)
+    counts = {key: sum(row[key] for row in rows) for key in ("n_real", "n_fake")}
     missing = [row for row in rows if row["reason"]]
     reason = labels["reason"] or (f"class {missing[0]['class']}: {missing[0]['reason']}" if missing else None)
     if reason:
-        return _measure("label_agreement_class", n_real, n_fake, reason=reason)
+        return not_assessed(reason, **counts, protocol="label_agreement_class")
     accuracies = [row["classifier"]["value"] for row in rows if row["classifier"]]
     reference = {"mean": min(accuracies), "sd": None} if len(accuracies) == len(rows) else None
     ends = worst([row["agreement"] for row in rows])
-    return _measure("label_agreement_class", n_real, n_fake, ends=ends, reference=reference)
+    return measure(*ends, **counts, protocol="label_agreement_class", reference=reference)
 
 
 def _worst_quality(rows: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -158,10 +152,10 @@ def _worst_quality(rows: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     shares = [row[kind] for row in rows if row[kind]]
     protocol = f"group_{kind}"
     if not shares:
-        return _measure(protocol, 0, 0, reason=rows[0]["reason"])
+        return not_assessed(rows[0]["reason"], n_real=0, n_fake=0, protocol=protocol)
     count = min(share["count"] for share in shares)
     unseen = [row["precision_unseen"]["value"] for row in rows if row["precision_unseen"]]
     expected = [row["coverage_expected"] for row in rows if row["coverage_expected"] is not None]
     means = unseen if kind == "precision" else expected
     reference = {"mean": min(means), "sd": None} if means else None
-    return _measure(protocol, count, count, ends=worst(shares), reference=reference)
+    return measure(*worst(shares), n_real=count, n_fake=count, protocol=protocol, reference=reference)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stages.common.files import read_json, sha256_file
-from stages.common.summary import Summary, read_summary
+from stages.common.summary import Summary, measure, read_summary
 from stages.config.card import CardConfig
 
 ONNX = "generator.onnx"
@@ -187,16 +187,8 @@ def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Se
         )
     if not basis:
         wrong.append("the datasheet names no legal basis")
-    return {
-        "value": 0.0 if wrong else 1.0,
-        "low": None,
-        "high": None,
-        "n_real": 0,
-        "n_fake": 0,
-        "protocol": "data_rights",
-        "reference": None,
-        "reason": "; ".join(wrong) or None,
-    }
+    value, reason = 0.0 if wrong else 1.0, "; ".join(wrong) or None
+    return measure(value, None, None, n_real=0, n_fake=0, protocol="data_rights", reason=reason)
 
 
 def measured(evidence: Evidence, config: CardConfig) -> dict[str, dict[str, Any]]:

@@ -49,6 +49,22 @@ def write_summary(
     return summary
 
 
+def measure(
+    value: float | None, low: float | None, high: float | None, *, n_real: int, n_fake: int, protocol: str,
+    reference: dict[str, Any] | None = None, reason: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """One of a stage's measures, as the gate and the card read it; `protocol` is a key of the protocols beside it."""
+    return {
+        "value": value, "low": low, "high": high, "n_real": n_real, "n_fake": n_fake, "protocol": protocol,
+        "reference": reference, "reason": reason,
+    }  # fmt: skip
+
+
+def not_assessed(reason: str, *, n_real: int, n_fake: int, protocol: str) -> dict[str, Any]:
+    """A measure without a value, and why; the gate fails where it is required."""
+    return measure(None, None, None, n_real=n_real, n_fake=n_fake, protocol=protocol, reason=reason)
+
+
 def read_summary(folder: Path) -> Summary:
     """The summary of a stage's folder. Raises ValueError where the stage has not finished or the format differs."""
     path = folder / "summary.json"

@@ -13,9 +13,9 @@ import numpy as np
 from gan.features.domain import Recipe, features, fit
 from gan.intervals import LEVEL, wilson
 from gan.metrics.protocols import PROTOCOLS
+from stages.common.summary import measure, not_assessed
 from stages.drawn import Drawer, drawn
 from stages.reference_folder import Reference
-from stages.scoring import measure, not_assessed
 
 NAME = "cas"
 

@@ -26,10 +26,11 @@ from gan.metrics import (
 )
 from gan.metrics.protocols import ROWS_PER_FEATURE, Protocol, named
 from gan.ranks import Ranks
+from stages.common.summary import measure, not_assessed
 from stages.config.evaluate import EvaluateConfig
 from stages.extraction import extract
 from stages.reference_folder import Reference
-from stages.scoring import measure, not_assessed, sets_interval
+from stages.scoring import sets_interval
 
 START = 2**40  # place of the first image of the first set
 SETS = 3  # fewer give no interval
@@ -185,7 +186,7 @@ def _measures(
     protocol: Protocol, reference: Reference, key: str, values: dict[str, list[float]], reason: str | None, *, seed: int
 ) -> dict[str, Any]:
     """The protocol's measures by name; without an interval where there are fewer than three sets."""
-    counts = {"n_real": reals(protocol, reference), "n_fake": fakes(protocol, reference)}
+    counts: dict[str, Any] = {"n_real": reals(protocol, reference), "n_fake": fakes(protocol, reference)}
     if reason is not None:
         return {name: not_assessed(reason, **counts, protocol=protocol.name) for name in protocol.measures}
     floor = _floor(protocol, reference, key, seed)

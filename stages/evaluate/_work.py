@@ -7,7 +7,7 @@ from typing import Any
 from consumer import Generator
 from gan.ranks import joined
 from stages.common.files import output_folder, write_atomically, write_json
-from stages.common.summary import Summary, write_summary
+from stages.common.summary import Summary, not_assessed, write_summary
 from stages.config.evaluate import EvaluateConfig
 from stages.drawn import drawn
 from stages.evaluate._cas import cas, cas_protocol
@@ -24,7 +24,6 @@ from stages.scoring import (
     Sets,
     agreement_measure,
     generated_sets,
-    not_assessed,
     protocols,
     set_measure,
     use_threads,

@@ -43,7 +43,7 @@ def compare_levels(reference: NDArray[np.uint8], candidate: NDArray[np.uint8]) -
     }
 
 
-def measure(network: nn.Module, generator: Generator, *, count: int, seed: int, batch: int) -> dict[str, Any]:
+def compared(network: nn.Module, generator: Generator, *, count: int, seed: int, batch: int) -> dict[str, Any]:
     """The ONNX file, and torch in FP16, against torch in float32, on images 0 ... count - 1 of `seed`."""
     shipped, drawn = generator.draw(count, seed, batch=batch)
     z = latents(seed, 0, count, generator.z_dim)

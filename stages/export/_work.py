@@ -11,11 +11,11 @@ import torch
 from consumer import Generator
 from gan.latents import labels, latents
 from stages.common.files import output_folder, write_json
-from stages.common.summary import Summary, write_summary
+from stages.common.summary import Summary, measure, write_summary
 from stages.config.export import ExportConfig
 from stages.export._network import Trained, open_generator
 from stages.export._onnx import export_module, fp16_share
-from stages.export._parity import FP16_LARGEST, FP16_WARN, measure, probe
+from stages.export._parity import FP16_LARGEST, FP16_WARN, compared, probe
 
 _DESCRIBED = ("licence", "classes", "resolution", "channels", "z_dim")
 
@@ -48,7 +48,7 @@ def export(config: ExportConfig, *, generator: Path, out: Path) -> Summary:
         # Compare: the file as it ships against the network as it was trained.
         shipped = Generator(file, providers=["CPUExecutionProvider"], threads=config.threads)
         overflow = find_overflow(config, trained, shipped)
-        parity = measure(
+        parity = compared(
             trained.network, shipped, count=config.parity_images, seed=config.parity_seed, batch=config.batch
         )
         check(config, overflow, parity)
@@ -113,16 +113,9 @@ def measures(config: ExportConfig, parity: dict[str, Any], overflow: dict[str, A
     counts = dict.fromkeys(values, config.parity_images)
     values["overflow"], counts["overflow"] = overflow["non_finite"], overflow["latents"]
     return {
-        name: {
-            "value": value,
-            "low": value,
-            "high": value,
-            "n_real": 0,
-            "n_fake": counts[name],
-            "protocol": "overflow" if name == "overflow" else "parity",
-            "reference": None,
-            "reason": None,
-        }
+        name: measure(
+            value, value, value, n_real=0, n_fake=counts[name], protocol=name if name == "overflow" else "parity"
+        )
         for name, value in values.items()
     }
 

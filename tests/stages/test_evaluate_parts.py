@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.common.summary import measure
 from stages.evaluate._classes import distances, drop_interval, share
 from stages.evaluate._curves import read_curves
 from stages.evaluate._latent import slerp
 from stages.evaluate._page import _row, row_key
 from stages.evaluate._population import population
 from stages.reference_folder import Reference
-from stages.scoring import Sets, measure
+from stages.scoring import Sets
 
 pytestmark = pytest.mark.fast
 ROWS = Path(__file__).with_name("curves.csv")
