@@ -105,14 +105,15 @@ def negative_hypergeometric_tail(count: int, *, fakes: int, controls: int, rank:
         )
     if count == 0:
         return 1.0
-    whole = _log_binomial(fakes + controls, fakes)
+    whole = log_binomial(fakes + controls, fakes)
     logs = [
-        _log_binomial(j + rank - 1, j) + _log_binomial(fakes - j + controls - rank, fakes - j) - whole
+        log_binomial(j + rank - 1, j) + log_binomial(fakes - j + controls - rank, fakes - j) - whole
         for j in range(count, fakes + 1)
     ]
     peak = max(logs)
     return min(1.0, math.exp(peak) * math.fsum(math.exp(value - peak) for value in logs))
 
 
-def _log_binomial(n: int, k: int) -> float:
+def log_binomial(n: int, k: int) -> float:
+    """Natural logarithm of the binomial coefficient C(n, k), 0 <= k <= n."""
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gan.intervals import LEVEL, wilson
+from gan.intervals import LEVEL, log_binomial, wilson
 
 MAX_CONDITION = 10.0  # a confusion matrix worse than this multiplies sampling noise by more than it corrects
 _BOOTSTRAP, _FLOOR, _CORRECTED = range(32, 35)  # second word of the Philox keys, one per use
@@ -63,13 +63,9 @@ def fisher_exact(real: tuple[int, int], fake: tuple[int, int]) -> float:
     Sum over all tables with the same margins that are no likelier than the one found.
     """
     hits, n_real, n_fake = real[0] + fake[0], real[1], fake[1]
-
-    def log_choose(n: int, k: int) -> float:
-        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
     first, last = max(0, hits - n_real), min(hits, n_fake)
-    logs = [log_choose(n_fake, x) + log_choose(n_real, hits - x) for x in range(first, last + 1)]
-    whole, mine = log_choose(n_real + n_fake, hits), logs[fake[0] - first]
+    logs = [log_binomial(n_fake, x) + log_binomial(n_real, hits - x) for x in range(first, last + 1)]
+    whole, mine = log_binomial(n_real + n_fake, hits), logs[fake[0] - first]
     return min(1.0, math.fsum(math.exp(value - whole) for value in logs if value <= mine + 1e-9))
 
 
