@@ -6,7 +6,6 @@ from these very networks: a champion's ONNX file from the registry says which tr
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -16,9 +15,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from consumer._wire import read_metadata
-from stages.common.files import digest, output_folder, read_json, sha256_file
-
-FILES = ("generator.json", "generator.safetensors", "discriminator.safetensors")
+from stages.common.files import digest, output_folder, read_json
+from stages.generator_folder import FILES, input_digest
 
 
 def copy(source: Path, out: Path, onnx: Path | None = None) -> str:
@@ -35,8 +33,7 @@ def copy(source: Path, out: Path, onnx: Path | None = None) -> str:
         except SafetensorError as error:
             raise ValueError(f"{source / name} holds no whole networks ({error}); copy it again") from None
     if onnx is not None:
-        files = {name: sha256_file(source / name) for name in ("generator.json", "generator.safetensors")}
-        found = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        found = input_digest(source)
         stated = read_metadata(onnx.read_bytes()).get("input_digest")
         if stated != found:
             raise ValueError(f"{onnx} was exported from networks of digest {stated}; those in {source} have {found}")

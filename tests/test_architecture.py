@@ -20,7 +20,10 @@ PROJECT = Path(__file__).parents[1]
 STAGES = ["ingest", "validate", "reference", "train", "export", "evaluate", "audit", "card"]
 ROOMS = [*STAGES, "compare"]
 ORCHESTRATORS = {"prefect", "mlflow", "dvc"}
-SHARED = {"common", "config", "drawn", "extraction", "pictures", "reference_folder", "scoring", "state", "store"}
+SHARED = {
+    "common", "config", "drawn", "extraction", "generator_folder", "pictures", "reference_folder", "scoring", "state",
+    "store",
+}  # fmt: skip
 
 
 def modules(package: str) -> list[Path]:

@@ -1,8 +1,6 @@
 """The trained generator's folder, opened: `generator.safetensors` and `generator.json`."""
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,9 @@ from safetensors.torch import load
 from torch import nn
 
 from gan.networks import build_generator
-from stages.common.files import read_json, sha256_file
+from stages.common.files import read_json
+from stages.generator_folder import DESCRIPTION, WEIGHTS, input_digest
 
-WEIGHTS, DESCRIPTION = "generator.safetensors", "generator.json"
 _KINDS: dict[str, type] = {
     "architecture": dict,
     "z_dim": int,
@@ -64,9 +62,3 @@ def open_generator(folder: Path) -> Trained:
     if broken:
         raise ValueError(f"{folder / WEIGHTS} holds weights that are not finite: {', '.join(broken)}; train again")
     return Trained(network.eval().requires_grad_(False), info, input_digest(folder))
-
-
-def input_digest(folder: Path) -> str:
-    """SHA-256 over the names and digests of the two files that a generator consists of."""
-    files = {name: sha256_file(folder / name) for name in (DESCRIPTION, WEIGHTS)}
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from gan.training import Players
 from stages.common.files import digest, read_json
 from stages.config.train import TrainConfig
+from stages.generator_folder import FILES
 from stages.state import exclusive
 from stages.store import Store
 from stages.train._checkpoints import newest_checkpoint, rewritten
 from stages.train._control import Control
 from stages.train._trajectory import RECORD, differences
 
-FILES = ("generator.json", "generator.safetensors", "discriminator.safetensors")
 _FIXED = ("network", "z_dim", "optimizers", "batch")  # what a checkpoint's tensors and step mean
 _log = logging.getLogger(__name__)
 

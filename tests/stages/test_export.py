@@ -23,6 +23,7 @@ from stages.common.files import read_json, sha256_file, write_json
 from stages.config import load_section
 from stages.config.export import ExportConfig, Training, Uniform
 from stages.export import run
+from stages.generator_folder import input_digest
 
 ROOT = Path(__file__).parents[2]
 PARAMS = """
@@ -128,8 +129,6 @@ def test_metadata_say_what_it_is_and_nothing_else(exported: Exported) -> None:
 
 
 def test_the_input_digest_follows_both_files(tmp_path: Path, exported: Exported) -> None:
-    from stages.export._network import input_digest
-
     digests = {input_digest(exported.generator)}
     for name in ("generator.safetensors", "generator.json"):
         copy = tmp_path / name
