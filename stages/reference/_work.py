@@ -62,7 +62,7 @@ def _write(
             found[name], odds[name] = split_features(network, store.splits[name])
             mean, covariance = moments(found[name])
             write_array(work / f"features-{name}.npy", found[name])
-            _save_moments(work / f"moments-{name}.npz", mean, covariance)
+            np.savez(work / f"moments-{name}.npz", mean=mean, cov=covariance)
         write_selection(work / "selection", network, found["train"], store.info["data_hash"])
         # What real images and classifiers reach: the yardsticks of every later number.
         right = accuracy(network, store.splits["heldout"], odds["heldout"])
@@ -85,7 +85,7 @@ def _write(
             "counts": {name: len(store.splits[name]) for name in SPLITS},
             "set_size": set_size(config, store),
             "extractor": about,
-            "recipe": {"width": network.width, **_recipe_record(config)},
+            "recipe": dataclasses.asdict(recipe(config, network.width)),
             "seed": config.seed,
             "confusion": _confusion(store, odds["heldout"]),
             "floors": _floors(config, found, odds, size=set_size(config, store)),
@@ -151,16 +151,6 @@ def _check_learning(config: ReferenceConfig, store: Store) -> None:
                 f"the split {name}; there are {count}. Take at most {4 * count + 3}, or give ingest more images or a "
                 f"larger share of {name}"
             )
-
-
-def _recipe_record(config: ReferenceConfig) -> dict[str, Any]:
-    training = config.training
-    return {"steps": training.steps, "batch": training.batch, "learning_rate": training.learning_rate}
-
-
-def _save_moments(path: Path, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> None:
-    """An .npz whose bytes depend on the numbers alone (numpy stamps no time into it, and neither do we)."""
-    np.savez(path, mean=mean, cov=covariance)
 
 
 def _floors(
