@@ -24,10 +24,6 @@ from gan.features.weights import SOURCES, fill, read_weights
 NAMES = tuple(SOURCES)
 PASS = 64  # images a pass; part of the result's last bits
 
-# The rule of the tool that defines each number: pytorch-fid's TensorFlow origin, torch-fidelity, dgm-eval.
-USUAL_RESIZE = {"inception_tf": "legacy_tf", "vgg16": "legacy_tf", "dinov2_vitb14": "pil_bicubic"}
-USUAL_RESIZE["dinov2_vitl14"] = USUAL_RESIZE["dinov2_vitb14"]
-
 
 class Network(Protocol):
     """What the modules of networks provide: levels 0 ... 255 [N, 3, side, side] to features [N, D] and logits."""

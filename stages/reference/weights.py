@@ -62,12 +62,13 @@ def fetch(name: str, origin: str | None, resize: str | None) -> dict[str, str]:
 
     Raises ValueError where it cannot be had, is cut short, is not the published file, or is of another network.
     """
-    from gan.features.published import USUAL_RESIZE, open_published
+    from gan.features.published import open_published
     from gan.features.weights import SOURCES
+    from gan.metrics.protocols import NETWORKS
 
     source = SOURCES[name]
     folder = state_folder() / "weights"
-    resize = resize or USUAL_RESIZE[name]
+    resize = resize or NETWORKS[name][1]
     with exclusive(folder):
         file = Path(source.file)
         if origin is not None and Path(origin).suffix == ".safetensors":

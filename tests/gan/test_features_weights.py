@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gan.features.published import NAMES, USUAL_RESIZE, Published, open_published
+from gan.features.published import NAMES, Published, open_published
 from gan.features.resize import RESIZES
 from gan.features.weights import SOURCES, digest, fill, read_weights
+from gan.metrics.protocols import NETWORKS
 
 pytestmark = pytest.mark.fast
 
@@ -109,7 +110,8 @@ def test_names_are_checked_before_files(tmp_path: Path) -> None:
 
 
 def test_every_source_is_an_address_of_its_file_and_digits_come_from_its_name() -> None:
-    assert set(SOURCES) == set(NAMES) == set(USUAL_RESIZE) and set(USUAL_RESIZE.values()) <= set(RESIZES)
+    assert set(SOURCES) == set(NAMES)
+    assert all(NETWORKS[name][0] == name and NETWORKS[name][1] in RESIZES for name in NAMES)
     for source in SOURCES.values():
         assert source.url.startswith("https://") and source.url.endswith(f"/{source.file}")
         assert source.prefix == "" or f"-{source.prefix}." in source.file
