@@ -102,10 +102,6 @@ def _kernel_mean(a: Law, b: Law) -> float:
     return float(total)
 
 
-def _even(count: int) -> Array:
-    return np.full(count, 1 / count)
-
-
 def _laws() -> dict[str, Callable[[float], Law]]:
     rng = np.random.default_rng(20)
     spread = np.sqrt(np.exp(-np.arange(WIDTH) / 6) + 0.02)  # most of the variance in a few directions
@@ -117,9 +113,9 @@ def _laws() -> dict[str, Callable[[float], Law]]:
         return (1 + change * tilt) / CLASSES
 
     return {
-        "gaussian": lambda c: Law(_even(1), np.full((1, WIDTH), 0.3 * c), spread * (1 + 0.5 * c)),
+        "gaussian": lambda c: Law(np.ones(1), np.full((1, WIDTH), 0.3 * c), spread * (1 + 0.5 * c)),
         "clipped": lambda c: Law(weights(c), relu - 0.25 * c, np.full(WIDTH, 0.8 + 0.4 * c), clipped=True),
-        "heavy": lambda c: Law(_even(1), np.full((1, WIDTH), 0.3 * c), spread * (1 + 0.5 * c), freedom=FREEDOM),
+        "heavy": lambda c: Law(np.ones(1), np.full((1, WIDTH), 0.3 * c), spread * (1 + 0.5 * c), freedom=FREEDOM),
         "clusters": lambda c: Law(weights(2 * c if c < 0.5 else 1.0), tight, spread * (0.3 + 0.2 * c)),
     }
 

@@ -47,7 +47,7 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[flo
     return mean, mean - half, mean + half
 
 
-def share_interval(shares: Sequence[float], count: int, *, level: float = LEVEL) -> tuple[float, float, float]:
+def share_interval(shares: Sequence[float], count: int) -> tuple[float, float, float]:
     """(mean, low, high) of an expected share in [0, 1], from independent sets of `count` rows each; within [0, 1].
 
     `mean_interval`, but Wilson's over all sets * count rows where they hold fewer than RARE hits or misses: sets that
@@ -55,13 +55,13 @@ def share_interval(shares: Sequence[float], count: int, *, level: float = LEVEL)
     263: .86, from three .25; so .9 or more). Raises ValueError as `mean_interval`, for shares outside [0, 1] and for
     count < 1.
     """
-    mean, low, high = mean_interval(shares, level=level)
+    mean, low, high = mean_interval(shares)
     if count < 1 or min(shares) < 0 or max(shares) > 1:
         raise ValueError(f"shares must lie in 0 ... 1, of count >= 1; received count {count}, shares {list(shares)}")
     total = count * len(shares)
     hits = min(total, round(mean * total))
     if min(hits, total - hits) < RARE:
-        low, high = wilson(hits, total, level=level)
+        low, high = wilson(hits, total)
     return mean, max(0.0, low), min(1.0, high)
 
 

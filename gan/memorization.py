@@ -147,8 +147,8 @@ def copies_needed(fakes: int, controls: int, *, alpha: float) -> int | None:
     return None
 
 
-def detectable_share(fakes: int, controls: int, *, alpha: float, power: float = 0.95) -> float | None:
-    """Smallest share of exact copies that is found with probability `power`; None where none is.
+def detectable_share(fakes: int, controls: int, *, alpha: float) -> float | None:
+    """Smallest share of exact copies that is found with probability 0.95; None where none is.
 
     Each image is a copy with that share as its probability, so the number of copies is binomial; images that lie in
     the tail without being copies are left out, which makes the statement conservative.
@@ -159,7 +159,7 @@ def detectable_share(fakes: int, controls: int, *, alpha: float, power: float = 
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (low, middle) if _at_least(needed, fakes, middle) >= power else (middle, high)
+        low, high = (low, middle) if _at_least(needed, fakes, middle) >= 0.95 else (middle, high)
     return high
 
 

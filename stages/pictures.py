@@ -95,10 +95,10 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def image_uri(image: NDArray[np.uint8], cell: int = CELL) -> str:
+def image_uri(image: NDArray[np.uint8]) -> str:
     """One image uint8 [H, W, C] as a `data_uri`: small ones enlarged, of more than PAGE pixels a side shrunk."""
     _check(image[None])
-    return data_uri(_png(enlarged(_for_page(image[None])[0], cell)))
+    return data_uri(_png(enlarged(_for_page(image[None])[0])))
 
 
 def grid_uri(images: NDArray[np.uint8], *, columns: int, row_labels: Sequence[str] = ()) -> str:

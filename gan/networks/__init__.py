@@ -31,13 +31,13 @@ class Plain:
     """Images of a batch that the discriminator compares with each other."""
 
 
-def check_numbers(config: Any, low: int = 1, high: int = 8192) -> None:
-    """Raises ValueError where a whole number of `config`, or of a list in it, lies outside [low, high]."""
+def check_numbers(config: Any, low: int = 1) -> None:
+    """Raises ValueError where a whole number of `config`, or of a list in it, lies outside [low, 8192]."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         for number in value if isinstance(value, tuple | list) else (value,):
-            if type(number) is int and not low <= number <= high:
-                raise ValueError(f"{field.name} must be a whole number >= {low} and <= {high}; received {number}")
+            if type(number) is int and not low <= number <= 8192:
+                raise ValueError(f"{field.name} must be a whole number >= {low} and <= 8192; received {number}")
 
 
 def stages(resolution: int) -> int:

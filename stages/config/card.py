@@ -2,9 +2,7 @@
 
 import dataclasses
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
-
-from stages.config import Range
+from typing import Literal
 
 KINDS = {
     "distance": ("fid*_*", "kid*_*", "fd*_*", "kd*_*"),
@@ -31,7 +29,7 @@ class Check:
     """Key in that summary's `measures`; `data_rights` is judged from the datasheet in ingest's summary."""
     op: Literal["<=", ">="]
     """Direction: `<=` compares the upper end of the interval, `>=` the lower one."""
-    threshold: Annotated[float, Range()]
+    threshold: float
     """Limit, in the unit that `relative_to` gives."""
     relative_to: Literal["none", "ratio", "deviations", "difference"]
     """What is compared: the value, value / reference mean, (value - mean) / reference sd, or value - mean."""

@@ -141,7 +141,7 @@ def _leak_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
         Check("images", "near_duplicates", "leaks",
               f"at most {share:.4g} of the images are near duplicates of another (validate.max_near_duplicates)",
               ours.ExpectFewNearDuplicates(max_value=share),
-              pick=lambda frames: _where(frames, frames.images[NEAR] > 0)),
+              pick=lambda frames: np.flatnonzero(frames.images[NEAR] > 0)),
     ]  # fmt: skip
     if frames.store.info.get("grouped"):
         rule, expectation = "no group lies in two splits", ours.ExpectToStayInOneSplit(column=SPLITS_OF_GROUP)
@@ -243,10 +243,6 @@ def _span(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return f"at most {high:,.10g}" if low is None else f"at least {low:,.10g}"
     return f"{low:,.10g}" if low == high else f"{low:,.10g} to {high:,.10g}"
-
-
-def _where(frames: Frames, mask: Any) -> Rows:
-    return np.flatnonzero(np.asarray(mask))
 
 
 def _extremes(frames: Frames, column: str) -> Rows:
