@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# tolerances, coverage, promotions, recipes and modes are apart: they write pages of their own, or take an hour.
+# tolerances, coverage, promotions, recipes and modes are apart: they write pages of their own, or take an hour. So are
+# feed and validation, which have no peer: docs/training.md and docs/data.md hold their figures.
 NAMES = ("metrics", "train", "cold_start", "orchestration", "ingest", "remotes")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
