@@ -43,7 +43,7 @@ def page(
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     info, quarantine = frames.store.info, _read_pairs(frames.store.path / "quarantine.csv")
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template("report.html.j2").render(
         info=info,
         datasheet={name.replace("_", " "): _in_words(value) for name, value in info["datasheet"].items()},
         findings=findings,
