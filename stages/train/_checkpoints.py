@@ -157,13 +157,7 @@ def _sound(path: Path) -> bytes:
 def _newest_first(folder: Path, up_to: int) -> list[tuple[Path, Moment]]:
     found = []
     for path in sorted(folder.glob("checkpoint-*.safetensors"), reverse=True):
-        parts = path.stem.split("-")
-        if len(parts) != 4:
-            raise ValueError(
-                f"{path} is of an older format, this version reads {FORMAT}; go on with the version that wrote it, or "
-                "delete it to train anew"
-            )
-        _, attempt, step, _ = parts
+        _, attempt, step, _ = path.stem.split("-")
         found.append((path, Moment(int(attempt), int(step))))
     return [(path, moment) for path, moment in found if moment.step <= up_to]
 

@@ -191,14 +191,6 @@ def test_a_checkpoint_of_other_networks_of_a_newer_version_or_cut_short(
         only.unlink()
 
 
-def test_a_checkpoint_named_as_of_old_is_of_an_older_format(home: Path) -> None:
-    train(home, total_kimg=0.32)
-    path = newest(home)
-    old = path.rename(path.with_name(f"checkpoint-000000020-{path.stem.rpartition('-')[2]}.safetensors"))
-    with pytest.raises(ValueError, match=rf"{old} is of an older format, this version reads 2; go on with the version"):
-        train(home, total_kimg=0.32)
-
-
 def test_sigterm_asks_to_be_resumed_while_the_command_starts_too(home: Path) -> None:
     (home / "params.yaml").write_text(yaml.safe_dump({"train": small()}))
     paths = {"images": home / "ingest", "passed": home / "passed.json", "params": home / "params.yaml"}
