@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import io
+import json
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -10,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.common.files import read_json
+from stages.common.files import read_json, tree_digests
 from stages.common.summary import Summary
 from stages.config.ingest import IngestConfig, Splits
 from stages.ingest import run
-from stages.ingest.sources import folder
+from stages.ingest._decode import Rules, decode
+from stages.ingest.sources import folder, webdataset
 from stages.store import open_store
 
 CONFIG = IngestConfig(
@@ -33,6 +38,7 @@ SHEET = (
     "allowed_use: [internal, research, commercial, publication]\nretention: as long as the tests run\n"
     "contact: the tests\n"
 )
+FOLDERS = folder.Config(name="folder", labels="folders")
 
 
 def config(**changes: Any) -> IngestConfig:
@@ -85,10 +91,10 @@ class Result:
     def images(self) -> dict[str, NDArray[np.uint8]]:
         """Stored pixels by source."""
         store = open_store(self.path)
-        stored = {
+        found = {
             row: split.take(np.array([at]))[0] for split in store.splits.values() for at, row in enumerate(split.rows)
         }
-        return {row["source"]: stored[place] for place, row in enumerate(self.rows)}
+        return {row["source"]: found[place] for place, row in enumerate(self.rows)}
 
 
 def ingest(raw: Path, out: str = "store", **changes: Any) -> Result:
@@ -102,6 +108,21 @@ def ingest(raw: Path, out: str = "store", **changes: Any) -> Result:
     assert len(result.table("quarantine.csv")) == counts["refused"]
     assert len(result.table("duplicates.csv")) == counts["duplicates"]
     return result
+
+
+def from_scratch(raw: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, str]:
+    """Digests of a store made with an empty state folder."""
+    with monkeypatch.context() as patched:
+        patched.setenv("GANOPS_STATE", str(raw.parent / "another state"))
+        digests = tree_digests(ingest(raw, "scratch", **changes).path)
+    shutil.rmtree(raw.parent / "another state")
+    return digests
+
+
+def settings_file(path: Path, **changes: Any) -> None:
+    """A params.yaml with these settings of ingest."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config(**changes))))
+    path.write_text(yaml.safe_dump({"ingest": plain}))
 
 
 def labels(result: Result) -> dict[str, str]:
@@ -128,3 +149,24 @@ def tarred(files: dict[str, bytes], mode: str = "w", **options: Any) -> bytes:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def rules(**changes: Any) -> Rules:
+    settings = {
+        "resolution": 8,
+        "channels": 3,
+        "fit": "crop",
+        "upscale": False,
+        "background": (255, 255, 255),
+        "max_pixels": 10**6,
+    }
+    return Rules(**(settings | changes))
+
+
+def stored(content: bytes | NDArray[Any], name: str = "", **changes: Any) -> NDArray[np.int64]:
+    return decode(content, name, rules(**changes))[0].astype(np.int64)
+
+
+def a_webdataset(**changes: Any) -> webdataset.Config:
+    settings = {"name": "webdataset", "label": "cls", "group": None, "attributes": (), "classes": ()}
+    return webdataset.Config(**(settings | changes))

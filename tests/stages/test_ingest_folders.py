@@ -15,10 +15,9 @@ import pytest
 from stages.ingest import _work
 from stages.ingest.sources import folder, manifest
 from stages.validate._frames import read_frames
-from tests.stages.ingesting import encoded, ingest, labels, noise, png, same, tarred, zipped
+from tests.stages.ingesting import FOLDERS, encoded, ingest, labels, noise, png, same, tarred, zipped
 
 pytestmark = pytest.mark.fast
-FOLDERS = folder.Config(name="folder", labels="folders")
 
 
 @pytest.fixture

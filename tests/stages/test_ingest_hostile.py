@@ -20,8 +20,7 @@ import yaml
 from stages.common.files import tree_digests
 from stages.ingest.sources import arrays, cifar, folder, idx, manifest, parquet, webdataset
 from tests.stages import hostile
-from tests.stages.ingesting import SHEET, encoded, ingest, noise, png
-from tests.stages.test_ingest_store import from_scratch, settings_file
+from tests.stages.ingesting import SHEET, encoded, from_scratch, ingest, noise, png, settings_file
 
 NONE = folder.Config(name="folder", labels="none")
 _PEAK = 2**30  # bytes; a decoding process may take 2 GiB more than it starts with, and these files need none of it
