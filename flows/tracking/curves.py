@@ -1,7 +1,8 @@
 """The curve of a training: the lines that the trainer writes while it runs, and the rows that it leaves.
 
-`log.jsonl` lies in the trainer's state folder and has what cannot repeat (times, speed, memory) beside the losses;
-`data/train/curves.csv` has the losses alone, wherever the training ran. Rows are numbers by name, `step` among them.
+`log.jsonl` lies in the trainer's state folder and has what cannot repeat (times, speed, memory) beside losses and
+measures; `curves.csv` and `measures.csv` of `data/train` have these alone, wherever the training ran. Rows are numbers
+by name, `step` among them.
 """
 
 import csv
@@ -12,6 +13,8 @@ from typing import Any
 import yaml
 
 LOG, RECORD = "log.jsonl", "trajectory.json"
+MACHINE = {"time", "images_per_second", "seconds_per_kimg", "waiting_for_data", "memory_mib", "utilisation"}
+"""What a row says of the machine, another time when a resumed training repeats it."""
 Row = dict[str, float]
 
 
@@ -78,18 +81,19 @@ def _asked(record: Path, data_hash: str, section: dict[str, Any]) -> bool:
 
 
 def whole(data: Path, state: Path) -> list[Row]:
-    """The finished curve by step: each row of `data`/train/curves.csv, with what the log knows about that step."""
-    path = data / "train" / "curves.csv"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = {
-            int(float(row["step"])): {key: float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(file)
-        }
-    log = live_log(data, state)
+    """The finished curve by step: `data`/train/curves.csv and measures.csv, with what the log says last of their
+    steps."""
+    rows: dict[int, Row] = {}
+    for path in (data / "train" / "curves.csv", data / "train" / "measures.csv"):
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    numbers = {key: float(value) for key, value in row.items() if value}
+                    rows.setdefault(int(numbers["step"]), {}).update(numbers)
+    said: dict[int, Row] = {}
+    log = live_log(data, state) if rows else None
     if log is not None:
-        for row in log.read(10_000_000):
-            if (step := int(row["step"])) in rows:
-                rows[step] = row | rows[step]
-    return [rows[step] for step in sorted(rows)]
+        for line in log.read(10_000_000):
+            if (step := int(line["step"])) in rows:
+                said.setdefault(step, {}).update(line)
+    return [said.get(step, {}) | rows[step] for step in sorted(rows)]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.tracking.curves import Row, Tail, live_log
+from flows.tracking.curves import MACHINE, Row, Tail, live_log
 from flows.tracking.load import Load
 from flows.tracking.progress import Progress
 from flows.tracking.registry import Registry, address, connect, model_name, sentences
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 EVERY = 2.0  # seconds between two looks
 PATIENCE = 20.0  # seconds for which the end waits for a server
+_TICK = 0.02  # seconds that a file system's clock may be behind
 _LONGEST_PAUSE = 60.0
 _KEPT = 100_000  # values of the machine's load that wait for a server
 
@@ -56,7 +57,7 @@ class Following:
         self.registry: Registry | None = None
         self.run_id: str | None = None
         self._began = time.time()
-        self._steps: set[int] = set()  # of the curve, taken by the server
+        self._seen: set[int] = set()  # rows of the curve, by what they say of the training
         self._waiting: list[Metric] = []
         self._tail: Tail | None = None
         self._progress: Progress | None = None
@@ -123,20 +124,26 @@ class Following:
     def _look(self) -> None:
         """Find the trainer's log, once it writes one, and say how far it is."""
         if self._training.is_set() and self._tail is None:
-            self._tail = live_log(self.project / "data", self.state, self._began)
+            self._tail = live_log(self.project / "data", self.state, self._began - _TICK)
             if self._tail is not None:
                 self._progress = Progress(Tail(self._tail.path, self._tail.most), self._began, self.log)
         if self._progress is not None:
             self._progress.look()
 
     def _read(self) -> bool:
-        """Fetch the next lines of the trainer's log; whether there were any. A step that was sent is not sent again."""
+        """Fetch the next lines of the trainer's log; whether there were any.
+
+        What a resumed training repeats is sent once; where one went back and goes another way, both ways are, and of
+        one step MLflow shows the latest.
+        """
         if self._tail is None:
             return False
         found = self._tail.read()
-        new = {int(row["step"]): row for row in found if int(row["step"]) not in self._steps}
-        self._steps |= set(new)
-        self._waiting += curve_metrics(list(new.values()), self._time_ms())
+        for row in found:
+            said = hash(frozenset((name, value) for name, value in row.items() if name not in MACHINE))
+            if said not in self._seen:
+                self._seen.add(said)
+                self._waiting += curve_metrics([row], self._time_ms())
         return bool(found)
 
     def _time_ms(self) -> int:

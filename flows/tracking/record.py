@@ -57,15 +57,19 @@ def _measures(candidate: Candidate, rows: list[curves.Row], time_ms: int) -> "li
 
 
 def _missing(rows: list[curves.Row], registry: Registry, run_id: str) -> list[curves.Row]:
-    """Those rows of the curve whose step the run does not have yet."""
-    if not rows:
-        return []
-    names = [name for name in rows[0] if name not in ("step", "time")]
+    """What the run does not have yet of the curve, by step and name."""
+    names = {name for row in rows for name in row} - {"step", "time"}
     taken = registry.client.get_run(run_id).data.metrics
-    if not all(f"train/{name}" in taken for name in names):
-        return rows
-    have = {metric.step for metric in registry.client.get_metric_history(run_id, f"train/{names[-1]}")}
-    return [row for row in rows if int(row["step"]) not in have]
+    have = {
+        (metric.step, name)
+        for name in names
+        if f"train/{name}" in taken
+        for metric in registry.client.get_metric_history(run_id, f"train/{name}")
+    }
+    return [
+        {name: value for name, value in row.items() if name not in names or (int(row["step"]), name) not in have}
+        for row in rows
+    ]
 
 
 def log_files(

@@ -102,8 +102,10 @@ def test_the_log_of_older_code_is_not_taken_for_the_one_that_begins(built: Calla
     with follow(project, state, {}, print) as following:
         following.training()
         time.sleep(1)
-        newer = shutil.copytree(older, older.with_name("newer"))
+        newer = older.with_name("newer")
+        newer.mkdir()
         newer.joinpath("log.jsonl").write_text(line(20))
+        shutil.copyfile(older / "trajectory.json", newer / "trajectory.json")
         run = str(following.run())
     assert [metric.value for metric in registry.client.get_metric_history(run, "train/loss_d")] == [1 / 20]
 
@@ -301,6 +303,46 @@ def test_a_pipeline_that_fails_leaves_a_run_that_says_so(built: Callable[..., Pa
     with pytest.raises(ValueError, match="validation"), follow(project, state, {}, print) as following:
         raise ValueError("stage validation: too many black images")
     assert connect(state, "tiny").client.get_run(str(following.run_id)).info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("quick")
+def test_losses_and_measures_of_one_step_arrive_and_after_going_back_the_later_ones_show(
+    built: Callable[..., Path], state: Path
+) -> None:
+    project, registry = built(), connect(state, "tiny")
+    log = log_of(state)
+
+    def measured(step: int, value: float) -> str:
+        return json.dumps({"time": time.time(), "step": float(step), "kimg": step / 1000, "fid_train": value}) + "\n"
+
+    def values(name: str) -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {}
+        for metric in registry.client.get_metric_history(str(following.run_id), f"train/{name}"):
+            found.setdefault(metric.step, []).append(metric.value)
+        return found
+
+    with follow(project, state, {}, print) as following:
+        log.write_text(line(20) + measured(20, 9.0) + line(40))
+        following.training()
+        until(lambda: following.run_id is not None and 40 in values("loss_d"))
+        with log.open("a") as file:
+            file.write(measured(40, 99.0) + line(40, loss_d=0.5) + measured(40, 7.0))  # back to 20, another way
+        until(lambda: len(values("fid_train").get(40, [])) == 2)
+        assert values("loss_d") == {20: [1 / 20], 40: [1 / 40, 0.5]}
+        assert values("fid_train") == {20: [9.0], 40: [99.0, 7.0]}
+        assert registry.client.get_run(str(following.run_id)).data.metrics["train/fid_train"] == 7.0
+
+
+def test_measures_of_a_training_done_elsewhere_are_part_of_its_curve(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    (folder / "curves.csv").write_text("step,kimg,loss_d\n20,0.32,1.5\n60,0.96,1.0\n")
+    (folder / "measures.csv").write_text("step,kimg,fid_train\n20,0.32,9\n50,0.8,7\n")
+    assert curves.whole(tmp_path, tmp_path) == [
+        {"step": 20, "kimg": 0.32, "loss_d": 1.5, "fid_train": 9},
+        {"step": 50, "kimg": 0.8, "fid_train": 7},
+        {"step": 60, "kimg": 0.96, "loss_d": 1.0},
+    ]
 
 
 @pytest.mark.usefixtures("quick")
