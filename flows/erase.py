@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from flows.command import command
 from flows.state import hold, settle
 from flows.tracking.registry import Registry, connect, model_name, plain, sentences, unmade
+from flows.upkeep.containers import containers, needed, stored_containers
 from flows.upkeep.holdings import (
     RAW,
     DataVersion,
     Folder,
-    containers,
     copies,
     data_versions,
     derived,
@@ -43,7 +43,19 @@ if TYPE_CHECKING:
 
 TOMBSTONES = Path("data/erased.json")
 PICTURES = {"validate", "reference", "evaluate", "audit"}  # stages whose outputs hold real images
+_OBJECT = "image, shard or page"
+_WHOLE = "archive, table or array, older than those in use, that holds it and others: the whole object goes"
+_IN_USE = "archive, table or array that holds it and others, in use: write it anew, `dvc add` it, then run this again"
 TAG = "erased"  # of a model version: JSON, SHA-256 of the image to date, reason and the split in which it was
+
+
+@dataclasses.dataclass(frozen=True)
+class Object:
+    """An object under DVC that holds the bytes: what it is, and whether it may go."""
+
+    md5: str
+    what: str
+    free: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +93,8 @@ def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove
     if remove and not said:
         raise ValueError("--remove needs --reason: the tombstone and the next card must say why; name nobody in it")
     with hold(state), open_repo(project) as repo, sentences():
-        versions, places, names, registry = _find(project, state, repo, sha256)
-        entry = _entry(project, sha256, said) if remove else None
+        versions, places, names, held, registry = _find(project, state, repo, sha256)
+        entry = _entry(project, sha256, said, held) if remove else None
         if entry:
             _bury(project, entry)
             for place in places:
@@ -106,8 +118,9 @@ def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove
 
 def _find(
     project: Path, state: Path, repo: "Repo", sha256: str
-) -> tuple[list[DataVersion], list[Place], set[str], Registry | None]:
-    """Data versions that hold the image, places of its bytes, what ingest calls it, and the registry."""
+) -> tuple[list[DataVersion], list[Place], set[str], set[str], Registry | None]:
+    """Data versions that hold the image, places of its bytes, what ingest calls it, the MD5 of archives, tables and
+    arrays under DVC that hold it, and the registry."""
     cache = open_cache(repo)
     found = data_versions(project, cache, sha256)
     versions = [version for version, _ in found]
@@ -116,19 +129,24 @@ def _find(
     made = derived(cache, hashes)
     ours = [folder for _, folder in found if folder] + [folder for stage, folder in made if stage in PICTURES]
     files = raw_files(project, sha256)
-    objects = [*only_in(cache, ours), *raw_objects(cache, sha256, sources, files)]
+    held = stored_containers(project, cache, sources, sha256) | _remembered(project, sha256)
+    in_use = needed(cache, held)
+    objects = [
+        Object(md5, _OBJECT, True) for md5 in (*only_in(cache, ours), *raw_objects(cache, sha256, sources, files))
+    ]
+    objects += [Object(md5, _IN_USE if md5 in in_use else _WHOLE, md5 not in in_use) for md5 in sorted(held)]
     places = [Place("raw", _short(project, path), "the image itself", path.unlink) for path in files]
     places += [
         Place("raw", _short(project, path), "holds it among others: write that file anew without it")
-        for path in containers(project, sources)
+        for path in containers(project, sources, sha256)
     ]
     places += [Place("workspace", "data/", "store, pages and arrays made of it; `dvc repro` replaces them")] * any(
         version.place == "data/ingest" for version in versions
     )
     places += [
-        Place("cache", f"DVC object {md5}", "image, shard or page", _unlinker(cache.path(md5)))
-        for md5 in objects
-        if cache.path(md5).is_file()
+        Place("cache", f"DVC object {one.md5}", one.what, _unlinker(cache.path(one.md5)) if one.free else None)
+        for one in objects
+        if cache.path(one.md5).is_file()
     ]
     places += [
         Place("cache", f"DVC folder {folder.md5}", f"weights and numbers of {stage}, no image: repeat them without it")
@@ -143,7 +161,8 @@ def _find(
         for path, what in state_folders(state, sha256, hashes)
     ]
     names = sources | {path.relative_to(project / RAW).as_posix() for path in files}
-    return versions, places, names, None if unmade(state) else connect(state, model_name(project / "params.yaml"))
+    registry = None if unmade(state) else connect(state, model_name(project / "params.yaml"))
+    return versions, places, names, held, registry
 
 
 def _unlinker(path: Path) -> Callable[[], object]:
@@ -170,15 +189,15 @@ def _remotes(repo: "Repo") -> list[str]:
     return sorted(repo.config["remote"])
 
 
-def _remote(repo: "Repo", name: str, objects: Sequence[str], folders: Sequence[Folder]) -> list[Place]:
+def _remote(repo: "Repo", name: str, objects: Sequence[Object], folders: Sequence[Folder]) -> list[Place]:
     """The same objects and runs in a remote, whatever kind of storage it is."""
     odb, older = repo.cloud.get_remote_odb(name, "erase"), repo.cloud.get_remote_odb(name, "erase", "md5-dos2unix")
     fs = odb.fs
     try:
-        paths = [odb.oid_to_path(md5) for md5 in objects]
+        paths = [odb.oid_to_path(one.md5) for one in objects]
         places = [
-            Place("remote", f"{name}: {md5}", "image, shard or page", _remote_remover(fs, path))
-            for md5, path in zip(objects, paths, strict=True)
+            Place("remote", f"{name}: {one.md5}", one.what, _remote_remover(fs, path) if one.free else None)
+            for one, path in zip(objects, paths, strict=True)
             if fs.exists(path)
         ]
         root = fs.join(older.path, "runs")
@@ -202,28 +221,35 @@ def _remote_remover(fs: Any, path: str) -> Callable[[], object]:
     return lambda: fs.remove(path)
 
 
-def _entry(project: Path, sha256: str, reason: str) -> dict[str, str]:
-    """The tombstone; one that stands already keeps its date and reason."""
-    for entry in _tombstones(project):
-        if entry["sha256"] == sha256:
-            return entry
+def _entry(project: Path, sha256: str, reason: str, held: set[str]) -> dict[str, Any]:
+    """The tombstone; one that stands already keeps its date and reason. Of what `held` the image, the MD5, by which it
+    is found again when no manifest tells of it any more."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"sha256": sha256, "date": today, "reason": reason}
+    standing = _standing(project, sha256) or {"sha256": sha256, "date": today, "reason": reason}
+    return {**standing, "containers": sorted(held)} if held else standing
 
 
-def _tombstones(project: Path) -> list[dict[str, str]]:
+def _remembered(project: Path, sha256: str) -> set[str]:
+    return set((_standing(project, sha256) or {}).get("containers", ()))
+
+
+def _standing(project: Path, sha256: str) -> dict[str, Any] | None:
+    return next((entry for entry in _tombstones(project) if entry["sha256"] == sha256), None)
+
+
+def _tombstones(project: Path) -> list[dict[str, Any]]:
     path = project / TOMBSTONES
     return list(read_json(path, needs=("images",))["images"]) if path.is_file() else []
 
 
-def _bury(project: Path, entry: dict[str, str]) -> None:
+def _bury(project: Path, entry: dict[str, Any]) -> None:
     others = [other for other in _tombstones(project) if other["sha256"] != entry["sha256"]]
     images = sorted([*others, entry], key=lambda one: one["sha256"])
     write_json(project / TOMBSTONES, {"format": 1, "images": images})
 
 
 def _mark(
-    registry: Registry | None, versions: Sequence[DataVersion], entry: dict[str, str] | None, sha256: str
+    registry: Registry | None, versions: Sequence[DataVersion], entry: dict[str, Any] | None, sha256: str
 ) -> list[dict[str, Any]]:
     """The model versions made from these data; with a tombstone each is marked with it."""
     splits = {version.data_hash: version.split for version in versions}

@@ -22,7 +22,8 @@ from stages.common.files import read_json, sha256_file
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-_MANIFEST, _INFO, _SUMMARY = "manifest.parquet", "dataset.json", "summary.json"
+_MANIFEST, _INFO = "manifest.parquet", "dataset.json"
+SUMMARY = "summary.json"  # in every folder that a stage wrote
 _REFUSED, _COPIES, _NEAR, _ACROSS = "quarantine.csv", "duplicates.csv", "near_duplicates.csv", "near_refused.csv"
 RAW = "data/raw"
 _RECORDS = "*.records"  # of decoded images
@@ -130,7 +131,7 @@ def derived(cache: Cache, data_hashes: set[str]) -> list[tuple[str, Folder]]:
     """(stage, folder) of everything else in the cache that stages made of these data: pages and arrays show images."""
     found = []
     for folder in cache.folders:
-        path = cache.file(folder, _SUMMARY)
+        path = cache.file(folder, SUMMARY)
         if path and _MANIFEST not in folder.files:
             summary = read_json(path)
             if summary.get("results", {}).get("data_hash") in data_hashes:
@@ -166,18 +167,6 @@ def raw_files(project: Path, sha256: str) -> list[Path]:
     """Files below data/raw with exactly this content, whatever their names; all are read."""
     files = (path for path in sorted((project / RAW).rglob("*")) if path.is_file() and not path.is_symlink())
     return [path for path in files if sha256_file(path) == sha256]
-
-
-def containers(project: Path, sources: set[str]) -> list[Path]:
-    """Files below data/raw that hold the image among others: archives, tables, arrays."""
-    found = set()
-    for source in sources:
-        path = project / RAW / source
-        while path != project / RAW and not path.is_file():
-            path = path.parent
-        if path.is_file() and path != project / RAW / source:
-            found.add(path)
-    return sorted(found)
 
 
 def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[Path, str]]:

@@ -11,7 +11,8 @@ from stages.ingest._read import Refusal, Refusals, Samples, hex_digests
 from stages.ingest._sample import Listing
 from stages.ingest._worker import ERASED
 
-Tombstone = dict[str, str]  # sha256, date, reason
+Tombstone = dict[str, str]
+_KEYS = ("sha256", "date", "reason")  # of a tombstone; what else stands there is the erasure's own
 
 
 def read_tombstones(path: Path | None) -> list[Tombstone]:
@@ -20,10 +21,10 @@ def read_tombstones(path: Path | None) -> list[Tombstone]:
         return []
     found = read_json(path, needs=("images",))["images"]
     for entry in found:
-        whole = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("sha256", "date", "reason"))
+        whole = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _KEYS)
         if not whole or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
             raise ValueError(f"{path} must give sha256, date and reason of every erased image; received {entry!r}")
-    return sorted(found, key=lambda entry: entry["sha256"])
+    return sorted(({key: entry[key] for key in _KEYS} for entry in found), key=lambda entry: entry["sha256"])
 
 
 def contents(erased: list[Tombstone]) -> frozenset[bytes]:

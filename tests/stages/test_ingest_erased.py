@@ -45,6 +45,9 @@ def test_erased_content_is_refused_with_its_reason(tmp_path: Path) -> None:
     reason = '"erased: 2026-11-22, asked for, by post"'
     assert lines == [f"2.png,{reason},{digest},", f"more.zip/inside.png,{reason},{digest},"]
     assert results["erased"] == read_json(tmp_path / "erased.json")["images"]
+    (entry,) = results["erased"]
+    (tmp_path / "more.json").write_text(json.dumps({"format": 1, "images": [{**entry, "containers": ["0" * 32]}]}))
+    assert ingest(tmp_path / "more.json")["erased"] == [entry], "what an erasure keeps for itself makes no other store"
     first = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir() if path.suffix == ".npy"}
     (raw / "2.png").unlink()
     (raw / "more.zip").unlink()
