@@ -1,7 +1,9 @@
 """Trace an image: `python -m flows.trace SHA256 [--json]`: from the image to data versions, runs and model versions.
 
-Data versions are image stores in the workspace and in DVC's cache (`dvc fetch --all-commits` brings those of a remote);
-runs and model versions are those of the registry that name the same data hash. Writes nothing.
+An image that was left out as a copy has its pixels stored under another hash, which is traced too; of one that was
+refused the reason is told. Data versions are image stores in the workspace and in DVC's cache; `dvc fetch` with
+`--all-commits` brings those of a remote. Runs and model versions are those of the registry that name the same data
+hash. Writes nothing.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from flows.command import command
 from flows.erase import TAG
 from flows.state import settle
 from flows.tracking.registry import Registry, connect, model_name, sentences, unmade
-from flows.upkeep.holdings import data_versions, open_cache, open_repo
+from flows.upkeep.holdings import Unstored, data_versions, open_cache, open_repo, unstored
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,22 +38,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def trace(project: Path, state: Path, sha256: str) -> dict[str, Any]:
-    """Data versions that hold the image, with runs and model versions of each. Raises ValueError for no hash."""
+    """Data versions that hold the image, with runs and model versions of each; those that left it out; and the same of
+    the images that it is a copy of. Raises ValueError for no hash."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"an image is named by its SHA-256, 64 hexadecimal digits; received {sha256!r}")
     with open_repo(project) as repo:
-        versions = [version for version, _ in data_versions(project, open_cache(repo), sha256)]
-    hashes = sorted({version.data_hash for version in versions})
+        cache = open_cache(repo)
+        left_out = unstored(project, cache, sha256)
+        originals = sorted({one.copy_of for one in left_out} - {"", sha256})
+        found = {one: data_versions(project, cache, one) for one in (sha256, *originals)}
+        refused = {one: unstored(project, cache, one) for one in originals}
+    hashes = sorted({version.data_hash for versions in found.values() for version, _ in versions})
     models: dict[str, list[dict[str, Any]]] = {data_hash: [] for data_hash in hashes}
     if not unmade(state):
         with sentences():
             registry = connect(state, model_name(project / "params.yaml"))
             models = {data_hash: _models(registry, data_hash) for data_hash in hashes}
-    return {
-        "format": 1,
-        "sha256": sha256,
-        "data_versions": [{**dataclasses.asdict(version), "models": models[version.data_hash]} for version in versions],
-    }
+
+    def told(one: str, left_out: Sequence[Unstored]) -> dict[str, Any]:
+        return {
+            "sha256": one,
+            "data_versions": [
+                {**dataclasses.asdict(version), "models": models[version.data_hash]} for version, _ in found[one]
+            ],
+            "left_out": [dataclasses.asdict(version) for version in left_out],
+        }
+
+    return {"format": 1, **told(sha256, left_out), "copy_of": [told(one, refused[one]) for one in originals]}
 
 
 def _models(registry: Registry, data_hash: str) -> list[dict[str, Any]]:
@@ -73,7 +86,14 @@ def _models(registry: Registry, data_hash: str) -> list[dict[str, Any]]:
 
 def text(found: dict[str, Any]) -> str:
     """The same for people."""
-    lines = [f"image {found['sha256']}"]
+    lines = [f"image {found['sha256']}", *_lines(found)]
+    for original in found["copy_of"]:
+        lines += [f"  a copy of {original['sha256']}, whose trace is", *(f"  {line}" for line in _lines(original))]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = []
     for version in found["data_versions"]:
         lines.append(
             f"  data {version['data_hash'][:12]} ({version['place']}): {version['source']}, {version['split']}"
@@ -83,8 +103,9 @@ def text(found: dict[str, Any]) -> str:
             erased = ", an image of it was erased since" if model["erased"] else ""
             lines.append(f"    run {model['run_id']}: model version {model['version']}{alias}{erased}")
         lines += ["    no model version was made of it"] * (not version["models"])
-    lines += ["  in no data version of the workspace or of DVC's cache"] * (not found["data_versions"])
-    return "\n".join(lines) + "\n"
+    for one in found["left_out"]:
+        lines.append(f"  left out of data {one['data_hash'][:12]} ({one['place']}): {one['source']}, {one['reason']}")
+    return lines or ["  in no data version of the workspace or of DVC's cache"]
 
 
 if __name__ == "__main__":

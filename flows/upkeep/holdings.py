@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.common.files import read_json, sha256_file
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _MANIFEST, _INFO = "manifest.parquet", "dataset.json"
 SUMMARY = "summary.json"  # in every folder that a stage wrote
 _REFUSED, _COPIES, _NEAR, _ACROSS = "quarantine.csv", "duplicates.csv", "near_duplicates.csv", "near_refused.csv"
+_LISTS = (_MANIFEST, _INFO, _REFUSED, _COPIES)
 RAW = "data/raw"
 _RECORDS = "*.records"  # of decoded images
 
@@ -38,6 +41,18 @@ class DataVersion:
     split: str
     source: str
     shard: str
+
+
+@dataclass(frozen=True)
+class Unstored:
+    """An image store that read the image and left it out: where, under which source, why; and the SHA-256 of the image
+    whose pixels it has, where it is a copy of one, else empty."""
+
+    data_hash: str
+    place: str
+    source: str
+    reason: str
+    copy_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,33 @@ def only_in(cache: Cache, folders: list[Folder]) -> list[str]:
     others = {md5 for folder in cache.folders if folder.md5 not in mine for md5 in folder.files.values()}
     files = {md5 for folder in folders for md5 in folder.files.values()}
     return sorted((files - others) | mine)
+
+
+def unstored(project: Path, cache: Cache, sha256: str) -> list[Unstored]:
+    """Every image store that read the image and left it out, that of the workspace first."""
+    store = {name: path for name in _LISTS if (path := project / "data" / "ingest" / name).is_file()}
+    found = _left_out(store, "data/ingest", sha256)
+    for folder in cache.folders:
+        files = {name: cached for name in _LISTS if (cached := cache.file(folder, name))}
+        found += _left_out(files, f"DVC cache {folder.md5}", sha256)
+    return found
+
+
+def _left_out(files: dict[str, Path], place: str, sha256: str) -> list[Unstored]:
+    if not {_MANIFEST, _INFO} <= files.keys():
+        return []
+    refused, copies = (_rows(files[name]) if name in files else [] for name in (_REFUSED, _COPIES))
+    digests = {row["source"]: row.get("sha256", "") for row in refused}
+    refused, copies = ([row for row in rows if row.get("sha256") == sha256] for rows in (refused, copies))
+    if copies:
+        kept = pa.array([row["kept"] for row in copies])
+        stored = pq.read_table(files[_MANIFEST], columns=["source", "sha256"], filters=pc.field("source").isin(kept))
+        digests |= {row["source"]: row["sha256"] for row in stored.to_pylist()}
+    data_hash = read_json(files[_INFO])["data_hash"]
+    return [Unstored(data_hash, place, row["source"], f"refused, {row['reason']}") for row in refused] + [
+        Unstored(data_hash, place, row["source"], f"a copy of {row['kept']}", digests.get(row["kept"], ""))
+        for row in copies
+    ]
 
 
 def unstored_sources(project: Path, cache: Cache, sha256: str) -> set[str]:

@@ -23,7 +23,7 @@ from flows.trace import main as trace_main
 from flows.trace import text, trace
 from flows.tracking.registry import connect
 from flows.upkeep.containers import containers
-from flows.upkeep.holdings import Cache, copies, state_folders, unstored_sources
+from flows.upkeep.holdings import Cache, copies, state_folders, unstored, unstored_sources
 from stages.common.files import read_json, sha256_file
 from stages.config.ingest import NearDuplicates
 from stages.ingest import run
@@ -130,12 +130,33 @@ def test_a_refused_image_and_a_copy_are_gone_from_cache_and_remote_too(world: Pa
     contents = {name: (raw / name).read_bytes() for name in ("copy.bmp", "person.png")}
     assert '0/person.png,"colour' in (world / "data" / "ingest" / "quarantine.csv").read_text()
     assert "0/copy.bmp" in (world / "data" / "ingest" / "duplicates.csv").read_text()
+    left_out_is_traced(world, tmp_path / "state", contents)
     (raw / "person.png").unlink()  # known to the store's list alone
     everywhere = [world / ".dvc", tmp_path / "remote"]
     for content in contents.values():
         assert len(holding(everywhere, content)) == 2
         erase(world, tmp_path / "state", hashlib.sha256(content).hexdigest(), "asked for", remove=True)
         assert not holding([*everywhere, raw], content)
+
+
+def left_out_is_traced(project: Path, state: Path, contents: dict[str, bytes]) -> None:
+    """A copy leads to the image that has its pixels, in the workspace and the cache; a refusal has its reason."""
+    kept = sha256_file(project / "data" / "raw" / "0" / "2.png")
+    data_hash = read_json(project / "data" / "ingest" / "dataset.json")["data_hash"]
+    copy = trace(project, state, hashlib.sha256(contents["copy.bmp"]).hexdigest())
+    assert copy["data_versions"] == []
+    assert [one["place"][:9] for one in copy["left_out"]] == ["data/inge", "DVC cache"]
+    assert {(one["data_hash"], one["copy_of"]) for one in copy["left_out"]} == {(data_hash, kept)}
+    assert copy["copy_of"] == [
+        {key: trace(project, state, kept)[key] for key in ("sha256", "data_versions", "left_out")}
+    ]
+    assert f"  a copy of {kept}, whose trace is\n    data {data_hash[:12]} (data/ingest): 0/2.png, " in text(copy)
+    assert "in no data version" not in text(copy)
+
+    refused = trace(project, state, hashlib.sha256(contents["person.png"]).hexdigest())
+    assert f"left out of data {data_hash[:12]} (data/ingest): 0/person.png, refused, colour" in text(refused)
+    assert "in no data version" not in text(refused) and refused["copy_of"] == []
+    assert text(trace(project, state, "0" * 64)).endswith("in no data version of the workspace or of DVC's cache\n")
 
 
 @pytest.fixture
@@ -292,6 +313,29 @@ def test_all_that_shows_the_picture_is_named(tmp_path: Path) -> None:
     contents = {"cat/second.png": second, "cat/packed.zip/second.bmp": encoded(noise(16, 16, seed=2), "BMP")}
     ((left_out, *_),) = stored.table("duplicates.csv")
     assert unstored_sources(tmp_path, Cache(None), hashlib.sha256(contents[left_out]).hexdigest()) == {left_out}
+
+
+@pytest.mark.fast
+def test_a_copy_leads_to_its_original_although_that_was_refused(tmp_path: Path) -> None:
+    """Of copies one stays, and that one may be too near to an image on another side."""
+    raw = tmp_path / "data" / "raw"
+    raw.mkdir(parents=True)
+    for seed in range(10):
+        rough = Image.fromarray(noise(4, 4, seed=seed)).point(lambda level: 50 + level // 2)
+        picture = rough.resize((16, 16), Image.Resampling.BICUBIC)
+        for name in (f"{seed}.png", f"{seed} again.bmp"):
+            picture.save(raw / name)
+        picture.point(lambda level: level + 2).save(raw / f"{seed} brighter.png")
+    stored = ingest(raw, "ingest", resolution=16, near_duplicates=NearDuplicates(distance=7, levels=4.0))
+    kept = {row["source"] for row in stored.rows}
+    assert {original in kept for _, original, _ in stored.table("duplicates.csv")} == {True, False}
+    for copy, original, sha256 in stored.table("duplicates.csv"):
+        (one,) = unstored(tmp_path, Cache(None), sha256)
+        assert (one.source, one.reason, one.copy_of) == (copy, f"a copy of {original}", sha256_file(raw / original))
+        assert one.data_hash == stored.info["data_hash"]
+        (refused,) = unstored(tmp_path, Cache(None), one.copy_of) or [None]
+        assert (refused is None) == (original in kept)
+        assert refused is None or refused.reason.startswith("refused, near duplicate: of")
 
 
 @pytest.mark.fast
