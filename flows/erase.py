@@ -30,6 +30,7 @@ from flows.upkeep.holdings import (
     only_in,
     open_cache,
     open_repo,
+    origins,
     raw_files,
     raw_objects,
     runs_of,
@@ -139,6 +140,12 @@ def _find(
     places += [
         Place("raw", _short(project, path), "holds it among others: write that file anew without it")
         for path in containers(project, sources, sha256)
+    ]
+    places += [
+        Place(
+            "origin", origin, f"not looked into: erase it there first, or the next `dvc update {name}` brings it back"
+        )
+        for origin, name in ((origin, _short(project, path)) for origin, path in origins(project, repo))
     ]
     places += [Place("workspace", "data/", "store, pages and arrays made of it; `dvc repro` replaces them")] * any(
         version.place == "data/ingest" for version in versions

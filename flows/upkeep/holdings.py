@@ -211,6 +211,16 @@ def raw_files(project: Path, sha256: str) -> list[Path]:
     return [path for path in files if sha256_file(path) == sha256]
 
 
+def origins(project: Path, repo: "Repo") -> list[tuple[str, Path]]:
+    """What `dvc import-url` and `dvc import` fetched raw data from, each with the .dvc file that follows it."""
+    return [
+        (str(dep), Path(stage.path))
+        for stage in repo.index.stages
+        if stage.is_data_source and any(Path(out.fs_path).is_relative_to(project / RAW) for out in stage.outs)
+        for dep in stage.deps
+    ]
+
+
 def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[Path, str]]:
     """Folders of the state folder that hold the decoded image or were trained on it, with what they are."""
     needle = bytes.fromhex(sha256)

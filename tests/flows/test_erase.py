@@ -31,6 +31,8 @@ from stages.ingest.sources.arrays import Config as Arrays
 from stages.ingest.sources.folder import Config
 from tests.stages.ingesting import CONFIG, SHEET, encoded, ingest, noise, png, tarred, zipped
 
+QUIET = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -197,7 +199,7 @@ def md5s(*objects: Path) -> set[str]:
     return {path.parent.name + path.name for path in objects}
 
 
-@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
+@QUIET
 @pytest.mark.parametrize(
     ("tracked", "name", "pack"),
     [
@@ -238,7 +240,7 @@ def test_archives_in_cache_and_remote_go_once_they_are_written_anew(
     assert erase(packing, state, victim, None, remove=False)["places"] == []
 
 
-@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+@QUIET
 def test_of_records_the_name_tells_and_no_shard_is_taken_for_one(packing: Path, tmp_path: Path) -> None:
     """Arrays have the names of an image store's own; a clone without the list of data/raw lets nothing go."""
     pictures = noise(6, 8, 8)
@@ -263,6 +265,34 @@ def test_of_records_the_name_tells_and_no_shard_is_taken_for_one(packing: Path, 
     assert [(one["where"][-32:], one["removable"]) for one in places if one["kind"] == "remote"] == [
         (packed.parent.name + packed.name, False)
     ]
+
+
+@QUIET
+@pytest.mark.parametrize("tracked", ["", "january"])
+def test_the_origin_of_imported_data_stays_and_is_named(packing: Path, tmp_path: Path, tracked: str) -> None:
+    """What is erased here alone comes back with the next `dvc update`."""
+    drop, raw = tmp_path / "drop", packing / "data" / "raw"
+    drop.mkdir()
+    for seed in range(6):
+        (drop / f"{seed}.png").write_bytes(png(seed))
+    victim = sha256_file(drop / "3.png")
+    if not tracked:
+        raw.rmdir()
+    with Repo(str(packing)) as repo:
+        repo.imp_url(str(drop), str(raw / tracked))
+    ingest(raw, "ingest")
+    follows = "data/raw/january.dvc" if tracked else "data/raw.dvc"
+    for comes_back in (True, False):
+        if not comes_back:
+            (drop / "3.png").unlink()
+        done = erase(packing, tmp_path / "state", victim, "asked for", remove=True)
+        (origin,) = (place for place in done["places"] if place["kind"] == "origin")
+        assert origin["where"] == str(drop) and not origin["removable"]
+        assert f"erase it there first, or the next `dvc update {follows}` brings it back" in origin["what"]
+        assert not holding([raw, packing / ".dvc"], png(3))
+        with Repo(str(packing)) as repo:
+            repo.update([str(packing / follows)])
+        assert bool(holding([raw, packing / ".dvc"], png(3))) == comes_back
 
 
 @pytest.mark.fast
