@@ -113,15 +113,17 @@ def test_stages_that_ran_before_anybody_followed_them_are_told_as_they_were(
     project: Path, state: Path, prefect_api: str
 ) -> None:
     set_params(project, train__act="nap")
+    began = time.monotonic()
     with hold(state) as held:
         work = decide(project, state)
         with reproduce(project, held=held) as begun:
             while not (project / "data" / "card" / "summary.json").is_file():
                 time.sleep(0.1)
+            whole = time.monotonic() - began
             outcome = run(project, state, held, work, [begun])
     assert outcome.error is None and outcome.registered is not None
     assert set(how(outcome).values()) == {"ran"}
-    assert 8 <= outcome.stages["train"][1] < 30  # the nap
+    assert 8 <= outcome.stages["train"][1] <= whole  # the nap
 
 
 def test_no_stage_begins_where_a_budget_forbids_it(project: Path, prefect_api: str) -> None:
@@ -275,11 +277,11 @@ def test_a_stopped_retrain_leaves_no_trainer(project: Path, prefect_api: str, nu
             assert again.returncode == 1
             assert f"process {flow.pid}" in again.stderr
             flow.send_signal(number)
-            code = flow.wait(60)
+            code = flow.wait(300)
         finally:
             flow.kill()
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
-    assert gone(trainer) if number == signal.SIGKILL else not alive(trainer)
+    assert gone(trainer, 60) if number == signal.SIGKILL else not alive(trainer)
     assert (project / "saved").read_text() == "checkpoint"  # it was asked before it was killed
     wait_for_lock(project)
 
@@ -350,7 +352,7 @@ def test_a_server_that_somebody_named_is_taken(
 
 
 def wait_for_trainer(project: Path, flow: "subprocess.Popen[bytes]") -> int:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 400
     while not (project / "trainer.pid").exists() or not (project / "trainer.pid").read_text():
         assert flow.poll() is None, (project / "said").read_text()
         assert time.monotonic() < deadline, (project / "said").read_text()
@@ -360,7 +362,7 @@ def wait_for_trainer(project: Path, flow: "subprocess.Popen[bytes]") -> int:
 
 def wait_for_lock(project: Path) -> None:
     """After a SIGKILL the leash may need a moment; then the lock is free."""
-    for _attempt in range(100):
+    for _attempt in range(600):
         try:
             with hold(project / ".ganops"):
                 return
