@@ -20,7 +20,7 @@ STAGES = ["ingest", "validate", "reference", "train", "export", "evaluate", "aud
 
 # Networks of published extractors: an entry of reference.published makes a stage load one, the default has none.
 ON_DEMAND = {f"gan/features/{name}.py" for name in ("inception_tf", "vgg16", "dinov2", "standard")}
-ON_DEMAND |= {"stages/ingest/_published.py", "stages/ingest/_records.py"}  # by torchvision's data sets alone
+ON_DEMAND |= {"stages/ingest/_cells.py", "stages/ingest/_published.py", "stages/ingest/_records.py"}  # by other sources
 
 
 def call(project: Path, *command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

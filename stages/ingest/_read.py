@@ -21,6 +21,7 @@ from stages.ingest._worker import PACK, Job, Task
 
 _CODE = (  # of what is remembered: the worker's, that of the search for near duplicates, and all that these load
     "_archives.py",
+    "_cells.py",
     "_colour.py",
     "_copies.py",
     "_decode.py",

@@ -7,9 +7,11 @@ import array
 import errno
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from stages.ingest._texts import Texts
 STAMP = 48  # bytes
 UNLABELLED = -1
 _FIELDS, _WHOLE = struct.Struct("<QQqqq"), bytes(8)
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Refused(Exception):
@@ -164,11 +167,16 @@ class ListingBuilder:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Class names in label order: whole numbers by value, where all are, and else by their UTF-8 bytes."""
+    """Class names in label order: numbers by value, where all are, and else by their UTF-8 bytes."""
     found = list(names)
-    if all(name.removeprefix("-").isdecimal() and name.isascii() for name in found):
-        return sorted(found, key=lambda name: (int(name), name))
+    if all(map(is_number, found)):
+        return sorted(found, key=lambda name: (Decimal(name), name))
     return sorted(found, key=lambda name: name.encode())
+
+
+def is_number(name: str) -> bool:
+    """Whether a class name is a number, whole or with decimals."""
+    return _NUMBER.fullmatch(name) is not None
 
 
 def _is_text(name: str) -> bool:

@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from stages.ingest import _tree
+from stages.ingest._cells import name_of
 from stages.ingest._records import DAMAGED, LOST, intact, records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, refusal, stamp_of
 
@@ -57,7 +58,7 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     status, chain = path.stat(), path.stat().st_ino if path.suffix == ".npz" else -1
     for number in range(shape[0]):
         place, source = f"{number} {config.images}", f"{found.source}/{number:06d}"
-        label = None if labels is None else str(labels[number])
+        label = None if labels is None else name_of(labels[number])
         builder.add(
             source, found.unit, stamp_of(status, place), place=place, chain=chain, class_name=label,
             classes=config.classes,

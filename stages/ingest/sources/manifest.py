@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from stages.ingest import _tree
-from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text
+from stages.ingest._cells import check_columns, name_of, text_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +103,16 @@ def _rows(config: Config, path: Path, builder: ListingBuilder) -> Rows:
     columns = [config.path, *(name for name in (config.label, config.group) if name), *config.attributes]
     for values in _table(path, columns):
         fields = dict(zip(columns, values, strict=True))
-        name = str(PurePosixPath(fields[config.path])) if fields[config.path] else ""
-        row = _row(config, fields)
+        try:
+            name = text_of(fields[config.path])
+        except Refused as reason:
+            builder.refuse(config.file, reason)
+            continue
         if not name:
             builder.refuse(config.file, "no name: a row of the manifest names no file")
-        elif name not in rows:
+            continue
+        name, row = str(PurePosixPath(name)), _row(config, fields)
+        if name not in rows:
             rows[name] = row
         elif rows[name] == row:
             builder.refuse(as_text(os.fsencode(name)), "repeated: the manifest names this file more than once")
@@ -116,18 +122,21 @@ def _rows(config: Config, path: Path, builder: ListingBuilder) -> Rows:
     return rows
 
 
-def _row(config: Config, fields: dict[str, str]) -> Row | str:
-    label = fields[config.label] if config.label else None
-    if label == "":
-        return f"no label: column {config.label} is empty"
-    group = fields[config.group] if config.group else ""
-    if config.group and not group:
-        return f"no group: column {config.group} is empty"
-    return label, group, tuple(fields[name] for name in config.attributes)
+def _row(config: Config, fields: dict[str, Any]) -> Row | str:
+    try:
+        label = name_of(fields[config.label]) if config.label else None
+        if label == "":
+            return f"no label: column {config.label} is empty"
+        group = name_of(fields[config.group]) if config.group else ""
+        if config.group and not group:
+            return f"no group: column {config.group} is empty"
+        return label, group, tuple(text_of(fields[name]) for name in config.attributes)
+    except Refused as reason:
+        return str(reason)
 
 
-def _table(path: Path, columns: list[str]) -> Iterator[list[str]]:
-    """The wanted columns, row by row, as text; a field that is missing is empty."""
+def _table(path: Path, columns: list[str]) -> Iterator[list[Any]]:
+    """The wanted columns, row by row; a field that is missing is empty."""
     try:
         if path.suffix.lower() == ".parquet":
             yield from _parquet(path, columns)
@@ -157,7 +166,7 @@ def _csv(file: TextIO, path: Path, columns: list[str]) -> Iterator[list[str]]:
                 " comma"
             )
         if row:
-            yield [row[place].strip() if place < len(row) else "" for place in places]
+            yield [row[place] if place < len(row) else "" for place in places]
 
 
 def _celeba(file: TextIO, path: Path, columns: list[str]) -> Iterator[list[str]]:
@@ -169,32 +178,25 @@ def _celeba(file: TextIO, path: Path, columns: list[str]) -> Iterator[list[str]]
             yield [row[place] if place < len(row) else "" for place in places]
 
 
-def _parquet(path: Path, columns: list[str]) -> Iterator[list[str]]:
+def _parquet(path: Path, columns: list[str]) -> Iterator[list[Any]]:
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path)
-    _places(path, table.schema_arrow.names, columns)
+    check_columns(path, table.schema_arrow.names, columns)
     for batch in table.iter_batches(columns=columns):
         values = [batch.column(name).to_pylist() for name in columns]
-        for row in zip(*values, strict=True):
-            yield ["" if value is None else str(value) for value in row]
+        yield from map(list, zip(*values, strict=True))
 
 
 def _places(path: Path, names: list[str], columns: list[str]) -> list[int]:
-    missing = [name for name in columns if name not in names]
-    if missing:
-        known = ", ".join(map(repr, names[:60])) or "none"
-        raise ValueError(f"{path} has no column {missing[0]!r}, which ingest.source names; it has {known}")
-    twice = [name for name in columns if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path} has several columns {twice[0]!r}, which ingest.source names; rename all but one")
+    check_columns(path, names, columns)
     return [names.index(name) for name in columns]
 
 
 def _check_labels(config: Config, rows: Rows) -> None:
     """Numbers beside words are two ways of labelling, or a shifted column."""
     labels = {row[0] for row in rows.values() if isinstance(row, tuple) and row[0] is not None}
-    numbers = {label for label in labels if label.removeprefix("-").isdecimal()}
+    numbers = set(filter(is_number, labels))
     if numbers and numbers != labels:
         raise ValueError(
             f"{config.file}: column {config.label} mixes numbers such as {min(numbers)!r} and words such as "

@@ -6,12 +6,13 @@ where it has them.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from stages.ingest import _tree
+from stages.ingest._cells import check_columns, name_of, text_of
 from stages.ingest._sample import Listing, ListingBuilder, Refused, refusal, stamp_of
 
 _BATCH = 64  # images in memory at once
@@ -53,15 +54,14 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    said = [name for name in (config.label, config.group) if name] + list(config.attributes)
+    names_of = [name for name in (config.label, config.group) if name]
+    said = names_of + list(config.attributes)
     try:
         file = pq.ParquetFile(path)
-        missing = [name for name in (config.image, *said) if name not in file.schema_arrow.names]
-        if missing:
-            raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
+        check_columns(path, file.schema_arrow.names, [config.image, *said])
         names = _class_names(file.schema_arrow.metadata, config.label)
         table = file.read(columns=said)
-        columns = [_texts(table[name]) for name in said]
+        columns = [_texts(table[name], name_of if at < len(names_of) else text_of) for at, name in enumerate(said)]
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from None
     status, row = path.stat(), 0
@@ -85,20 +85,19 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     return names
 
 
-def _texts(column: Any) -> list[str | None]:
+def _texts(column: Any, read: Callable[[Any], str]) -> list[str | None]:
     """Every cell as text; None for one that holds other bytes."""
     try:
-        return ["" if value is None else str(value) for value in column.to_pylist()]
-    except UnicodeDecodeError:
-        return [_text(cell) for cell in column]
+        return [read(value) for value in column.to_pylist()]
+    except (UnicodeDecodeError, Refused):
+        return [_text(cell, read) for cell in column]
 
 
-def _text(cell: Any) -> str | None:
+def _text(cell: Any, read: Callable[[Any], str]) -> str | None:
     try:
-        value = cell.as_py()
-    except UnicodeDecodeError:
+        return read(cell.as_py())
+    except (UnicodeDecodeError, Refused):
         return None
-    return "" if value is None else str(value)
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str]:

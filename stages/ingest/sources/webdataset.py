@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stages.ingest import _tree
+from stages.ingest._cells import name_of, text_of
 from stages.ingest._sample import Listing, ListingBuilder, Refused
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
@@ -140,16 +141,17 @@ def _said(config: Config, texts: _Texts, members: dict[str, _tree.Entry]) -> tup
             raise Refused("label: the .json member is no object")
     label = None
     if config.label is not None:
-        label = _text(texts, members, "cls").strip() if config.label == "cls" else _field(fields, config.label)
+        label = name_of(_text(texts, members, "cls")) if config.label == "cls" else _field(fields, config.label)
     group = _field(fields, config.group) if config.group else ""
-    return label, group, tuple(str(fields.get(name, "")) for name in config.attributes)
+    return label, group, tuple(text_of(fields.get(name)) for name in config.attributes)
 
 
 def _field(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
-    if value is None or value == "" or isinstance(value, dict | list):
+    said = "" if isinstance(value, dict | list) else name_of(value)
+    if not said:
         raise Refused(f"no {name}: the .json member says nothing of it")
-    return str(value)
+    return said
 
 
 def _text(texts: _Texts, members: dict[str, _tree.Entry], ending: str) -> str:

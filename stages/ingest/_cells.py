@@ -1,0 +1,40 @@
+"""What cells of tables and fields of JSON say, as text, whatever type they are written in."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from stages.ingest._sample import Refused
+
+_NOTHING = ("nan", "NaN")  # as Python and others write it
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+
+
+def text_of(value: Any) -> str:
+    """The text without spaces around it; null and NaN, written out or not, are empty. Raises Refused for other bytes
+    than text in UTF-8."""
+    if value is None:
+        return ""
+    try:
+        text = (value.decode() if isinstance(value, bytes) else str(value)).strip()
+    except UnicodeDecodeError:
+        raise Refused("name: a column holds bytes that are no text in UTF-8") from None
+    return "" if text in _NOTHING else text
+
+
+def name_of(value: Any) -> str:
+    """Likewise, of a class or a group: 1.0 is 1, because whole numbers become decimals beside missing ones."""
+    text = text_of(value)
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def check_columns(path: Path, names: list[str], wanted: list[str]) -> None:
+    """Raise ValueError where the table at `path`, with columns `names`, lacks a wanted one or has several of it."""
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        known = ", ".join(map(repr, names[:60])) or "none"
+        raise ValueError(f"{path} has no column {missing[0]!r}, which ingest.source names; it has {known}")
+    twice = [name for name in wanted if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path} has several columns {twice[0]!r}, which ingest.source names; rename all but one")
