@@ -151,8 +151,15 @@ class ListingBuilder:
         self._papers.append(f"{sha256} {name}")
 
     def finish(self, classes: Sequence[str] | None = None) -> Listing:
-        """The listing; labels are places in `classes`, by default the names that occur, in order (numbers as such)."""
+        """The listing; labels are places in `classes`, by default the names that occur, in order (numbers as such).
+
+        Raises ValueError for a single class, from which no later stage can learn."""
         names = in_order(self._codes) if classes is None else list(classes)
+        if len(names) == 1 and len(self):
+            raise ValueError(
+                f"all images are of one class, {names[0]!r}, and labels need two or more; set ingest.source.labels (or "
+                "label) to none, null or false, whichever the source takes"
+            )
         places = {name: place for place, name in enumerate(names)}
         table = np.array([places[name] for name in self._codes] + [UNLABELLED], np.int64)  # code -1 is the last
         listing = Listing(

@@ -160,15 +160,20 @@ def test_a_file_too_large_to_be_honest_is_not_read(raw: Path) -> None:
         (
             ["a"],
             {"source": folder.Config(name="folder", labels="folders")},
-            "single class folder 'a', and labels need two or more; set ingest.source.labels: none",
+            "all images are of one class, 'a', and labels need two or more; set ingest.source.labels",
         ),
         (
             ["."],
             {"source": folder.Config(name="folder", labels="folders")},
             "holds no class folders.* set ingest.source.labels: none",
         ),
+        (
+            ["train", "Val"],
+            {"source": folder.Config(name="folder", labels="folders")},
+            "are called Val, train, which are splits and no classes; .*move the class folders inside",
+        ),
     ],
-    ids=["empty", "one class", "no class"],
+    ids=["empty", "one class", "no class", "splits"],
 )
 def test_folders_that_make_no_data_set(
     tmp_path: Path, folders: list[str], changes: dict[str, Any], sentence: str

@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from stages.ingest._sample import in_order
-from stages.ingest.sources import arrays, manifest, parquet, webdataset
-from tests.stages.ingesting import Result, ingest, labels, png, tarred
+from stages.ingest.sources import arrays, idx, manifest, parquet, webdataset
+from tests.stages.ingesting import Result, ingest, labels, noise, png, tarred
 
 pytestmark = pytest.mark.fast
 NAN = math.nan
@@ -46,6 +48,10 @@ def embedded(raw: Path, columns: dict[str, Any], **changes: Any) -> Result:
     pq.write_table(pa.table({"image": pa.array([png(at) for at in range(count)]), **columns}), raw / "a.parquet")
     settings = {"name": "parquet", "image": "image", "label": "kind", "group": None, "attributes": ()}
     return ingest(raw, source=parquet.Config(**(settings | changes)))
+
+
+def idx_file(values: NDArray[np.uint8]) -> bytes:
+    return bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
 
 
 BOTH = pytest.mark.parametrize("made", [listed, embedded])
@@ -140,3 +146,23 @@ def test_two_columns_of_one_name_in_a_parquet_file(raw: Path, name: str) -> None
     settings = {"name": "parquet", "image": "image", "label": "kind", "group": None, "attributes": ()}
     with pytest.raises(ValueError, match=f"has several columns '{name}', which ingest.source names"):
         ingest(raw, source=parquet.Config(**settings))
+
+
+@pytest.mark.parametrize("kind", ["manifest", "parquet", "webdataset", "arrays", "idx"])
+def test_one_class_is_none_whatever_the_source(raw: Path, kind: str) -> None:
+    """Two sources said so, the others left it to a later stage."""
+    sentence = "all images are of one class, '7', and labels need two or more; set ingest.source.label"
+    with pytest.raises(ValueError, match=sentence):
+        if kind in ("manifest", "parquet"):
+            {"manifest": listed, "parquet": embedded}[kind](raw, {"kind": [7, 7, 7]})
+        elif kind == "webdataset":
+            (raw / "s.tar").write_bytes(tarred({"a.png": png(1), "a.cls": b"7", "b.png": png(2), "b.cls": b"7"}))
+            settings = {"name": "webdataset", "label": "cls", "group": None, "attributes": (), "classes": ()}
+            ingest(raw, source=webdataset.Config(**settings))
+        elif kind == "arrays":
+            np.savez(raw / "a.npz", x=noise(3, 8, 8), y=np.full(3, 7))
+            ingest(raw, source=arrays.Config(name="arrays", images="x", labels="y", classes=()))
+        else:
+            (raw / "a-images-idx3-ubyte").write_bytes(idx_file(noise(3, 8, 8)))
+            (raw / "a-labels-idx1-ubyte").write_bytes(idx_file(np.full(3, 7, np.uint8)))
+            ingest(raw, source=idx.Config(name="idx", labels=True, classes=(), transposed=False))

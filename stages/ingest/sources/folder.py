@@ -9,6 +9,8 @@ from typing import Literal
 from stages.ingest import _tree
 from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text
 
+_SPLITS = {"train", "val", "valid", "validation", "test", "dev"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -36,11 +38,10 @@ def listing(config: Config, root: Path) -> Listing:
             inside.add(found.parts[0])
     if not labelled:
         return builder.finish([])
-    names = sorted(inside | _class_folders(root))
-    listing = builder.finish([as_text(name) for name in names])
-    if len(listing) or builder.refused:
-        _check_classes(root, listing.classes)
-    return listing
+    names = [as_text(name) for name in sorted(inside | _class_folders(root))]
+    if len(builder) or builder.refused:
+        _check_classes(root, names)
+    return builder.finish(names)
 
 
 def contents(
@@ -62,8 +63,8 @@ def _check_classes(root: Path, classes: list[str]) -> None:
             f"{root} holds no class folders, which ingest.source.labels: folders needs; "
             "put each class into a subfolder, or set ingest.source.labels: none"
         )
-    if len(classes) == 1:
+    if {name.lower() for name in classes} <= _SPLITS:
         raise ValueError(
-            f"{root} holds the single class folder {classes[0]!r}, and labels need two or more; "
-            "set ingest.source.labels: none"
+            f"the class folders of {root} are called {', '.join(classes)}, which are splits and no classes; ingest "
+            "makes its own by content: move the class folders inside them together, or name the images in a manifest"
         )

@@ -202,5 +202,3 @@ def _check_labels(config: Config, rows: Rows) -> None:
             f"{config.file}: column {config.label} mixes numbers such as {min(numbers)!r} and words such as "
             f"{min(labels - numbers)!r}; label all images in one way"
         )
-    if config.label and len(labels) == 1:
-        raise ValueError(f"{config.file}: column {config.label} holds one class only; set ingest.source.label: null")
