@@ -21,6 +21,7 @@ from stages.common.files import sha256_file
 from stages.ingest._texts import Texts
 
 STAMP = 48  # bytes
+_MOST_IMAGES = 1_000_000  # of a file that has fewer bytes
 UNLABELLED = -1
 _FIELDS, _WHOLE = struct.Struct("<QQqqq"), bytes(8)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -171,6 +172,12 @@ class ListingBuilder:
             self.refused, self._papers,
         )  # fmt: skip
         return listing.without(self._withdrawn) if self._withdrawn else listing
+
+
+def check_count(path: Path, count: int) -> None:
+    """Raise ValueError for a file that claims more images than any of its size can hold; listing them takes minutes."""
+    if count > max(_MOST_IMAGES, path.stat().st_size):
+        raise ValueError(f"{path} promises {count:,} images, more than it has bytes")
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -5,15 +5,19 @@ import io
 import os
 import random
 import resource
+import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -243,6 +247,52 @@ def test_arrays_that_promise_more_than_they_hold(raw: Path) -> None:
         with pytest.raises(ValueError, match="promises an array"):
             ingest(raw, source=arrays.Config(name="arrays", images="x", labels=None, classes=()))
         (raw / name).unlink()
+
+
+def npz(path: Path, **arrays_: tuple[tuple[int, ...], bytes]) -> None:
+    """An archive of uint8 arrays of these shapes, and of these bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (shape, content) in arrays_.items():
+            head = io.BytesIO()
+            np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", head.getvalue() + content)
+
+
+def test_more_labels_than_images_are_not_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a megabyte took two gigabytes: its billion labels were read before they were counted."""
+    (raw / "zz good.png").unlink()
+    npz(raw / "a.npz", x=((4, 8, 8), noise(4, 8, 8).tobytes()), y=((10**7,), bytes(10**7)))
+    (raw / "a-images-idx3-ubyte").write_bytes(b"\0\0\x08\3" + struct.pack(">3I", 4, 8, 8) + bytes(256))
+    packed = gzip.compress(b"\0\0\x08\1" + struct.pack(">I", 10**7) + bytes(10**7))
+    (raw / "a-labels-idx1-ubyte.gz").write_bytes(packed)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="holds 10000000 labels of uint8 for 4 images"):
+            ingest(raw, source=arrays.Config(name="arrays", images="x", labels="y", classes=()))
+        with pytest.raises(ValueError, match="holds 10000000 labels for 4 images"):
+            ingest(raw, source=idx.Config(name="idx", labels=True, classes=(), transposed=False))
+        assert tracemalloc.get_traced_memory()[1] < 5 * 10**6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["arrays", "idx", "parquet"])
+def test_more_images_than_bytes_are_not_listed(raw: Path, kind: str) -> None:
+    """A file of 20 KB that claimed millions of images kept the main process for minutes."""
+    (raw / "zz good.png").unlink()
+    count = 1_000_001
+    if kind == "arrays":
+        npz(raw / "a.npz", x=((count, 1, 1), bytes(count)))
+        source: Any = arrays.Config(name="arrays", images="x", labels=None, classes=())
+    elif kind == "idx":
+        content = gzip.compress(b"\0\0\x08\3" + struct.pack(">3I", count, 1, 1) + bytes(count))
+        (raw / "a-images-idx3-ubyte.gz").write_bytes(content)
+        source = idx.Config(name="idx", labels=False, classes=(), transposed=False)
+    else:
+        pq.write_table(pa.table({"image": pa.nulls(count, pa.binary())}), raw / "a.parquet")
+        source = parquet.Config(name="parquet", image="image", label=None, group=None, attributes=())
+    with pytest.raises(ValueError, match="promises 1,000,001 images, more than it has bytes"):
+        ingest(raw, source=source)
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """numpy arrays: `.npz` files with an array of images and one of labels, or `.npy` files of the same names."""
 
+import math
 import os
 import zipfile
 import zlib
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from stages.ingest import _tree
 from stages.ingest._cells import name_of
 from stages.ingest._records import DAMAGED, LOST, intact, records
-from stages.ingest._sample import Listing, ListingBuilder, Refused, refusal, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, check_count, refusal, stamp_of
 
 _ADVICE = "arrays of Python objects (pickles) are never loaded"
 
@@ -141,6 +142,7 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
         raise ValueError(
             f"{path} promises an array {list(shape)} of {kind}, which is no [n, H, W] or [n, H, W, C] it holds"
         )
+    check_count(path, shape[0])
     return shape
 
 
@@ -161,14 +163,13 @@ def _labels(config: Config, path: Path, count: int) -> NDArray[Any]:
     try:
         with _opened(beside, config.labels) as file:
             shape, kind = _header(file, beside)
-            most = int(np.prod(shape)) * kind.itemsize if len(shape) <= 2 else 0
-            if not 0 < most == _size(beside, config.labels, file):
+            there = math.prod(shape)
+            if there != count or kind.kind not in "uiU":  # before they are read
+                raise ValueError(
+                    f"{beside} holds {there} labels of {kind} for {count} images; whole numbers or text wanted"
+                )
+            if len(shape) > 2 or not 0 < there * kind.itemsize == _size(beside, config.labels, file):
                 raise ValueError(f"{beside} does not hold the labels that its header promises")
-            values = np.frombuffer(file.read(), kind).reshape(-1)
+            return np.frombuffer(file.read(), kind).reshape(-1)
     except (*_BROKEN, SyntaxError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{beside} cannot be read: {' '.join(str(error).split())}") from None
-    if len(values) != count or kind.kind not in "uiU":
-        raise ValueError(
-            f"{beside} holds {len(values)} labels of {kind} for {count} images; whole numbers or text wanted"
-        )
-    return values

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.common.files import named
 from stages.ingest import _tree
 from stages.ingest._records import BROKEN, DAMAGED, intact, records
-from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, refusal, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, check_count, refusal, stamp_of
 
 _MARK, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
 
@@ -55,6 +55,7 @@ def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder
     path = root / os.fsdecode(found.unit)
     with named(path), _open(path) as file:
         shape = _shape(file, path, 3)
+    check_count(path, shape[0])
     labels: NDArray[np.uint8] | None = None
     if config.labels:
         there = _beside(path, _MARK, _LABELS)
@@ -126,6 +127,8 @@ def _shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
 def _labels(path: Path, count: int) -> NDArray[np.uint8]:
     with named(path), _open(path) as file:
         (labels,) = _shape(file, path, 1)
+        if labels != count:
+            raise ValueError(f"{path} holds {labels} labels for {count} images")
         try:
             values = np.frombuffer(file.read(labels + 1), np.uint8)  # past the end, where the checksum is compared
         except EOFError:
@@ -133,7 +136,7 @@ def _labels(path: Path, count: int) -> NDArray[np.uint8]:
         except BROKEN as error:
             refusal(error, "")
             raise ValueError(f"{path} is damaged: its checksum does not agree with the labels in it") from None
-    if labels != count or len(values) != count:
+    if len(values) != count:
         raise ValueError(f"{path} holds {len(values)} labels for {count} images")
     return values
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from stages.ingest import _tree
 from stages.ingest._cells import check_columns, name_of, text_of
-from stages.ingest._sample import Listing, ListingBuilder, Refused, refusal, stamp_of
+from stages.ingest._sample import Listing, ListingBuilder, Refused, check_count, refusal, stamp_of
 
 _BATCH = 64  # images in memory at once
 
@@ -59,6 +59,7 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     try:
         file = pq.ParquetFile(path)
         check_columns(path, file.schema_arrow.names, [config.image, *said])
+        check_count(path, file.metadata.num_rows)
         names = _class_names(file.schema_arrow.metadata, config.label)
         table = file.read(columns=said)
         columns = [_texts(table[name], name_of if at < len(names_of) else text_of) for at, name in enumerate(said)]
