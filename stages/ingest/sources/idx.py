@@ -1,11 +1,14 @@
 """The MNIST family's IDX files, plain or gzip: `<name>-images-idx3-ubyte` with `<name>-labels-idx1-ubyte` beside it.
 
+Where they were unpacked by others a dot stands before `idx`, or each file lies in a folder of its own name.
+
 The format (Y. LeCun): two zero bytes, 8 for unsigned bytes, the number of dimensions, each dimension as a big-endian
 32-bit number, then the values.
 """
 
 import gzip
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +23,8 @@ from stages.ingest import _tree
 from stages.ingest._records import BROKEN, DAMAGED, intact, records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, as_text, check_count, refusal, stamp_of
 
-_MARK, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
+_NAME = re.compile(r"(.*-)(images|labels)([-.])idx([13])-ubyte((?:\.gz)?)", re.DOTALL)
+_KINDS = {"images": "3", "labels": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +46,13 @@ def listing(config: Config, root: Path) -> Listing:
     for found in _tree.walk(root):
         if not isinstance(found, _tree.Entry):
             builder.refuse(*found)
-        elif _MARK in found.source and not found.place:
+            continue
+        kind = "" if found.place else _kind(os.fsdecode(found.parts[-1]))
+        if kind == "images":
             _add(config, root, found, builder)
-        elif _LABELS not in found.source:
+        elif not kind:
             builder.refuse(found.source, "wrong type: no IDX file by its name")
-        elif _beside(root / os.fsdecode(found.unit), _LABELS, _MARK) is None:
+        elif _other(root, root / os.fsdecode(found.unit)) is None:
             builder.refuse(found.source, "no images: labels without a file of images beside them")
     return builder.finish(config.classes or None)
 
@@ -58,9 +64,9 @@ def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder
     check_count(path, shape[0])
     labels: NDArray[np.uint8] | None = None
     if config.labels:
-        there = _beside(path, _MARK, _LABELS)
+        there = _other(root, path)
         if there is None:
-            beside = path.with_name(path.name.replace(_MARK, _LABELS))
+            beside = path.with_name(_others(path.name)[0])
             raise ValueError(f"{beside} does not exist; put it beside the images, or set ingest.source.labels: false")
         labels = _labels(there, shape[0])
         _check_classes(config, there, labels)
@@ -74,11 +80,31 @@ def _add(config: Config, root: Path, found: _tree.Entry, builder: ListingBuilder
         )  # fmt: skip
 
 
-def _beside(path: Path, own: str, other: str) -> Path | None:
-    """The other file of a pair, plain or gzip."""
-    beside = path.with_name(path.name.replace(own, other))
-    pair = [beside, beside.with_suffix("") if beside.suffix == ".gz" else beside.with_name(f"{beside.name}.gz")]
-    return next((one for one in pair if one.is_file()), None)
+def _kind(name: str) -> str:
+    """`images`, `labels`, or nothing, by the name of a file."""
+    found = _NAME.fullmatch(name)
+    return found[2] if found and found[4] == _KINDS[found[2]] else ""
+
+
+def _others(name: str) -> list[str]:
+    """What the other file of a pair may be called: first as this one, then with another mark, packed or not."""
+    if not _kind(name):
+        return []
+    found = _NAME.fullmatch(name)
+    assert found is not None
+    stem, kind, own, _, packed = found.groups()
+    other = "labels" if kind == "images" else "images"
+    marks, ends = (own, "-" if own == "." else "."), (packed, "" if packed else ".gz")
+    return [f"{stem}{other}{mark}idx{_KINDS[other]}-ubyte{end}" for mark in marks for end in ends]
+
+
+def _other(root: Path, path: Path) -> Path | None:
+    """The other file of a pair, beside this one or in a folder of its name beside that of this one's."""
+    folders = [path.parent]
+    if path.parent != root:
+        folders += [path.parent.with_name(name) for name in _others(path.parent.name)]
+    places = (folder / name for folder in folders for name in _others(path.name))
+    return next((place for place in places if place.is_file()), None)
 
 
 def contents(
