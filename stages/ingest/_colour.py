@@ -174,7 +174,7 @@ def from_array(values: NDArray[Any], max_pixels: int) -> Image.Image:
         raise Refused(
             f"too large: {values.shape[1]} x {values.shape[0]} px, more than ingest.max_pixels {max_pixels:,}"
         )
-    if values.dtype == np.uint16:
+    if values.dtype.newbyteorder("=") == np.uint16:
         return _from_16_bit(values)
     if values.dtype == np.bool_:
         values = values * np.uint8(255)

@@ -20,11 +20,17 @@ _SIGNATURES = (
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),  # BigTIFF
+    (b"MM\0+", "big-endian BigTIFF"),  # Pillow takes it for TIFF
     (b"RIFF", "RIFF"),
     (b"%PDF", "PDF"),
     (b"PK\3\4", "ZIP"),
     (b"\x1f\x8b", "GZIP"),
+    (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
 )
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}  # after `ftyp`
+_CONVERTED = (*_BRANDS.values(), "JPEG 2000", "big-endian BigTIFF")
 _DECODED = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _EXTENSIONS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".webp": "WEBP", ".gif": "GIF",
@@ -96,8 +102,11 @@ def _sniff(content: bytes, name: str) -> str:
     kind = next((kind for start, kind in _SIGNATURES if content.startswith(start)), "text or unknown")
     if kind == "RIFF" and content[8:12] == b"WEBP":
         kind = "WEBP"
+    if content[4:8] == b"ftyp":
+        kind = _BRANDS.get(content[8:12], kind)
     if kind not in _DECODED:
-        raise Refused(f"wrong type: the content is {kind}, not {', '.join(_DECODED[:-1])} or {_DECODED[-1]}")
+        what = f"the content is {kind}, not {', '.join(_DECODED[:-1])} or {_DECODED[-1]}"
+        raise Refused(f"wrong type: {what}{'; convert it to PNG' * (kind in _CONVERTED)}")
     claimed = CLAIMS[claim(name)]
     if claimed not in ("", kind):
         raise Refused(f"wrong type: the content is {kind}, the name says {claimed}")

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from stages.ingest.sources import idx
-from tests.stages.ingesting import ingest, labels, noise, zipped
+from stages.ingest.sources import arrays, cifar, idx, parquet
+from tests.stages.ingesting import encoded, ingest, labels, noise, png, same, tarred, zipped
 
 pytestmark = pytest.mark.fast
 
@@ -62,3 +64,68 @@ def test_labels_beside_the_raw_folder_are_not_taken(tmp_path: Path) -> None:
     idx_pair(tmp_path, "a-images-idx3-ubyte/a-images-idx3-ubyte", "a-labels-idx1-ubyte/a-labels-idx1-ubyte")
     with pytest.raises(ValueError, match="a-labels-idx1-ubyte does not exist; put it beside the images"):
         ingest(tmp_path / "a-images-idx3-ubyte", source=IDX)
+
+
+# ---- CIFAR, Parquet, arrays
+
+
+def test_an_archive_of_cifar_is_refused_with_the_source_that_reads_it(raw: Path) -> None:
+    (raw / "cifar-10-binary.tar.gz").write_bytes(tarred({"data_batch_1.bin": bytes(3073)}, "w:gz"))
+    with pytest.raises(ValueError, match=r"lies in an archive; unpack it, or take source torchvision"):
+        ingest(raw, source=cifar.Config(name="cifar", labels="fine"), channels=3, resolution=32)
+
+
+def test_names_of_cifar_that_are_no_text_are_named(raw: Path) -> None:
+    (raw / "data_batch_1.bin").write_bytes(bytes(3073))
+    (raw / "batches.meta.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match=r"batches\.meta\.txt is no text in UTF-8"):
+        ingest(raw, source=cifar.Config(name="cifar", labels="fine"), channels=3, resolution=32)
+
+
+def test_the_ending_of_a_parquet_file_in_capitals(raw: Path) -> None:
+    pq.write_table(pa.table({"image": [png(1), png(2)]}), raw / "A.PARQUET")
+    source = parquet.Config(name="parquet", image="image", label=None, group=None, attributes=())
+    assert ingest(raw, source=source).counts["kept"] == 2
+
+
+@pytest.mark.parametrize("kind", [">u2", "<u2"])
+def test_arrays_of_16_bits_in_either_byte_order(raw: Path, kind: str) -> None:
+    """Those of the other order than the machine's were refused as no uint16."""
+    pixels = noise(3, 8, 8)
+    np.save(raw / "x.npy", (pixels.astype(np.uint16) * 257).astype(kind))
+    result = ingest(raw, source=arrays.Config(name="arrays", images="x", labels=None, classes=()))
+    assert all(same(result, f"x.npy/{at:06d}", pixels[at]) for at in range(3))
+
+
+# ---- kinds of files
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [noise(8, 8, 3), noise(8, 8), (noise(8, 8).astype(int) * 257).astype("<u2")],
+    ids=["RGB", "grey", "16 bits"],
+)
+def test_bigtiff_is_read_as_tiff_is(raw: Path, pixels: NDArray[Any]) -> None:
+    big = encoded(pixels, "TIFF", big_tiff=True)
+    assert big.startswith(b"II+\0")
+    (raw / "a.tif").write_bytes(big)
+    expected = (pixels // 257 if pixels.itemsize == 2 else pixels).astype(np.uint8)
+    assert same(ingest(raw, channels=3 if pixels.ndim == 3 else 1), "a.tif", expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\0\0\0 ftypavif" + bytes(40), "AVIF"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "JPEG 2000"),
+        (b"\xff\x4f\xff\x51" + bytes(40), "JPEG 2000"),
+        (encoded((noise(8, 8).astype(int) * 257).astype(">u2"), "TIFF", big_tiff=True), "big-endian BigTIFF"),
+    ],
+    ids=["AVIF", "HEIC", "JP2", "J2K", "BigTIFF"],
+)
+def test_kinds_of_images_that_are_not_read_are_named(raw: Path, content: bytes, kind: str) -> None:
+    (raw / "good.png").write_bytes(png(1))
+    (raw / "photo.jpg").write_bytes(content)
+    reason = f"wrong type: the content is {kind}, not PNG, JPEG, WEBP, GIF, BMP or TIFF; convert it to PNG"
+    assert ingest(raw).refused == {"photo.jpg": reason}

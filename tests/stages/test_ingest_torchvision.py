@@ -166,7 +166,7 @@ def test_a_file_that_ends_after_it_was_listed_loses_the_images_behind_its_end(tm
 @pytest.mark.parametrize(
     ("dataset", "hint"),
     [("CIFAR-10", "did you mean CIFAR10"), ("EMNIST", "one of EMNIST-byclass"), ("CelebA", "source manifest"),
-     ("PCAM", "source arrays"), ("SVHN-ekstra", "did you mean SVHN-extra"),
+     ("PCAM", "source arrays"), ("SVHN-ekstra", "did you mean SVHN-extra"), ("cifar10", "did you mean CIFAR10"),
      ("Nothing", "other sources read plain files")],
 )  # fmt: skip
 def test_other_data_sets_are_refused_with_what_reads_them(dataset: str, hint: str) -> None:

@@ -18,6 +18,7 @@ from stages.ingest._records import records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
 
 _PIXELS = 3 * 32 * 32
+_PACKED = "wrong type: lies in an archive; unpack it, or take source torchvision, which reads the publisher's as it is"
 _NAMES = {"fine": "fine_label_names.txt", "coarse": "coarse_label_names.txt", "ten": "batches.meta.txt"}
 
 
@@ -39,7 +40,9 @@ def listing(config: Config, root: Path) -> Listing:
             builder.refuse(*found)
             continue
         path = root / os.fsdecode(found.unit)
-        if path.suffix == ".bin":
+        if found.place:
+            builder.refuse(found.source, _PACKED)
+        elif path.suffix == ".bin":
             names |= _add(config, path, found, builder)
         elif path.name in _NAMES.values():
             builder.paper(path, found.source)
@@ -53,7 +56,10 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     if config.labels == "coarse" and not hundred:
         raise ValueError(f"{path} is CIFAR-10, which has no coarse labels; set ingest.source.labels: fine")
     beside = path.with_name(_NAMES[config.labels if hundred and config.labels != "none" else "ten"])
-    names = beside.read_text(encoding="utf-8").split() if config.labels != "none" and beside.is_file() else []
+    try:
+        names = beside.read_text(encoding="utf-8").split() if config.labels != "none" and beside.is_file() else []
+    except UnicodeDecodeError:
+        raise ValueError(f"{beside} is no text in UTF-8") from None
     if config.labels != "none" and not names:
         raise ValueError(f"{beside} does not exist or names nothing; it belongs beside {path.name}")
     record, status = _PIXELS + 1 + hundred, path.stat()

@@ -40,7 +40,7 @@ def listing(config: Config, root: Path) -> Listing:
     for found in _tree.walk(root):
         if not isinstance(found, _tree.Entry):
             builder.refuse(*found)
-        elif not found.source.endswith(".parquet") or found.place:
+        elif not found.source.lower().endswith(".parquet") or found.place:
             builder.refuse(found.source, "wrong type: no Parquet file by its name")
         else:
             names = _add(config, root / os.fsdecode(found.unit), found, builder)

@@ -39,9 +39,10 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
-            near = difflib.get_close_matches(self.dataset, [*DATASETS], n=1)
+            names = {name.lower(): name for name in DATASETS}
+            near = difflib.get_close_matches(self.dataset.lower(), names, n=1)
             hint = INSTEAD.get(self.dataset) or (
-                f"did you mean {near[0]}?" if near else "other sources read plain files"
+                f"did you mean {names[near[0]]}?" if near else "other sources read plain files"
             )
             raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; received {self.dataset!r} ({hint})")
 
