@@ -168,5 +168,5 @@ def stored(content: bytes | NDArray[Any], name: str = "", **changes: Any) -> NDA
 
 
 def a_webdataset(**changes: Any) -> webdataset.Config:
-    settings = {"name": "webdataset", "label": "cls", "group": None, "attributes": (), "classes": ()}
+    settings = {"name": "webdataset", "label": "cls", "group": None, "attributes": (), "classes": (), "image": ()}
     return webdataset.Config(**(settings | changes))

@@ -103,7 +103,9 @@ SOURCES: dict[str, Any] = {
     "x.npy": arrays.Config(name="arrays", images="x", labels=None, classes=()),
     "all.npz": arrays.Config(name="arrays", images="x", labels="y", classes=()),
     "cells.parquet": parquet.Config(name="parquet", image="image", label="label", group=None, attributes=()),
-    "shard.tar": webdataset.Config(name="webdataset", label="cls", group=None, attributes=("k",), classes=("a", "b")),
+    "shard.tar": webdataset.Config(
+        name="webdataset", label="cls", group=None, attributes=("k",), classes=("a", "b"), image=()
+    ),
     "list.csv": manifest.Config(
         name="manifest", file="list.csv", images=".", path="file", label="kind", group=None, attributes=(),
         unlisted="ignore",

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from stages.ingest.sources import arrays, cifar, idx, parquet
+from stages.ingest.sources import arrays, cifar, idx, parquet, webdataset
 from tests.stages.ingesting import encoded, ingest, labels, noise, png, same, tarred, zipped
 
 pytestmark = pytest.mark.fast
@@ -129,3 +129,21 @@ def test_kinds_of_images_that_are_not_read_are_named(raw: Path, content: bytes, 
     (raw / "photo.jpg").write_bytes(content)
     reason = f"wrong type: the content is {kind}, not PNG, JPEG, WEBP, GIF, BMP or TIFF; convert it to PNG"
     assert ingest(raw).refused == {"photo.jpg": reason}
+
+
+# ---- WebDataset
+
+
+@pytest.mark.parametrize(("image", "taken"), [(("png",), "a.png"), ((".INPUT.PNG",), "a.input.png")])
+def test_the_image_of_a_webdataset_sample_is_chosen_by_its_ending(
+    raw: Path, image: tuple[str, ...], taken: str
+) -> None:
+    """A mask or a second picture beside it refused the sample, and `input.png` was no image."""
+    files = {"a.jpg": b"x", "a.png": png(1), "a.input.png": png(2), "a.txt": b"a caption", "b.jpg": b"x"}
+    (raw / "s.tar").write_bytes(tarred(files))
+    settings = {"name": "webdataset", "label": None, "group": None, "attributes": (), "classes": ()}
+    result = ingest(raw, source=webdataset.Config(**settings, image=image))
+    assert [row["source"] for row in result.rows] == [f"s.tar/{taken}"]
+    assert result.refused == {"s.tar/b.jpg": "no image: a sample has one member of a kind that is read"}
+    with pytest.raises(ValueError, match="several images"):
+        ingest(raw, source=webdataset.Config(**settings, image=()))

@@ -123,7 +123,14 @@ def test_null_and_nan_in_json_are_like_a_missing_field(raw: Path) -> None:
     for at, fields in enumerate(said):
         files |= {f"{at}.png": png(at), f"{at}.json": json.dumps(fields).encode()}
     (raw / "s.tar").write_bytes(tarred(files))
-    settings = {"name": "webdataset", "label": "kind", "group": None, "attributes": ("lens",), "classes": ()}
+    settings = {
+        "name": "webdataset",
+        "label": "kind",
+        "group": None,
+        "attributes": ("lens",),
+        "classes": (),
+        "image": (),
+    }
     result = ingest(raw, source=webdataset.Config(**settings))
     assert [(row["class"], row["lens"]) for row in result.rows] == [("1", ""), ("2", "x"), ("1", "")]
     assert set(result.refused) == {"s.tar/2.png", "s.tar/3.png"}
@@ -157,7 +164,14 @@ def test_one_class_is_none_whatever_the_source(raw: Path, kind: str) -> None:
             {"manifest": listed, "parquet": embedded}[kind](raw, {"kind": [7, 7, 7]})
         elif kind == "webdataset":
             (raw / "s.tar").write_bytes(tarred({"a.png": png(1), "a.cls": b"7", "b.png": png(2), "b.cls": b"7"}))
-            settings = {"name": "webdataset", "label": "cls", "group": None, "attributes": (), "classes": ()}
+            settings = {
+                "name": "webdataset",
+                "label": "cls",
+                "group": None,
+                "attributes": (),
+                "classes": (),
+                "image": (),
+            }
             ingest(raw, source=webdataset.Config(**settings))
         elif kind == "arrays":
             np.savez(raw / "a.npz", x=noise(3, 8, 8), y=np.full(3, 7))

@@ -15,7 +15,7 @@ from stages.ingest import _tree
 from stages.ingest._cells import name_of, text_of
 from stages.ingest._sample import Listing, ListingBuilder, Refused
 
-_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
+_IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"}
 _MOST_TEXT = 2**20  # bytes of a .cls or .json member
 
 
@@ -33,14 +33,17 @@ class Config:
     """Fields of the .json member that go into the store's manifest as text."""
     classes: tuple[str, ...]
     """Names of the labels from 0 on; [] takes what stands there."""
+    image: tuple[str, ...]
+    """Endings of the member that is the image, such as `input.png`; [] takes those that images usually have."""
 
 
 def listing(config: Config, root: Path) -> Listing:
     """All samples of all shards, in path order of their images."""
     builder = ListingBuilder(config.attributes, config.group is not None)
     texts = _Texts(root, builder)
+    endings = {ending.lower().removeprefix(".") for ending in config.image} or _IMAGES
     for members in _samples(root, builder, texts):
-        images = [one for end, one in members.items() if end in _IMAGES]
+        images = [one for end, one in members.items() if end in endings]
         if len(images) != 1:
             word = "no image" if not images else "several images"
             builder.refuse(
