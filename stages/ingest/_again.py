@@ -26,6 +26,9 @@ _FIELDS = struct.Struct("<QQqqq")
 
 def ingested(config: IngestConfig, raw: Path, datasheet: Path, erased: Path | None, out: Path) -> Summary:
     """See `stages.ingest.run`."""
+    inner, outer = out.resolve(), raw.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):  # it would be raw data, or these replaced by it
+        raise ValueError(f"--out {out} and --raw {raw} lie in one another; write the store to a folder of its own")
     finished = _Finished(state_folder(), config, raw, datasheet, erased, out)
     if (summary := finished.summary()) is not None:
         print(f"ingest: nothing changed, {out} stays as it is", file=sys.stderr)  # noqa: T201
@@ -47,7 +50,7 @@ class _Finished:
         self._path = state / "ingest-finished" / f"{hashlib.sha256(places.encode('utf-8', 'replace')).hexdigest()}.json"
         self._out = out
         now = time.time_ns()
-        files, latest = _look(raw)
+        files, latest = _look(raw, now)
         self._key = ""
         if latest < now - _SETTLED_NS:
             with contextlib.suppress(OSError):  # a datasheet that cannot be read: the run itself says so
@@ -72,10 +75,11 @@ class _Finished:
         return json.dumps({"format": FORMAT, "key": self._key, "files": files}).encode()
 
 
-def _look(root: Path) -> tuple[str, int]:
+def _look(root: Path, now: int) -> tuple[str, int]:
     """Digest of name, inode, size and times of all that lies below `root`, hidden or not, and the latest time.
 
     Whoever cannot be looked at is not believed: the time is then beyond all others. A link counts as what it leads to.
+    A modification after `now` was set by hand, and counts at the time of that.
     """
     digest, latest, folders = hashlib.sha256(), 0, [os.fsencode(root)]
     try:
@@ -90,7 +94,7 @@ def _look(root: Path) -> tuple[str, int]:
                     continue
                 status = _status(entry)
                 modified, changed = status.st_mtime_ns, status.st_ctime_ns
-                latest = max(latest, modified, changed)
+                latest = max(latest, changed, modified if modified <= now else 0)
                 lines += (entry.name, _FIELDS.pack(status.st_dev, status.st_ino, status.st_size, modified, changed))
             digest.update(b"\0".join(lines))
     except OSError:

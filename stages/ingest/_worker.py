@@ -113,8 +113,9 @@ def _changed(path: Path, whole: bool) -> Refused:
 
 
 def _racy(listed: bytes) -> bool:
-    modified, changed = np.frombuffer(listed[24:40], "<i8")
-    return bool(max(modified, changed) > time.time_ns() - _RACE_NS)
+    now, (modified, changed) = time.time_ns(), np.frombuffer(listed[24:40], "<i8")
+    latest = changed if modified > now else max(modified, changed)  # whoever sets a time in the future changes it now
+    return bool(latest > now - _RACE_NS)
 
 
 class _Batch:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gan.attributes import bins, measure
 from stages.common.files import read_json, tree_digests
 from stages.common.summary import Summary
 from stages.config.ingest import IngestConfig, Splits
-from stages.ingest import run
+from stages.ingest import _again, _tree, run
 from stages.ingest._copies import split_of
 from stages.ingest._write import shard_ends
 from stages.ingest.sources import folder
@@ -56,6 +57,30 @@ def raw(tmp_path: Path) -> Path:
 def ingest(raw: Path, out: str = "store", **changes: Any) -> tuple[Summary, Path]:
     target = raw.parent / out
     return run(config(**changes), raw=raw, datasheet=raw.parent / "sheet.yaml", out=target), target
+
+
+@pytest.mark.parametrize("out", ["raw", "raw/store", "."])
+def test_store_and_raw_data_do_not_lie_in_one_another(raw: Path, out: str) -> None:
+    """The next run took the store for raw data; where it was to hold them, they were deleted."""
+    before = tree_digests(raw)
+    with pytest.raises(ValueError, match="lie in one another; write the store to a folder of its own"):
+        ingest(raw, out)
+    assert tree_digests(raw) == before
+
+
+def test_files_from_the_future_are_found_again(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were read and hashed anew by every run: a clock that was wrong once, or time zones in an archive."""
+    for path in raw.rglob("*.png"):
+        os.utime(path, (time.time() + 36_000,) * 2)
+    monkeypatch.setattr(_again, "_SETTLED_NS", 10**8)
+    time.sleep(0.15)
+    _, store = ingest(raw)
+    ingest(raw)
+    assert "nothing changed" in capsys.readouterr().err
+    monkeypatch.setattr(_tree, "read", None)  # no content is read
+    assert tree_digests(ingest(raw, "other")[1]) == tree_digests(store)
 
 
 def manifest(store: Path) -> list[dict[str, Any]]:
