@@ -187,6 +187,31 @@ def test_manifests_that_are_none(raw: Path, text: str, changes: dict[str, Any], 
         ingest(raw, source=a_manifest(**changes))
 
 
+@pytest.mark.parametrize(
+    ("file", "written", "way"),
+    [
+        ("sub/ü.png", "sub\\ü.png", "/ in place of each backslash"),
+        ("sub/ü.png", "sub/u\N{COMBINING DIAERESIS}.png", "its accents as Unicode's NFC has them"),
+        ("sub/u\N{COMBINING DIAERESIS}.png", "sub/ü.png", "its accents as Unicode's NFD has them"),
+    ],
+)
+def test_names_that_are_only_written_otherwise_are_told(raw: Path, file: str, written: str, way: str) -> None:
+    """All files were unlisted and all rows missing, and nothing said why."""
+    (raw / "sub").mkdir()
+    names = [file, "a.png", "b.png"]
+    for at, name in enumerate(names):
+        (raw / name).write_bytes(png(at))
+    rows = [[name, "xy"[at % 2]] for at, name in enumerate([written, *names[1:]])]
+    odd = ["..\\sheet.yaml", "ü" * 300]
+    write_csv(raw / "list.csv", ["file", "kind"], [*rows, *([name, "x"] for name in odd)])
+    refused = ingest(raw, source=a_manifest(images=".")).refused
+    missing = "missing: list.csv names it, and there is no such file"
+    assert refused == {
+        file: "unlisted: list.csv does not name it", **dict.fromkeys(odd, missing),
+        written: f"{missing}, but one is found with {way}; write the table so",
+    }  # fmt: skip
+
+
 def test_labels_follow_the_manifest_without_decoding_anew(raw: Path) -> None:
     names = pictures(raw)
     write_csv(raw / "list.csv", ["file", "kind"], [[name, "ab"[at % 2]] for at, name in enumerate(names)])

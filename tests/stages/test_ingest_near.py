@@ -5,6 +5,7 @@ import io
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from stages.config.ingest import NearDuplicates
 from stages.ingest._copies import split_of
 from stages.ingest._near import CROWD, FAR, hashes, near_duplicates
+from stages.ingest.sources import manifest
 from stages.store import SPLITS
 from tests.stages.ingesting import CONFIG, Result, encoded, ingest
 
@@ -231,11 +233,17 @@ def test_of_near_pictures_on_two_sides_the_one_nearer_to_training_is_refused(tmp
     assert all(len(where) == 1 for where in by_side.values()), "no picture lies on two sides"
 
 
-def test_where_near_pictures_are_too_many_the_ways_out_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("grouped", [True, False])
+def test_where_near_pictures_are_too_many_the_ways_out_are_told(tmp_path: Path, grouped: bool) -> None:
+    """A group is advised where the source has one."""
     drawn(tmp_path / "raw", a=("train", 0), b=("heldout", 3))
-    said = "1 x near duplicate.* raise ingest.max_refused_share; .* `group` .* ingest.near_duplicates"
+    (tmp_path / "raw" / "list.csv").write_text("file\na.png\nb.png\n")
+    settings = {"file": "list.csv", "images": ".", "path": "file", "label": None, "group": None, "attributes": ()}
+    source: Any = manifest.Config(name="manifest", unlisted="refuse", **settings) if grouped else CONFIG.source
+    way = "a `group` in ingest.source, or " * grouped
+    said = f"1 x near duplicate.* raise ingest.max_refused_share; for near duplicates {way}other limits in ingest.near_"
     with pytest.raises(ValueError, match=said):
-        ingest(tmp_path / "raw", resolution=32, channels=3, near_duplicates=NEAR, max_refused_share=0.05)
+        ingest(tmp_path / "raw", source=source, resolution=32, channels=3, near_duplicates=NEAR, max_refused_share=0.05)
 
 
 def test_pictures_that_only_look_alike_from_afar_are_kept(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ CelebA's attribute file (list_attr_celeba.txt: a count, the attribute names, the
 known by its first line. Files may lie in archives. Rows are taken in path order of their files, whatever the table's.
 """
 
+import contextlib
 import csv
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -62,7 +64,8 @@ def listing(config: Config, root: Path) -> Listing:
             name = b"/".join(found.parts[len(above) :]).decode("utf-8", "surrogateescape")
             _take(config, builder, found, name, rows.get(name), taken)
     for name in rows.keys() - taken.keys():
-        builder.refuse(as_text(os.fsencode(name)), f"missing: {config.file} names it, and there is no such file")
+        reason = f"missing: {config.file} names it, and there is no such file{_hint(root / config.images, name)}"
+        builder.refuse(as_text(os.fsencode(name)), reason)
     return builder.finish()
 
 
@@ -91,6 +94,17 @@ def _take(
             found.source, found.unit, found.stamp, place=found.place, chain=found.chain, class_name=row[0],
             group=row[1], attributes=row[2],
         )  # fmt: skip
+
+
+def _hint(folder: Path, name: str) -> str:
+    """What is to be done where the file that is meant has another name."""
+    ways = {name.replace("\\", "/"): "/ in place of each backslash"}
+    ways |= {unicodedata.normalize(form, name): f"its accents as Unicode's {form} has them" for form in ("NFC", "NFD")}
+    for other, way in ways.items():
+        with contextlib.suppress(OSError):  # of a name longer than any
+            if other != name and ".." not in other.split("/") and (folder / other).is_file():
+                return f", but one is found with {way}; write the table so"
+    return ""
 
 
 def _parts(path: str) -> tuple[bytes, ...]:
