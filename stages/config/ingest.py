@@ -63,7 +63,8 @@ class IngestConfig:
     near_duplicates: NearDuplicates | None
     """Of such a pair on two sides the one nearer to training is refused; null does not look for them."""
     max_refused_share: Annotated[float, Range(ge=0, lt=1)]
-    """Share of the files read that may be refused; above it ingest fails."""
+    """Share of the files read that may be refused, and of all bytes that damaged archives may hold; above it ingest
+    fails."""
     max_pixels: Annotated[int, Range(ge=64, le=89_000_000)]
     """Width times height by the header; larger images are refused before they are decoded."""
     shard_images: Annotated[int, Range(ge=8, le=1_000_000)]

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from gan.attributes import bins
 from stages.common.files import output_folder, tree_digests, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.ingest import IngestConfig
+from stages.ingest._archives import is_one
 from stages.ingest._copies import Distinct, distinct
 from stages.ingest._croissant import write_croissant
 from stages.ingest._datasheet import check_covers, content_hash, read_datasheet
@@ -33,6 +35,7 @@ FORMAT = 1
 QUARANTINE = "quarantine.csv"
 _PART = 8192  # samples that are Python's objects at once
 _MOST_VALUES = 1000  # of a declared attribute; drift leaves out those of more, too
+_LOST = ("damaged", "truncated", "bomb", "too large", "unreadable", "wrong type")  # of an archive as a whole
 _PASSING = ("unreadable", "changed", "crashed")  # kinds of reasons that may be gone next time
 
 
@@ -55,6 +58,7 @@ def ingest(
             f"{raw} holds no files that source {config.source.name} reads; put your data there, or run `make data` "
             "for the digits"
         )
+    _check_archives(config, raw, listing)
     rules = Rules(
         config.resolution, config.channels, config.fit, config.upscale, config.background, config.max_pixels
     )  # fmt: skip
@@ -160,6 +164,24 @@ def _values(column: Texts, rows: NDArray[np.int64]) -> list[str] | None:
         if len(found) > _MOST_VALUES:
             return None
     return sorted(found)
+
+
+def _check_archives(config: IngestConfig, raw: Path, listing: Listing) -> None:
+    """Raise ValueError where archives that are refused as a whole, a file each by count, hold too large a part."""
+    sizes = {
+        (source, reason): path.stat().st_size
+        for source, reason in listing.refused
+        if reason.startswith(_LOST) and is_one(os.fsencode(source)) and (path := raw / source).is_file()
+    }
+    lost = sum(sizes.values())
+    total = lost + listing.bytes_read() if sizes else 0
+    if len(listing) and lost > config.max_refused_share * total:
+        source, reason = max(sizes, key=lambda one: (sizes[one], one))
+        raise ValueError(
+            f"{raw / source} is refused as a whole ({reason}); such archives hold {lost:,} of {total:,} bytes in {raw} "
+            f"({lost / total:.1%}), more than ingest.max_refused_share {config.max_refused_share:g}; mend or remove "
+            "them, or raise it"
+        )
 
 
 def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, refused: Refusals, told: Path) -> None:

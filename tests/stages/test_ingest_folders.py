@@ -284,6 +284,22 @@ def test_names_that_no_path_can_have_are_shown_in_part(raw: Path) -> None:
     assert {reason for _, reason in refused} >= {"name: 900,001 bytes, and no path is longer than 4,096"}
 
 
+@pytest.mark.parametrize(("limit", "stops"), [(0.05, True), (0.4, True), (0.6, False)])
+def test_a_damaged_archive_weighs_what_it_holds(raw: Path, limit: float, stops: bool) -> None:
+    """Half of the data vanished as one refusal of a hundred and one."""
+    (raw / "a.tar").write_bytes(tarred({f"{at}.png": png(at) for at in range(60)}))
+    whole = tarred({f"{at}.png": encoded(noise(32, 32, seed=at)) for at in range(60, 120)}, "w:gz")
+    (raw / "b.tar.gz").write_bytes(whole[:-100])
+    lost, total = len(whole) - 100, len(whole) - 100 + (raw / "a.tar").stat().st_size
+    assert 0.4 < lost / total < 0.6
+    if stops:
+        sentence = f"b.tar.gz is refused as a whole .damaged.*hold {lost:,} of {total:,} bytes .*{limit:g}; mend"
+        with pytest.raises(ValueError, match=sentence):
+            ingest(raw, max_refused_share=limit)
+    else:
+        assert ingest(raw, max_refused_share=limit).counts["refused"] == 1
+
+
 def test_names_with_carriage_returns_stay_one_field(raw: Path) -> None:
     (raw / "a.png").write_bytes(png(1))
     (raw / "b\r.png").write_bytes(png(1))
