@@ -1,19 +1,24 @@
 """Are these data others than those of the last promoted run? Column by column, on the histograms of two profiles.
 
-Two-sample chi-squared test of homogeneity (Pearson). Neighbouring bins are joined, and rare categories thrown together,
-until every joined bin holds enough images of both data sets together for the chi-squared law; joining looks at the
-pooled counts alone, which under the hypothesis say nothing of the difference. Images that have no value in a column
-are a bin of their own. P-values are corrected after Holm, so
-that the chance that any column alarms is at most `false_alarms` while images are drawn independently from one source.
-A column alarms where that is so and the total variation distance is at least `min_moved`: with a million images a
-difference that is real need not be large.
+Two-sample chi-squared test of homogeneity (Pearson). Neighbouring bins are joined until every joined bin holds enough
+images of both data sets together for the chi-squared law; joining looks at the pooled counts alone, which under the
+hypothesis say nothing of the difference. Categories that are too rare for a bin of their own are joined likewise:
+numbers with the next larger ones, and words in the order of their SHA-256, because one bin of all rare words would
+hold as many images after all of them were replaced. Words that one or two images have are evenly spread even then: a
+second test counts how many of them lie on one side alone. Images that have no value in a column are a bin of their own.
+P-values are corrected after Holm, so that the chance that any column alarms is at most `false_alarms` while images are
+drawn independently from one source. A column alarms where that is so and the total variation distance is at least
+`min_moved`: with a million images a difference that is real need not be large.
 """
 
+import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 from scipy.stats import chi2_contingency
 
 from gan.shares import holm
@@ -23,21 +28,24 @@ from stages.validate._profile import edges
 
 _LEAST = 10.0  # expected images in a joined bin, in the smaller data set
 _BINS = 16  # joined bins of a histogram at most
-_REST, _NO_VALUE = "(rare ones together)", "(no value)"
+_SECOND = 0.1  # of the false alarms are left to the second test of rare words, which is far from them
+_NO_VALUE = "(no value)"
 
 
 @dataclass(frozen=True)
 class Moved:
     """One column: corrected p-value, total variation, and shares before and now in each joined bin.
 
-    `groups` holds for each joined bin its bins (histogram) or categories, None for images without a value; `grown` is
-    the one that grew most.
+    `blind` says that one joined bin holds all, though what was joined differs by more than is allowed: there are too
+    few images to test it. `groups` holds for each joined bin its bins (histogram) or categories, None for images
+    without a value; `grown` is the one that grew most.
     """
 
     name: str
     p: float
     moved: float
     alarm: bool
+    blind: bool
     labels: list[str]
     groups: list[list[Any]]
     before: list[float]
@@ -59,14 +67,25 @@ def compare(baseline: dict[str, Any], present: dict[str, Any], config: Drift) ->
     other = [*form, *sorted((set(old) | set(new)) - set(both))]
     images = np.array([baseline["images"], present["images"]], np.int64)
     tables = [_table(old[name], new[name], images) for name in both]
-    p_values = holm([homogeneity(counts) for _, _, counts in tables])
+    p_values = holm([p for _, _, _, p, _ in tables])
     found = []
-    for name, p, (labels, groups, counts) in zip(both, p_values, tables, strict=True):
-        before, now = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        moved = float(np.abs(before - now).sum() / 2)
+    for name, p, (labels, groups, counts, _, apart) in zip(both, p_values, tables, strict=True):
+        before, now = _shares(counts)
+        moved = _variation(counts)
         alarm = p <= config.false_alarms and moved >= config.min_moved
-        found.append(Moved(name, p, moved, alarm, labels, groups, before.tolist(), now.tolist()))
+        blind = len(groups) == 1 and apart >= config.min_moved
+        found.append(Moved(name, p, moved, alarm, blind, labels, groups, before.tolist(), now.tolist()))
     return found, other
+
+
+def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Counts [2, n] as shares of each side; 0 where a side has none."""
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _variation(counts: NDArray[np.int64]) -> float:
+    """Total variation distance of both sides of counts [2, n]."""
+    return float(np.abs(np.subtract(*_shares(counts))).sum() / 2)
 
 
 def homogeneity(counts: NDArray[np.int64]) -> float:
@@ -76,10 +95,26 @@ def homogeneity(counts: NDArray[np.int64]) -> float:
     return float(chi2_contingency(counts, correction=False).pvalue)
 
 
+def strangers(counts: NDArray[np.int64]) -> float:
+    """P-value that as many of the rare categories of counts [2, n] lie on one side alone: Chernoff's bound, which is
+    never too small (Hoeffding, "Probability inequalities for sums of bounded random variables", 1963)."""
+    pooled, sizes = counts.sum(axis=0), counts.sum(axis=1)
+    several = (pooled > 1) & (pooled < _least(counts))
+    if not several.any() or not sizes.all():
+        return 1.0
+    share = sizes[0] / sizes.sum()
+    expected = float((share ** pooled[several] + (1 - share) ** pooled[several]).mean())
+    seen = float((counts[:, several] == 0).any(axis=0).mean())
+    distance = rel_entr(seen, expected) + rel_entr(1 - seen, 1 - expected)
+    return math.exp(-int(several.sum()) * distance) if seen > expected else 1.0
+
+
 def _table(
     old: dict[str, Any], new: dict[str, Any], images: NDArray[np.int64]
-) -> tuple[list[str], list[list[Any]], NDArray[np.int64]]:
-    """Labels, members and counts [2, k] of the joined bins; `images` [2] on both sides, with a value or without."""
+) -> tuple[list[str], list[list[Any]], NDArray[np.int64], float, float]:
+    """Labels, members and counts [2, k] of the joined bins, the p-value, and the total variation before anything was
+    joined; `images` [2] on both sides, with a value or without."""
+    second = None
     if "grid" in new:
         counts = np.array([old["counts"], new["counts"]], np.int64)
         places = join(counts) if counts.any() else []
@@ -89,31 +124,63 @@ def _table(
     else:
         names = sorted(set(old["counts"]) | set(new["counts"]))
         counts = np.array([[side["counts"].get(name, 0) for name in names] for side in (old, new)], np.int64)
-        places = _common(counts) if counts.any() else []
-        labels = [names[group[0]] if len(group) == 1 else _REST for group in places]
+        places = _common(counts, names) if counts.any() else []
         groups = [[names[place] for place in group] for group in places]
+        labels = [_label(group) for group in groups]
+        second = strangers(counts) if any(len(group) > 1 for group in groups) else None
     joined = [counts[:, group].sum(axis=1) for group in places]
     without = np.maximum(images - counts.sum(axis=1), 0)
     if not joined or without.sum() >= _least(images[:, None]):  # fewer of them cannot be tested
         labels, groups, joined = [*labels, _NO_VALUE], [*groups, [None]], [*joined, without]
-    return labels, groups, np.stack(joined, axis=1)
+    table = np.stack(joined, axis=1)
+    p = homogeneity(table)
+    p = p if second is None else min(1.0, p / (1 - _SECOND), second / _SECOND)
+    return labels, groups, table, p, _variation(counts)
 
 
-def _common(counts: NDArray[np.int64]) -> list[list[int]]:
-    """Categories of counts [2, n], the rare ones in one group; where even that is rare, with the next rarest one."""
-    pooled = counts.sum(axis=0)
+def _order(name: str) -> tuple[float, str]:
+    """Numbers by size, then words by their SHA-256: neighbours are alike, or have nothing to do with each other."""
+    number = _number(name)
+    return (math.inf, hashlib.sha256(name.encode()).hexdigest()) if number is None else (number, name)
+
+
+def _number(name: str) -> float | None:
+    try:
+        number = float(name)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _label(group: list[str]) -> str:
+    """A category, or in a word the rare ones that were joined, which stand in `_order`."""
+    if len(group) == 1:
+        return group[0]
+    words = [name for name in group if _number(name) is None]
+    return f"{len(group)} rare values, " + (f"such as {min(words)}" if words else f"{group[0]} to {group[-1]}")
+
+
+def _common(counts: NDArray[np.int64], names: list[str]) -> list[list[int]]:
+    """Categories of counts [2, n] one by one, and the rare ones joined with their neighbours in `_order`; where all of
+    them together are rare, with the next rarest one."""
+    pooled, least = counts.sum(axis=0), _least(counts)
     order = np.argsort(pooled, kind="stable")
-    rare = int(np.searchsorted(pooled[order], _least(counts)))
-    while 0 < rare < len(order) and pooled[order[:rare]].sum() < _least(counts):
+    rare = int(np.searchsorted(pooled[order], least))
+    while 0 < rare < len(order) and pooled[order[:rare]].sum() < least:
         rare += 1
-    groups = [[int(place)] for place in sorted(order[rare:])]
-    return [*groups, sorted(order[:rare].tolist())] if rare else groups
+    groups = [[place] for place in sorted(order[rare:].tolist())]
+    few = sorted(order[:rare].tolist(), key=lambda place: _order(names[place]))
+    return groups + [[few[at] for at in group] for group in (_joined(pooled[few], least) if few else [])]
 
 
 def join(counts: NDArray[np.int64]) -> list[list[int]]:
     """Neighbouring bins of counts [2, n] joined from the left: each holds a sixteenth of all, and enough to test."""
-    pooled = counts.sum(axis=0)
-    least = max(pooled.sum() / _BINS, _least(counts))
+    return _joined(counts.sum(axis=0), _least(counts))
+
+
+def _joined(pooled: NDArray[np.int64], least: float) -> list[list[int]]:
+    """Neighbours of pooled counts [n] joined from the left: each holds a sixteenth of all, and `least`."""
+    least = max(pooled.sum() / _BINS, least)
     groups: list[list[int]] = [[]]
     held = 0
     for place, count in enumerate(pooled.tolist()):

@@ -13,15 +13,16 @@ from stages.validate._drift import Moved
 from stages.validate._expectations import ExpectNoDrift
 from stages.validate._frames import ASPECT, MEASURED, Frames, of_pixels
 from stages.validate._profile import MOST, bins_of, numbers
-from stages.validate._suite import Check, Rows
+from stages.validate._suite import Check, Rows, differences
 
 PREFIX = "drift_"
-COLUMNS = "same_columns"  # the check that both data sets have the same ones
+COLUMNS, CLASSES = "same_columns", "same_classes"  # the checks that both data sets have the same ones
 
 
-def not_compared(columns: list[str]) -> dict[str, str]:
-    """The checks of these columns, which the profile leaves out, with the reason."""
-    return {f"{PREFIX}{name}": f"not compared: more than {MOST:,} different values" for name in columns}
+def not_compared(uncounted: list[str], moved: list[Moved]) -> dict[str, str]:
+    """The checks of columns that are left out, with the reason: the profile lacks them, or holds too few images."""
+    found = {f"{PREFIX}{name}": f"not compared: more than {MOST:,} different values" for name in uncounted}
+    return found | {f"{PREFIX}{one.name}": "not compared: too few images to tell" for one in moved if one.blind}
 
 
 def read_baseline(path: Path | None) -> dict[str, Any] | None:
@@ -35,7 +36,7 @@ def read_baseline(path: Path | None) -> dict[str, Any] | None:
 
 
 def drift_checks(
-    moved: list[Moved], other: list[str], present: dict[str, Any], config: Drift
+    moved: list[Moved], other: list[str], baseline: dict[str, Any], present: dict[str, Any], config: Drift
 ) -> tuple[list[Check], pd.DataFrame]:
     """A check for every column, and the table that they look at: 1 where it alarms."""
     least = f"{100 * config.min_moved:g} %"
@@ -51,7 +52,17 @@ def drift_checks(
     rule = "the data have the same columns, resolution and channels as the baseline"
     checks.append(Check("drift", COLUMNS, "drift", rule, ExpectNoDrift(column=COLUMNS), found=found))
     table = {f"{PREFIX}{one.name}": [int(one.alarm)] for one in moved} | {COLUMNS: [len(other)]}
+    if "class" in baseline["columns"] and "class" in present["columns"]:
+        old, new = (set(side["columns"]["class"]["counts"]) for side in (baseline, present))
+        checks.append(Check("drift", CLASSES, "drift", "the classes are those of the baseline",
+                            ExpectNoDrift(column=CLASSES), pick=_of_classes(new - old),
+                            found=differences({"gone": old - new, "new": new - old})))  # fmt: skip
+        table[CLASSES] = [len(old ^ new)]
     return checks, pd.DataFrame(table)
+
+
+def _of_classes(names: set[str]) -> Callable[[Frames], Rows]:
+    return lambda frames: np.flatnonzero(frames.images["class"].isin(names))
 
 
 def title(name: str) -> str:

@@ -234,6 +234,16 @@ def _declared(name: str, rule: str, expectation: Any) -> Check:
     return Check("images", f"declared_{name}", "declared", f"{rule} (datasheet)", expectation)
 
 
+def differences(kinds: dict[str, set[str]]) -> str:
+    """Names by what is wrong with them, in words; the first ten of a kind."""
+    parts = []
+    for words, names in kinds.items():
+        if names:
+            more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+            parts.append(f"{words}: {', '.join(sorted(names)[:10])}{more}")
+    return "; ".join(parts) or "all agree"
+
+
 def _ends(span: dict[str, str]) -> tuple[float | None, float | None]:
     low, high = span.get("min"), span.get("max")
     return (None if low is None else float(low), None if high is None else float(high))

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.validate import ValidateConfig
-from stages.validate._drift import Moved, compare
-from stages.validate._drift_checks import COLUMNS, PREFIX, drift_checks, not_compared, read_baseline
+from stages.validate._drift import compare
+from stages.validate._drift_checks import CLASSES, COLUMNS, PREFIX, drift_checks, not_compared, read_baseline
 from stages.validate._frames import MEASURED, Frames, read_frames
 from stages.validate._page import page
 from stages.validate._profile import profile, uncounted
@@ -23,8 +25,13 @@ def validate(config: ValidateConfig, images: Path, baseline: Path | None, out: P
     """See `stages.validate.run`."""
     old, frames = read_baseline(baseline), read_frames(images)
     present = profile(frames)
-    without = left_out(config, frames) | not_compared(uncounted(frames, present))
-    findings, moved = _look(config, frames, old, present, set(without))
+    moved, other = compare(old, present, config.drift) if old else ([], [])
+    without = left_out(config, frames) | not_compared(uncounted(frames, present), moved)
+    moved = [one for one in moved if not one.blind]
+    against, table = drift_checks(moved, other, old, present, config.drift) if old else ([], pd.DataFrame())
+    wanted = [*checks(config, frames), *against]
+    possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS, CLASSES, *without}
+    findings = run_checks(frames, wanted, severities(wanted, config.warn, possible), table)
     failed = [finding for finding in findings if not finding.passed and finding.severity == "critical"]
     warned = [finding for finding in findings if not finding.passed and finding.severity == "warning"]
     data_hash = frames.store.info["data_hash"]
@@ -49,18 +56,6 @@ def validate(config: ValidateConfig, images: Path, baseline: Path | None, out: P
     said = said if warned else f"all {len(findings)} expectations hold"
     print(f"validate: {said}; see {report}", file=sys.stderr)  # noqa: T201
     return summary
-
-
-def _look(
-    config: ValidateConfig, frames: Frames, old: dict[str, Any] | None, present: dict[str, Any], without: set[str]
-) -> tuple[list[Finding], list[Moved]]:
-    """All findings; and how every column moved against the baseline, where there is one. Checks called as those in
-    `without` are left out."""
-    moved, other = compare(old, present, config.drift) if old else ([], [])
-    against, table = drift_checks(moved, other, present, config.drift)
-    wanted = [*checks(config, frames), *(against if old else [])]
-    possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS} | without
-    return run_checks(frames, wanted, severities(wanted, config.warn, possible), table), moved
 
 
 def _expectations(findings: list[Finding], data_hash: str, failed: bool) -> dict[str, Any]:

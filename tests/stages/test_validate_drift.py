@@ -236,7 +236,7 @@ def test_an_attribute_may_be_called_columns() -> None:
         {"images": 1000, "resolution": 8, "channels": 1, "columns": {"columns": {"counts": {value: 1000}}}}
         for value in ("Doric", "Ionic")
     )
-    checks, table = drift_checks(*compare(before, now, CONFIG.drift), now, CONFIG.drift)
+    checks, table = drift_checks(*compare(before, now, CONFIG.drift), before, now, CONFIG.drift)
     assert [check.name for check in checks] == list(table) == ["drift_columns", "same_columns"]
     assert table.to_numpy().tolist() == [[1, 0]]
 
