@@ -30,7 +30,7 @@ _NOTHING = {"", "~", "-", "?", "null", "none", "n/a", "todo", "tbd", "unknown"}
 
 def read_datasheet(path: Path, uses: Sequence[str]) -> dict[str, Any]:
     """The datasheet as texts, lists and mappings. Raises ValueError where a field is missing, says nothing, is not
-    known or stands there twice, and where the licence forbids one of `uses`."""
+    known or stands there twice, and where the licence is unknown or forbids one of `uses`."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; --datasheet takes a YAML file, see docs/data.md")
     sheet = read_yaml(path, texts=True)
@@ -46,8 +46,7 @@ def read_datasheet(path: Path, uses: Sequence[str]) -> dict[str, Any]:
         if field in sheet and not (isinstance(sheet[field], str) and re.fullmatch(form, sheet[field])):
             raise ValueError(f"{path}: `{field}` must be {words}; received {sheet[field]!r}")
     check_declares(sheet.get("declares", {}), f"{path}: `declares")
-    check_licence(sheet, uses, str(path))
-    return sheet
+    return sheet | {"spdx": check_licence(sheet, uses, str(path))}
 
 
 def _check_names(sheet: dict[str, Any], path: Path) -> None:

@@ -4,28 +4,35 @@ A licence text is not understood here: the table knows what the names of licence
 says the rest.
 """
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from stages.ingest._spdx import IDS
+
 USES = ("internal", "research", "commercial", "publication")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _OWN = "LicenseRef-"  # begins the name of terms that are on no list (SPDX specification, annex "License expressions")
-_NONE = {"NONE", "NOASSERTION"}  # SPDX for: no licence was found; nobody looked
+_KNOWN = {name.casefold(): name for name in IDS}  # SPDX compares ids without regard to case
+_NON_COMMERCIAL = {"NCGL-UK-2.0", "PolyForm-Noncommercial-1.0.0"}  # that are not of Creative Commons
 
 
-def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> None:
-    """Raise ValueError where the licence or the datasheet forbids one of `uses`, or the two contradict each other."""
+def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> str:
+    """The SPDX id of the licence as its list writes it. Raises ValueError where it is none, where the licence or the
+    datasheet forbids one of `uses`, and where the two contradict each other."""
     spdx, allowed = str(sheet["spdx"]), list(sheet["allowed_use"])
-    if spdx.upper() in _NONE or not _ID.fullmatch(spdx):
+    found = _canonical(spdx)
+    if found is None:
+        near = difflib.get_close_matches(spdx.casefold(), list(_KNOWN), n=1, cutoff=0.8)
+        hint = f" (did you mean {_KNOWN[near[0]]}?)" if near else ""
         raise ValueError(
             f"{where}: `spdx` must be the SPDX id of the licence, such as CC-BY-4.0, or {_OWN}<name> for terms of your "
-            f"own; received {spdx!r}; without a licence nobody may use these images"
+            f"own; received {spdx!r}{hint}; without a licence nobody may use these images"
         )
     for use in allowed:
         if use not in USES:
             raise ValueError(f"{where}: `allowed_use` must list some of {', '.join(USES)}; received {use!r}")
-    forbidden = _forbidden(spdx)
+    forbidden = _forbidden(found)
     for use in allowed:
         if use in forbidden:
             raise ValueError(f"{where}: `allowed_use` names {use}, which the licence {spdx} forbids; take it out")
@@ -40,13 +47,22 @@ def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> Non
                 f"{where} allows {', '.join(allowed) or 'nothing'} and not {_words(use)}, which ingest.use in "
                 "params.yaml declares; use other images, or take that use out and keep to it"
             )
+    return found
+
+
+def _canonical(spdx: str) -> str | None:
+    """An id as SPDX writes it; None for what is none."""
+    own = re.fullmatch(rf"{_OWN}([A-Za-z0-9.-]+)", spdx, re.IGNORECASE)
+    return f"{_OWN}{own[1]}" if own else _KNOWN.get(spdx.casefold())
 
 
 def _forbidden(spdx: str) -> set[str]:
-    """Uses that the name of a Creative Commons licence excludes: NC commercial ones; ND to hand on what was made of
-    the images, and whether a generator was is undecided, so that it counts. SPDX compares ids without regard to case.
+    """Uses that the name of a licence excludes: NC commercial ones; ND to hand on what was made of the images, and
+    whether a generator was is undecided, so that it counts.
     """
-    terms = spdx.upper().split("-")
+    if spdx in _NON_COMMERCIAL:
+        return {"commercial"}
+    terms = spdx.split("-")
     if terms[0] != "CC":
         return set()
     return {use for term, use in (("NC", "commercial"), ("ND", "publication")) if term in terms}

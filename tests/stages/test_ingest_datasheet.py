@@ -8,6 +8,7 @@ from typing import Any
 import mlcroissant
 import pytest
 import yaml
+from packaging.licenses import canonicalize_license_expression
 
 from stages.common.files import read_json
 from stages.config import build
@@ -15,6 +16,7 @@ from stages.config.ingest import IngestConfig
 from stages.ingest import run
 from stages.ingest._datasheet import NONE_IS_AN_ANSWER, REQUIRED, read_datasheet
 from stages.ingest._licences import USES
+from stages.ingest._spdx import IDS
 from stages.ingest.sources import manifest
 from tests.stages.ingesting import CONFIG, SHEET, png
 
@@ -61,6 +63,12 @@ def test_a_field_must_say_something(tmp_path: Path, field: str, value: Any) -> N
         ({"allowed_use": ["research", "fun"]}, "must list some of internal, research.*received 'fun'"),
         ({"spdx": "NOASSERTION"}, "must be the SPDX id of the licence.*without a licence nobody may use"),
         ({"spdx": "CC BY 4.0"}, "must be the SPDX id of the licence.*received 'CC BY 4.0'"),
+        ({"spdx": "CC-BY-NC4.0"}, r"received 'CC-BY-NC4\.0' \(did you mean CC-BY-NC-4\.0\?\)"),
+        ({"spdx": "CC-BYNC-4.0"}, r"\(did you mean CC-BY-NC-4\.0\?\)"),
+        ({"spdx": "CCBYNC-4.0"}, r"\(did you mean CC-BY-NC-4\.0\?\)"),
+        ({"spdx": "BY-NC-4.0"}, r"\(did you mean CC-BY-NC-4\.0\?\)"),
+        ({"spdx": "Foo-1.0"}, "or LicenseRef-<name> for terms of your own; received 'Foo-1.0'; without"),
+        ({"spdx": "LicenseRef-"}, "received 'LicenseRef-'"),
         ({"url": "example.org"}, "`url` must be an address"),
         ({"published": "spring"}, "`published` must be a date"),
         ({"covers": "abc"}, "`covers` must be a SHA-256"),
@@ -88,6 +96,8 @@ def test_errors_are_one_sentence(tmp_path: Path, changes: dict[str, Any], senten
         ("cc-by-nc-4.0", ["research"], ["commercial"], "licence cc-by-nc-4.0 of .* forbids commercial use"),
         ("Cc-By-Nd-4.0", ["publication"], ["research"], "names publication, which the licence Cc-By-Nd-4.0 forbids"),
         ("CC-BY-NC-SA-3.0-DE", ["commercial"], ["research"], "`allowed_use` names commercial, which the licence"),
+        ("PolyForm-Noncommercial-1.0.0", ["research"], ["commercial"], "forbids commercial use"),
+        ("NCGL-UK-2.0", ["research", "commercial"], ["research"], "names commercial, which the licence"),
         ("CC-BY-ND-4.0", ["research"], ["publication"], "forbids publication of what is made of them"),
         ("CC-BY-NC-ND-4.0", ["publication"], ["research"], "names publication, which the licence"),
         ("LicenseRef-plant-3", ["internal"], ["publication"], "allows internal and not publication"),
@@ -109,6 +119,18 @@ def test_other_licences_allow_what_the_datasheet_allows(tmp_path: Path, spdx: st
     for count in range(1, len(USES) + 1):
         for uses in itertools.combinations(USES, count):
             read_datasheet(written(tmp_path, spdx=spdx), uses)
+
+
+@pytest.mark.parametrize(
+    ("written_so", "spdx"),
+    [("cc-by-4.0", "CC-BY-4.0"), ("licenseref-Plant.3", "LicenseRef-Plant.3"), ("odbl-1.0", "ODbL-1.0")],
+)
+def test_an_id_is_carried_on_as_the_list_writes_it(tmp_path: Path, written_so: str, spdx: str) -> None:
+    assert read_datasheet(written(tmp_path, spdx=written_so), ["research"])["spdx"] == spdx
+
+
+def test_the_list_is_that_of_spdx() -> None:
+    assert [canonicalize_license_expression(name) for name in IDS] == IDS and len(set(IDS)) > 650
 
 
 def test_a_field_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
