@@ -35,5 +35,7 @@ def read_yaml(path: Path, *, texts: bool = False) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Texts if texts else _Values)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is no YAML file of ours: it is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ REQUIRED = (
 )  # fmt: skip
 NONE_IS_AN_ANSWER = ("personal_data", "sensitive_attributes")
 LISTS = ("allowed_use",)
-OPTIONAL = ("labels", "known_limits", "citation", "url", "published", "version", "covers", "declares", "notes")
+TEXTS = ("labels", "known_limits", "citation")  # optional ones; `none` is an answer to them, too
+OPTIONAL = (*TEXTS, "url", "published", "version", "covers", "declares", "notes")
 _FORMS = (
     ("url", r"https?://[^\s<>\"]+", "an address that begins with http:// or https://"),
     ("published", r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", "a date such as 2026-11-22, 2026-11 or 2026"),
@@ -37,14 +39,16 @@ def read_datasheet(path: Path, uses: Sequence[str]) -> dict[str, Any]:
     if not isinstance(sheet, dict):
         raise ValueError(f"{path} must hold fields such as `licence: CC BY 4.0`; see docs/data.md")
     _check_names(sheet, path)
-    for field in (*REQUIRED, *NONE_IS_AN_ANSWER):
-        _check_text(sheet, field, path)
+    for field in (*REQUIRED, *NONE_IS_AN_ANSWER, *TEXTS):
+        if field in sheet:
+            _check_text(sheet, field, path)
     allowed = sheet["allowed_use"] if isinstance(sheet.get("allowed_use"), list) else None
     if allowed is None or not all(isinstance(use, str) for use in allowed):
         raise ValueError(f"{path}: `allowed_use` must be a list; received {sheet.get('allowed_use')!r}")
     for field, form, words in _FORMS:
-        if field in sheet and not (isinstance(sheet[field], str) and re.fullmatch(form, sheet[field])):
-            raise ValueError(f"{path}: `{field}` must be {words}; received {sheet[field]!r}")
+        value = sheet.get(field)
+        if field in sheet and not (isinstance(value, str) and re.fullmatch(form, value) and _exists(field, value)):
+            raise ValueError(f"{path}: `{field}` must be {words}; received {value!r}")
     check_declares(sheet.get("declares", {}), f"{path}: `declares")
     return sheet | {"spdx": check_licence(sheet, uses, str(path))}
 
@@ -69,13 +73,25 @@ def _check_names(sheet: dict[str, Any], path: Path) -> None:
 
 def _check_text(sheet: dict[str, Any], field: str, path: Path) -> None:
     value = sheet[field]
-    nothing = _NOTHING - ({"none"} if field in NONE_IS_AN_ANSWER else set())
+    nothing = _NOTHING - ({"none"} if field not in REQUIRED else set())
     by_attribute = field == "sensitive_attributes" and isinstance(value, dict) and value
     texts = list(value.values()) if by_attribute else [value]
     if not all(isinstance(text, str) and text.strip().lower() not in nothing for text in texts):
+        more = ", or be left out" if field in TEXTS else ""
         raise ValueError(
-            f"{path}: `{field}` must say in words what holds for these images; received {value!r}; see docs/data.md"
+            f"{path}: `{field}` must say in words what holds for these images{more}; received {value!r}; see "
+            "docs/data.md"
         )
+
+
+def _exists(field: str, value: str) -> bool:
+    """Whether a date of the form YYYY[-MM[-DD]] is in the calendar."""
+    if field == "published":
+        try:
+            date.fromisoformat((value + "-01-01")[:10])
+        except ValueError:
+            return False
+    return True
 
 
 def content_hash(files: Iterable[tuple[str, str]]) -> str:

@@ -32,7 +32,21 @@ def read_baseline(path: Path | None) -> dict[str, Any] | None:
     found = read_json(path, needs=("data_hash",))
     if found["data_hash"] is None:
         return None
-    return read_json(path, needs=("images", "resolution", "channels", "columns"))
+    found = read_json(path, needs=("images", "resolution", "channels", "columns"))
+    columns = found["columns"]
+    if not isinstance(found["images"], int) or not isinstance(columns, dict) or not all(map(_sound, columns.values())):
+        raise ValueError(f"{path} is no profile of data; take data/validate/profile.json of the promoted run")
+    return found
+
+
+def _sound(column: Any) -> bool:
+    """Whether it is of the form that a profile gives to a column."""
+    match column:
+        case {"grid": [_, _, int(bins), _], "counts": list(counts)}:
+            return len(counts) == bins and all(isinstance(count, int) for count in counts)
+        case {"counts": dict(counts)}:
+            return "grid" not in column and all(isinstance(count, int) for count in counts.values())
+    return False
 
 
 def drift_checks(

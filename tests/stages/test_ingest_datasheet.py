@@ -71,6 +71,11 @@ def test_a_field_must_say_something(tmp_path: Path, field: str, value: Any) -> N
         ({"spdx": "LicenseRef-"}, "received 'LicenseRef-'"),
         ({"url": "example.org"}, "`url` must be an address"),
         ({"published": "spring"}, "`published` must be a date"),
+        ({"published": "2026-02-31"}, "`published` must be a date.*received '2026-02-31'"),
+        ({"published": "0000"}, "`published` must be a date"),
+        ({"citation": {"x": "y"}}, "`citation` must say in words.*or be left out; received {'x': 'y'}"),
+        ({"known_limits": ["a", "b"]}, "`known_limits` must say in words.*or be left out"),
+        ({"labels": "TODO"}, "`labels` must say in words.*or be left out"),
         ({"covers": "abc"}, "`covers` must be a SHA-256"),
         ({"declares": {"colour": "red"}}, r"`declares\.colour` is nothing that can be declared"),
         ({"declares": {"images": 7}}, r"`declares\.images` must hold min, max or both"),
@@ -131,6 +136,18 @@ def test_an_id_is_carried_on_as_the_list_writes_it(tmp_path: Path, written_so: s
 
 def test_the_list_is_that_of_spdx() -> None:
     assert [canonicalize_license_expression(name) for name in IDS] == IDS and len(set(IDS)) > 650
+
+
+def test_optional_texts_may_be_none_and_dates_years(tmp_path: Path) -> None:
+    sheet = written(tmp_path, labels="none", known_limits="none", published="2024-02-29")
+    assert read_datasheet(sheet, ["research"])["known_limits"] == "none"
+    assert read_datasheet(written(tmp_path, published="1998"), ["research"])["published"] == "1998"
+
+
+def test_a_file_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sheet.yaml").write_text("{" * 3000)
+    with pytest.raises(ValueError, match=r"sheet\.yaml is no YAML file of ours: it is nested too deeply"):
+        read_datasheet(tmp_path / "sheet.yaml", ["research"])
 
 
 def test_a_field_that_stands_there_twice_is_refused(tmp_path: Path) -> None:

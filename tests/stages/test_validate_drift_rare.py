@@ -1,6 +1,8 @@
 """Drift of columns whose values are rare: many classes, many places, readings of an instrument."""
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from stages.config.validate import Drift
 from stages.validate._drift import Moved, compare
-from stages.validate._drift_checks import drift_checks, not_compared
+from stages.validate._drift_checks import drift_checks, not_compared, read_baseline
 
 pytestmark = pytest.mark.fast
 DRIFT = Drift(false_alarms=0.01, min_moved=0.05)
@@ -90,6 +92,24 @@ def test_too_few_images_to_tell_are_not_compared() -> None:
     assert not_compared([], [blind, same]) == {"drift_x": "not compared: too few images to tell"}
     nearly = moved([*["a"] * 1000, "b"], ["a"] * 1000)
     assert len(nearly.groups) == 1 and not nearly.blind, "no more can have moved than is allowed"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"columns": []}, {"images": "5"}, {"columns": {"class": {}}}, {"columns": {"class": {"counts": {"a": "1"}}}},
+        {"columns": {"width": {"grid": [1, 2, 3, "log"], "counts": [1, 2]}}},
+        {"columns": {"width": {"grid": [1, 2, 3, "log"], "counts": {"a": 1}}}},
+    ],
+)  # fmt: skip
+def test_a_baseline_that_is_no_profile_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    path = tmp_path / "baseline.json"
+    whole = {"format": 1, "data_hash": "ab", **profiled(x=["a", "b"])}
+    path.write_text(json.dumps(whole))
+    assert read_baseline(path) == whole
+    path.write_text(json.dumps(whole | changed))
+    with pytest.raises(ValueError, match=r"baseline\.json is no profile of data"):
+        read_baseline(path)
 
 
 def test_other_classes_than_in_the_baseline_are_named() -> None:
