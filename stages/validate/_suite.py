@@ -213,9 +213,8 @@ def _declared_checks(frames: Frames) -> list[Check]:
     if "classes" in declares:
         names = [str(name) for name in declares["classes"]]
         rule = f"the classes are {', '.join(names)}, all of them and no others"
-        found.append(
-            _declared("classes", rule, gxe.ExpectColumnDistinctValuesToEqualSet(column="class", value_set=names))
-        )
+        expectation = gxe.ExpectColumnDistinctValuesToEqualSet(column="class", value_set=names)
+        found.append(_declared("classes", rule, expectation, found=_classes_found(frames, set(names))))
     for name in ("width", "height"):
         if name in declares:
             low, high = _ends(declares[name])
@@ -230,8 +229,16 @@ def _declared_checks(frames: Frames) -> list[Check]:
     return found
 
 
-def _declared(name: str, rule: str, expectation: Any) -> Check:
-    return Check("images", f"declared_{name}", "declared", f"{rule} (datasheet)", expectation)
+def _classes_found(frames: Frames, declared: set[str]) -> str | None:
+    """What Great Expectations does not say: which classes are missing, and which nobody declared."""
+    if "class" not in frames.images:
+        return None
+    present = set(frames.images["class"].dropna().unique()) - {""}
+    return differences({"missing": declared - present, "not declared": present - declared})
+
+
+def _declared(name: str, rule: str, expectation: Any, found: str | None = None) -> Check:
+    return Check("images", f"declared_{name}", "declared", f"{rule} (datasheet)", expectation, found=found)
 
 
 def differences(kinds: dict[str, set[str]]) -> str:
