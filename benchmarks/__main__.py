@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-# tolerances, coverage, promotions, recipes and modes are apart: they write pages of their own, or take an hour. So are
-# feed and validation, which have no peer: docs/training.md and docs/data.md hold their figures.
-NAMES = ("metrics", "train", "cold_start", "orchestration", "ingest", "remotes")
+# tolerances, coverage, promotions, recipes and modes are apart: they write pages of their own, or take an hour. So is
+# feed, which has no peer: docs/training.md holds its figures.
+NAMES = ("metrics", "train", "cold_start", "orchestration", "ingest", "validation", "remotes")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
