@@ -46,8 +46,7 @@ class _Finished:
     def __init__(
         self, state: Path, config: IngestConfig, raw: Path, datasheet: Path, erased: Path | None, out: Path
     ) -> None:
-        places = f"{raw.resolve()}\n{out.resolve()}"
-        self._path = state / "ingest-finished" / f"{hashlib.sha256(places.encode('utf-8', 'replace')).hexdigest()}.json"
+        self._path = state / "ingest-finished" / f"{places(raw, out)}.json"
         self._out = out
         now = time.time_ns()
         files, latest = _look(raw, now)
@@ -73,6 +72,11 @@ class _Finished:
         found = sorted((path.name, path.stat()) for path in self._out.iterdir())
         files = {name: [status.st_size, status.st_mtime_ns, status.st_ino] for name, status in found}
         return json.dumps({"format": FORMAT, "key": self._key, "files": files}).encode()
+
+
+def places(raw: Path, out: Path) -> str:
+    """What runs from this folder to that one are remembered under."""
+    return hashlib.sha256(f"{raw.resolve()}\n{out.resolve()}".encode("utf-8", "replace")).hexdigest()
 
 
 def _look(root: Path, now: int) -> tuple[str, int]:
