@@ -1,7 +1,6 @@
 """Several processes on this machine, by torch's own elastic launcher."""
 
 import dataclasses
-import json
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+import yaml
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -40,8 +40,8 @@ def launched(config: TrainConfig, inputs: Mapping[str, Path | str | None], *, ou
         return None
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # tables and traces about our own exits
     with tempfile.TemporaryDirectory() as folder:
-        params = Path(folder) / "params.json"
-        params.write_text(json.dumps({"train": dataclasses.asdict(config)}), encoding="utf-8")
+        params = Path(folder) / "params.yaml"
+        params.write_text(yaml.safe_dump({"train": dataclasses.asdict(config)}), encoding="utf-8")
         paths = {**inputs, "out": out, "params": params}
         options = [part for name, path in paths.items() if path for part in (f"--{name}", str(path))]
         launch = LaunchConfig(

@@ -1,7 +1,9 @@
 """Several processes train together: the same curve, one voice, and an end in bounded time when one of them dies."""
 
 import json
+import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,7 +19,7 @@ import yaml
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from stages.common.command import ResumeLater
-from stages.config import build
+from stages.config import build, load_section
 from stages.config.train import TrainConfig
 from stages.train._launch import _explain, causes, launched
 from stages.train._processes import joined
@@ -197,6 +199,26 @@ def test_a_batch_is_shared_by_as_many_gpus_as_it_can_be(
         launched(build(TrainConfig, small(processes=0, batch=batch), "train"), {}, out=home / "out")
         assert started == expected
     assert "train.batch 64 is shared out evenly by 4 of 6 GPUs; the others idle" in caplog.text
+
+
+def test_launched_processes_read_the_very_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(0)
+    numbers = [5e-5, 1e-5, 1e16, 5e-324, sys.float_info.max, 0.1 + 0.2, 1.0]
+    numbers += [math.ldexp(dice.random(), dice.randint(-1000, 1000)) for _ in range(100)]
+    read: list[TrainConfig] = []
+
+    def launch(*_: Any) -> Any:
+        return lambda *call: read.append(load_section(TrainConfig, Path(call[call.index("--params") + 1]), "train"))
+
+    monkeypatch.setattr("stages.train._launch.elastic_launch", launch)
+    monkeypatch.setattr("stages.train._launch.read_summary", lambda _: None)
+    names = {"init_from": "no", "selection_inputs": "1e-5: ä"}
+    for number in numbers:
+        small_one = min(number, 0.5)
+        settings = small(processes=2, lr=small_one, lr_final=small_one, lr_kimg=number, gradient_clip=number, **names)
+        config = build(TrainConfig, settings, "train")
+        launched(config, {}, out=home / "out")
+        assert read.pop() == config, number
 
 
 def test_gpus_that_torch_cannot_use_are_told_and_the_cpu_trains(
