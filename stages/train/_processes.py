@@ -72,8 +72,15 @@ def check_gpus(processes: int) -> None:
 def joined() -> Iterator[Processes]:
     """All processes of this run; see `gan.ranks.joined`. Gradients between GPUs travel over NCCL, all else over gloo.
 
-    Raises ValueError where this machine has GPUs, but fewer than processes.
+    Raises ValueError where this machine has GPUs, but fewer than processes, or where torchrun restarted the processes
+    with the store of those before them.
     """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ["TORCHELASTIC_RESTART_COUNT"] != "0":
+        raise ValueError(
+            "torchrun restarted this run with the addresses of the processes that ended, which nobody can reach; "
+            "start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --rdzv-backend c10d to go on from the last "
+            "checkpoint"
+        )
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), ranks.gpus()
     if gpus and local >= gpus:
         raise ValueError(

@@ -60,16 +60,16 @@ def environment(home: Path, out: str) -> dict[str, str]:
     return os.environ | {"GANOPS_STATE": str(home / f"state-{out}"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
 
 
-def start(home: Path, out: str, *command: str) -> subprocess.Popen[str]:
+def start(home: Path, out: str, *command: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *command], env=environment(home, out), cwd=PROJECT, text=True,
+        [sys.executable, *command], env=environment(home, out) | more, cwd=PROJECT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
 def until_checkpoint(home: Path, out: str, after: str = "") -> None:
     """Wait for a checkpoint that sorts behind the name `after`."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while newest(home, out) <= after:
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.05)
@@ -92,10 +92,10 @@ def workers(parent: int) -> list[int]:
 
 def test_two_processes_follow_one_and_a_killed_one_is_resumed_by_another_number(home: Path) -> None:
     alone = start(home, "alone", *room(home, "alone", total_kimg=0.32))
-    alone.communicate(timeout=120)
+    alone.communicate(timeout=300)
     assert alone.returncode == 0
     pair = start(home, "pair", *room(home, "pair", total_kimg=0.32, processes=2))
-    said, complained = pair.communicate(timeout=120)
+    said, complained = pair.communicate(timeout=300)
     assert pair.returncode == 0 and said.count('"summary"') == 1, complained
     np.testing.assert_allclose(curve(home, "pair"), curve(home, "alone"), rtol=1e-3)
 
@@ -104,7 +104,7 @@ def test_two_processes_follow_one_and_a_killed_one_is_resumed_by_another_number(
     until_checkpoint(home, "cut")
     os.kill(workers(cut.pid)[1], signal.SIGKILL)
     killed = time.monotonic()
-    _, complained = cut.communicate(timeout=60)
+    _, complained = cut.communicate(timeout=300)
     assert cut.returncode == 75 and time.monotonic() - killed < 30
     assert "a process of the run was killed (SIGKILL); run it again" in complained
     assert "Traceback" not in complained
@@ -116,7 +116,7 @@ def test_two_processes_follow_one_and_a_killed_one_is_resumed_by_another_number(
     line = resumed.stderr.readline()
     until_checkpoint(home, "cut", after=newest(home, "cut"))
     resumed.send_signal(signal.SIGTERM)
-    resumed.communicate(timeout=60)
+    resumed.communicate(timeout=300)
     assert "going on from step" in line and resumed.returncode == 75
 
 
@@ -124,7 +124,7 @@ def test_a_preempted_node_saves_in_all_processes(home: Path) -> None:
     run = start(home, "out", *room(home, "out", processes=2, **ENDLESS))
     until_checkpoint(home, "out")
     run.send_signal(signal.SIGTERM)
-    _, complained = run.communicate(timeout=60)
+    _, complained = run.communicate(timeout=300)
     assert run.returncode == 75 and "Traceback" not in complained
     assert "stopped by SIGTERM; the work is saved" in complained
     assert workers(run.pid) == []
@@ -138,19 +138,35 @@ def test_two_hosts_meet_under_torchruns_rendezvous(home: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
     torchrun += [f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=test", "--local-addr=localhost"]
     hosts = [start(home, "out", *torchrun, *room(home, "out", total_kimg=0.32)) for _ in range(2)]
-    ends = [host.communicate(timeout=180) for host in hosts]
+    ends = [host.communicate(timeout=300) for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], ends
     assert sum(said.count('"summary"') for said, _ in ends) == 1
     alone = start(home, "alone", *room(home, "alone", total_kimg=0.32))
-    alone.communicate(timeout=120)
+    alone.communicate(timeout=300)
     assert alone.returncode == 0
     np.testing.assert_allclose(curve(home, "out"), curve(home, "alone"), rtol=1e-3)
+
+
+@pytest.mark.parametrize("apart", ["1", "0"])
+def test_torchrun_restarts_from_the_checkpoint_with_a_store_of_its_own(home: Path, apart: str) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    settings = room(home, "out", total_kimg=9.6, snapshot_kimg=9.6)  # 600 steps, which last longer than a kill
+    run = start(home, "out", *torchrun, *settings, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=apart)
+    until_checkpoint(home, "out")
+    os.kill(workers(run.pid)[1], signal.SIGKILL)
+    said, complained = run.communicate(timeout=300)
+    if apart == "0":
+        assert run.returncode == 1 and not (home / "out").exists(), complained
+        assert "start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in complained
+    else:
+        assert run.returncode == 0 and said.count('"summary"') == 1, complained
+        assert "train: going on from step" in complained and curve(home, "out")[0, -1] == 600
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(home: Path) -> None:
     for name, changes in (("odd", {"processes": 3}), ("parts", {"parts": 5})):
         run = start(home, name, *room(home, name, **changes))
-        _, complained = run.communicate(timeout=120)
+        _, complained = run.communicate(timeout=300)
         assert run.returncode == 1 and "Traceback" not in complained
         assert "train.batch must be a multiple of the number of processes times train.parts" in complained
 
@@ -238,7 +254,7 @@ def test_a_refusal_of_one_process_ends_all_at_once_and_is_no_resumption(home: Pa
     state.rename(state.with_name("away"))  # the first process cannot save any more, the second waits for it
     state.write_text("no folder")
     failed = time.monotonic()
-    _, complained = run.communicate(timeout=60)
+    _, complained = run.communicate(timeout=300)
     assert run.returncode == 1 and time.monotonic() - failed < 30, complained
     assert "Not a directory" in complained and "Traceback" not in complained
     assert "a process of the run failed and the others were stopped; its own message stands above" in complained
@@ -248,7 +264,7 @@ def test_one_bit_of_one_weight_is_noticed_by_every_process(tmp_path: Path) -> No
     script = Path(__file__).with_name("torchrun_equal.py")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(tmp_path)]
     run = start(tmp_path, "out", *command)
-    _, complained = run.communicate(timeout=120)
+    _, complained = run.communicate(timeout=300)
     assert run.returncode == 0, complained
     for rank in range(2):
         assert "hold different weights, so one of them computes wrongly" in (tmp_path / f"{rank}.txt").read_text()
