@@ -15,8 +15,8 @@ def ended() -> int:
     inputs = {
         "images": "image store that ingest wrote",
         "passed": "passed.json that validate wrote",
-        "selection": "folder `selection` that reference wrote; for train.selection, not looked at without it",
-        "init": "networks that `python -m stages.warm_start` copied; for train.init, not looked at without it",
+        "selection": "folder `selection` that reference wrote, for train.selection; otherwise train.selection_inputs",
+        "init": "networks that `python -m stages.warm_start` copied, for train.init; otherwise train.init_from",
     }
     words = {"adopt": "KEY of other work in the state folder on these images, to go on with under these settings"}
     try:

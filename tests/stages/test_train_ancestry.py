@@ -128,6 +128,10 @@ def test_a_warm_start_begins_with_pinned_networks_and_the_papers_say_so(
     }  # fmt: skip
     assert summary.inputs["init"] == digest(home / "init")
 
+    # Without the option it is the folder of the settings.
+    named_there = train(home, "settings", init_from=str(home / "init"), **still)
+    assert named_there.results["ancestry"] == summary.results["ancestry"]
+
     # The ancestry is handed on, and a stopped run keeps its own.
     assert warm_start.main(["--from", str(home / "warm" / "generator"), "--out", str(home / "init-2")]) == 0
     pinned = json.loads(capsys.readouterr().out)

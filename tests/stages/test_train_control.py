@@ -304,6 +304,13 @@ def test_another_measure_can_be_what_best_means_and_a_lower_rate_alone_what_goin
     assert control["best"]["value"] == rows["coverage_train"].max() == rows["coverage_train"][-1]
 
 
+def test_what_a_run_is_measured_against_is_what_the_settings_name_unless_it_is_passed(home: Path) -> None:
+    config = build(TrainConfig, small(selection=MEASURED, selection_inputs=str(home / "selection")), "train")
+    summary = run(config, images=home / "ingest", passed=home / "passed.json", out=home / "named")
+    passed = train(home, selection=MEASURED, selection_inputs="elsewhere")
+    assert summary.results["control"]["best"] and summary.inputs["selection"] == passed.inputs["selection"]
+
+
 def test_what_a_run_is_measured_against_must_fit(home: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.selection_inputs must be the folder `selection`"):
         run(
