@@ -89,6 +89,16 @@ def test_editing_a_module_makes_exactly_its_stages_stale(project: Path) -> None:
         assert stale == {stage for stage in STAGES if name in declared[stage]}, name
 
 
+def test_a_new_network_and_a_new_loss_make_no_stage_stale(project: Path) -> None:
+    added = [project / "gan" / folder / "of_tomorrow.py" for folder in ("networks", "losses")]
+    for path in added:
+        path.write_text('"""Nobody chose it yet."""\n')
+    status = json.loads(call(project, "dvc", "status", "--json").stdout)
+    for path in added:
+        path.unlink()
+    assert status == {}
+
+
 def _inside(name: str, reasons: list[object]) -> bool:
     """True where a changed dependency of `dvc status` is a folder that holds the file `name`."""
     paths = re.findall(r'"([a-z_/]+)": "modified"', json.dumps(reasons))
