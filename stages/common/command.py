@@ -27,7 +27,7 @@ _NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory", re.I
 
 
 class ResumeLater(Exception):
-    """Work was saved and should be started again: the process ends with code 75."""
+    """Work was saved and should be started again: the process ends with code 75, silently where no word is given."""
 
 
 def main(
@@ -74,7 +74,7 @@ def main(
         _check_out(stage, options["out"])
         run(config, **{name: options[name] for name in (*inputs, *words)}, out=options["out"])
     except ResumeLater as stop:
-        return _complain(stage, stop, RESUME_ME)
+        return _complain(stage, stop, RESUME_ME) if stop.args else RESUME_ME
     except KeyboardInterrupt:
         return _complain(stage, "interrupted; nothing was replaced, run it again to go on", 130)
     except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:

@@ -1,6 +1,7 @@
 """Signals, answered between two steps by all processes of a run."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
-    """SIGTERM in the block, where nobody else listens to it, raises ResumeLater: what is saved stays."""
+    """SIGTERM in the block, where nobody else listens to it, raises ResumeLater: what is saved stays.
+
+    One process of several says nothing: its launcher stops it when another one ended, for a reason of its own.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ResumeLater
         raise ResumeLater("stopped by SIGTERM; run it again to go on from the last checkpoint")
 
     if threading.current_thread() is not threading.main_thread():
