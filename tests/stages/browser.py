@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,17 @@ class Page:
         path.write_bytes(base64.b64decode(found["data"]))
 
 
+def _first_page(port: str) -> str:
+    """Address of the socket of the first tab, which comes into being after the browser has said that it listens."""
+    for _ in range(600):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+            for target in json.load(answer):
+                if target["type"] == "page":
+                    return target["webSocketDebuggerUrl"]
+        time.sleep(0.1)
+    raise TimeoutError("the browser has no tab")
+
+
 @contextlib.contextmanager
 def tab(folder: Path) -> Iterator[Page]:
     """A fresh browser with its profile in `folder`; what pages save lands in `folder`/downloads."""
@@ -91,9 +103,7 @@ def tab(folder: Path) -> Iterator[Page]:
         assert browser.stderr is not None
         address = next(line for line in browser.stderr if "DevTools listening on" in line).split()[-1]
         port = address.split(":")[2].split("/")[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
-            target = next(each for each in json.load(answer) if each["type"] == "page")
-        with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+        with connect(_first_page(port), max_size=None) as socket:
             page = Page(socket)
             page.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder / "downloads"))
             yield page

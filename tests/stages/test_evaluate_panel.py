@@ -299,7 +299,7 @@ def test_a_person_with_a_keyboard_gets_to_the_end(made: Path, tmp_path: Path) ->
             page.press("ArrowRight" if place % 2 else "r")
         text = page.run("document.getElementById('text').value")
         page.run("document.getElementById('save').click()")
-        for _ in range(100):
+        for _ in range(600):
             files = list((tmp_path / "downloads").glob("*.json"))
             if files:
                 break

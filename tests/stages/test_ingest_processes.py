@@ -122,7 +122,7 @@ def test_killed_at_any_moment_the_next_run_ends_with_the_same_store(
             shutil.rmtree(out)
             shutil.rmtree(tmp_path / "state")
         process.wait()
-        for _ in range(100):
+        for _ in range(600):
             if not (left := alive(mark)):
                 break
             time.sleep(0.1)
