@@ -75,7 +75,8 @@ def joined() -> Iterator[Processes]:
     Raises ValueError where this machine has GPUs, but fewer than processes, or where torchrun restarted the processes
     with the store of those before them.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ["TORCHELASTIC_RESTART_COUNT"] != "0":
+    shares_a_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("WORLD_SIZE") != "1"
+    if shares_a_store and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
         raise ValueError(
             "torchrun restarted this run with the addresses of the processes that ended, which nobody can reach; "
             "start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --rdzv-backend c10d to go on from the last "

@@ -166,6 +166,17 @@ def test_torchrun_restarts_from_the_checkpoint_with_a_store_of_its_own(home: Pat
         assert "train: going on from step" in complained and curve(home, "out")[0, -1] == 600
 
 
+def test_one_restarted_process_needs_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined() as processes:
+        assert processes.world == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --rdzv-backend c10d"), joined():
+        pass
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(home: Path) -> None:
     for name, changes in (("odd", {"processes": 3}), ("parts", {"parts": 5})):
         run = start(home, name, *room(home, name, **changes))
