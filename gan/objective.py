@@ -14,14 +14,17 @@ class Loss(Protocol):
 
     @property
     def paired(self) -> bool: ...
+    @property
+    def boundary(self) -> float | None: ...
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor: ...
     def generator_loss(self, real: Any, fake: Tensor) -> Tensor: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """Strength of augmentation by feedback: it grows by `change` a step while the mean sign of real logits lies above
-    `target`, falls otherwise, and stays in [0, `limit`] (Karras et al. 2020, section 3.2)."""
+    """Strength of augmentation by feedback: it grows by `change` a step while the mean sign of real logits, less the
+    loss's boundary, lies above `target`, falls otherwise, and stays in [0, `limit`] (Karras et al. 2020, section 3.2).
+    The loss must have a boundary."""
 
     target: float
     change: float

@@ -139,7 +139,8 @@ def _adversarial(objective: Objective, batch: Batch, logits: Tensor) -> tuple[Te
     value = objective.loss.discriminator_loss(*_swapped(objective, batch, real, fake))
     terms = {"loss_d": value, "logit_real": real.mean(), "logit_fake": fake.mean()}
     if isinstance(objective.strength, Adaptive):
-        terms["sign_real"] = real.sign().mean()
+        assert objective.loss.boundary is not None
+        terms["sign_real"] = (real - objective.loss.boundary).sign().mean()
     return value, terms
 
 

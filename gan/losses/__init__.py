@@ -3,7 +3,7 @@
 discriminator_loss(real, fake) -> scalar    from logits [N] of real and of generated images, pairs share a label
 generator_loss(real, fake) -> scalar        the same; `real` is None where `paired` is false
 paired: bool                                whether the generator's loss looks at real logits
-levelled: bool                              whether a logit alone says "real" or "fake": relative losses do not care
+boundary: float | None                      the logit between "real" and "fake"; None where a logit alone says neither
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ class Targets:
     real_target: float = 1.0
     fake_target: float = 0.0
     paired = False
-    levelled = True
+    boundary = 0.0
 
     def __post_init__(self) -> None:
         for name in ("real_target", "fake_target"):

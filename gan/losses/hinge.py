@@ -14,7 +14,7 @@ class Config:
 
     name: Literal["hinge"] = "hinge"
     paired = False
-    levelled = True
+    boundary = 0.0
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scalar from logits [N] each: logits beyond the margin do not count."""

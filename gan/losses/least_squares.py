@@ -18,6 +18,11 @@ class Config(Targets):
 
     name: Literal["least_squares"] = "least_squares"
 
+    @property
+    def boundary(self) -> float:  # type: ignore[override]
+        """Half way between both targets."""
+        return (self.real_target + self.fake_target) / 2
+
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scalar from outputs [N] each."""
         return ((real - self.real_target).square().mean() + (fake - self.fake_target).square().mean()) / 2

@@ -16,7 +16,7 @@ class Config:
 
     name: Literal["relativistic"] = "relativistic"
     paired = True
-    levelled = False
+    boundary = None
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scalar from paired logits [N]: low where each real image beats its generated partner."""

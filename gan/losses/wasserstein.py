@@ -16,7 +16,7 @@ class Config:
 
     name: Literal["wasserstein"] = "wasserstein"
     paired = False
-    levelled = False
+    boundary = None
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scalar from outputs [N] each: minus the estimated distance."""

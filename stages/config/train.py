@@ -27,7 +27,7 @@ class Loss(Protocol):
     @property
     def paired(self) -> bool: ...
     @property
-    def levelled(self) -> bool: ...
+    def boundary(self) -> float | None: ...
     def discriminator_loss(self, real: Any, fake: Any) -> Any: ...
     def generator_loss(self, real: Any, fake: Any) -> Any: ...
 
@@ -106,7 +106,7 @@ class Adaptive:
     name: Literal["adaptive"]
     transforms: tuple[Transform, ...]
     target: Annotated[float, Range(gt=-1, lt=1)]
-    """Mean sign of the logits of real images above which it grows."""
+    """Mean sign of the logits of real images, seen from the loss's boundary, above which it grows."""
     ramp_kimg: Annotated[float, Range(gt=0)]
     """Thousand images over which it can go from 0 to 1."""
     limit: Annotated[float, Range(gt=0, le=0.8)]
@@ -283,7 +283,7 @@ def check_combinations(config: TrainConfig) -> None:
             raise ValueError(
                 f"optimizers.{side} rmsprop keeps no mean of gradients: beta1 must be 0; received {config.beta1:g}"
             )
-    if config.augmentation.name == "adaptive" and not loss.levelled:
+    if config.augmentation.name == "adaptive" and loss.boundary is None:
         raise ValueError(
             f"augmentation adaptive reads the sign of logits, and loss {loss.name} leaves their level open; "
             "use scheduled"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gan import batches, chance, layers, training
 from gan.batches import Batch
 from gan.losses.hinge import Config as Hinge
+from gan.losses.least_squares import Config as LeastSquares
 from gan.losses.non_saturating import Config as NonSaturating
 from gan.losses.relativistic import Config as Relativistic
 from gan.losses.wasserstein import Config as Wasserstein
@@ -147,6 +148,20 @@ def test_the_strength_follows_how_sure_the_discriminator_is() -> None:
     ours.discriminator = Linear(-1.0, -1.0, -1.0, -1.0)
     seen = [training.discriminator_step(ours, objective, [sure])["augmentation"].item() for _ in range(3)]
     assert seen == pytest.approx([0.15, 0.05, 0.0])
+
+
+@pytest.mark.parametrize(("targets", "boundary"), [((1.0, 0.0), 0.5), ((0.9, 0.0), 0.45), ((0.9, 0.1), 0.5)])
+def test_least_squares_is_sure_beyond_the_middle_of_its_targets(targets: tuple[float, float], boundary: float) -> None:
+    loss = LeastSquares(real_target=targets[0], fake_target=targets[1])
+    adaptive = Adaptive(target=0.6, change=0.1, limit=0.8)
+    sure = Batch(torch.ones(4, 1, 2, 2), None, torch.zeros(4, 2), torch.arange(4))
+    for logit, expected in ((boundary + 0.01, 0.6), (boundary - 0.01, 0.4)):
+        ours = linear()
+        ours.discriminator = Linear(*[logit / 4] * 4)
+        ours.strength.fill_(0.5)
+        objective = Objective(loss=loss, transforms=("flip",), strength=adaptive)
+        terms = training.discriminator_step(ours, objective, [sure])
+        assert terms["augmentation"].item() == pytest.approx(expected)
 
 
 def test_the_average_of_a_constant_generator_in_closed_form_with_its_running_means() -> None:

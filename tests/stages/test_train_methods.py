@@ -276,6 +276,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "parts": ({"network": NETWORKS["resnet"], "parts": 2}, "parts must be 1 for network resnet: its batch statistics"),
     "rmsprop": ({"optimizers": OPTIMIZERS, "beta1": 0.5}, "rmsprop keeps no mean of gradients: beta1 must be 0"),
     "no level": ({"augmentation": ADAPTIVE}, "loss relativistic leaves their level open; use scheduled"),
+    "no level of a critic": (
+        {"augmentation": ADAPTIVE, "loss": {"name": "wasserstein"}, "penalties": GP},
+        "loss wasserstein leaves their level open; use scheduled",
+    ),
     "no transform": ({"augmentation": FADING | {"transforms": []}}, "transforms must name a transform"),
     "leaking": ({"augmentation": FADING | {"strength": 0.9}}, r"augmentation.strength must be a number .*<= 0.8"),
     "no such network": ({"network": {"name": "r3gam"}}, r"train.network.name must be one of .*did you mean `r3gan`"),
