@@ -22,3 +22,8 @@ class Targets:
         for name in ("real_target", "fake_target"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share >= 0 and <= 1; received {getattr(self, name):g}")
+        if self.real_target <= self.fake_target:
+            raise ValueError(
+                "real_target must be larger than fake_target: equal ones leave nothing to learn, exchanged ones train "
+                f"backwards; received {self.real_target:g} and {self.fake_target:g}"
+            )

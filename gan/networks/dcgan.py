@@ -66,8 +66,8 @@ class Config(Plain):
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Spectral norms bound the slope."""
-        return self.norm == "spectral"
+        """Spectral norms bound the slope, but not that of minibatch discrimination, which has none."""
+        return self.norm == "spectral" and self.minibatch != "discrimination"
 
     def widths(self, resolution: int) -> list[int]:
         """Channels per stage from 4x4 to half the resolution."""

@@ -260,10 +260,17 @@ def check_combinations(config: TrainConfig) -> None:
         )
     if "wgan_gp" in penalties and penalties & {"r1", "r2"}:
         raise ValueError("penalties must not pull gradients to 0 (r1, r2) and to 1 (wgan_gp) at once; choose one kind")
+    if "wgan_gp" in penalties and network.group > 1:
+        raise ValueError(
+            f"penalties (wgan_gp) need a discriminator that looks at one image at a time: in groups of {network.group} "
+            "each logit depends on all of them and no image has a gradient of its own; set network.minibatch to none "
+            "and network.group to 1, or use r1"
+        )
     if loss.name == "wasserstein" and not penalties and not network.bounded:
         raise ValueError(
             "loss wasserstein has no lower bound unless the discriminator's slope has one; add a penalty such as "
-            "{name: wgan_gp, gamma: 10, gamma_final: 10}, or use spectral norms"
+            "{name: wgan_gp, gamma: 10, gamma_final: 10}, or use spectral norms without minibatch discrimination, "
+            "which has none"
         )
     if config.precision == "float16":
         raise ValueError(

@@ -139,7 +139,7 @@ def test_every_option_trains_and_is_felt(store: Path, tmp_path: Path, options: d
 ALL_AT_ONCE: dict[str, Any] = {
     "network": DCGAN | {"norm": "spectral", "dropout": 0.2, "minibatch": "deviation", "group": 4},
     "loss": {"name": "least_squares"} | TARGETS,
-    "penalties": GP,
+    "penalties": [{"name": "r1", "gamma": 1.0, "gamma_final": 0.1}],
     "augmentation": ADAPTIVE,
     "variations": {"flip": True, "rotation": 5.0, "zoom": 0.1},
     "balance": "classes",
@@ -151,13 +151,16 @@ ALL_AT_ONCE: dict[str, Any] = {
 }
 
 
-def test_a_run_with_everything_random_goes_on_with_the_same_bytes(store: Path, tmp_path: Path) -> None:
-    whole = trained(config(**ALL_AT_ONCE), store, tmp_path / "whole")
+@pytest.mark.parametrize("changes", [{}, {"network": DCGAN | {"dropout": 0.2}, "penalties": GP}], ids=["r1", "wgan_gp"])
+def test_a_run_with_everything_random_goes_on_with_the_same_bytes(
+    store: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    whole = trained(config(**ALL_AT_ONCE | changes), store, tmp_path / "whole")
     for checkpoint in (tmp_path / "whole").glob("checkpoint-*-000000012-*"):
         checkpoint.unlink()
     strength = whole.players.strength.item()
     torch.manual_seed(99)  # nothing may come from torch's own numbers
-    again = Run(config(**ALL_AT_ONCE), open_store(store), tmp_path / "whole", ALONE)
+    again = Run(config(**ALL_AT_ONCE | changes), open_store(store), tmp_path / "whole", ALONE)
     assert again.step == 10 and 0 < again.players.strength < strength
     again.to_the_end()
     assert torch.equal(weights(again), weights(whole)) and again.players.strength == strength
@@ -272,6 +275,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "must not pull gradients to 0",
     ),
     "unbounded": ({"loss": {"name": "wasserstein"}, "penalties": []}, "wasserstein has no lower bound"),
+    "unbounded by one layer": (
+        {
+            "loss": {"name": "wasserstein"},
+            "penalties": [],
+            "network": DCGAN | {"norm": "spectral", "minibatch": "discrimination", "group": 4},
+        },
+        "wasserstein has no lower bound .* or use spectral norms without minibatch discrimination, which has none",
+    ),
+    "gradients of a group": (
+        {"network": DCGAN | {"minibatch": "deviation", "group": 4}, "penalties": GP},
+        r"penalties \(wgan_gp\) need .* one image at a time: in groups of 4 .* no image has a gradient of its own",
+    ),
+    "nothing to learn": (
+        {"loss": {"name": "least_squares", "real_target": 0.5, "fake_target": 0.5}},
+        r"train.loss: real_target must be larger than fake_target: .*; received 0.5 and 0.5",
+    ),
+    "backwards": (
+        {"loss": {"name": "minimax", "real_target": 0.0, "fake_target": 1.0}},
+        r"train.loss: real_target must be larger than fake_target: .*; received 0 and 1",
+    ),
     "half precision": ({"precision": "float16"}, "float16 overflows in the double backward of gradient penalties"),
     "parts": ({"network": NETWORKS["resnet"], "parts": 2}, "parts must be 1 for network resnet: its batch statistics"),
     "rmsprop": ({"optimizers": OPTIMIZERS, "beta1": 0.5}, "rmsprop keeps no mean of gradients: beta1 must be 0"),
