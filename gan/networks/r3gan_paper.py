@@ -159,7 +159,7 @@ class Discriminator(nn.Module):
             score = self.score(self.last(x_NDHW).flatten(1))
             if self.embed is None:
                 return score[:, 0]
-            return (score * self.embed(label)).sum(1) / math.sqrt(score.shape[1])
+            return (score * self.embed(label)).sum(1)
 
 
 @torch.no_grad()
@@ -167,7 +167,8 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw the initial weights of a Generator or Discriminator from `generator`, in the order of its parameters.
 
     Normal with deviation gain / sqrt(fan_in): inside blocks sqrt(2 / (1 + 0.2^2)) * L^(-1/4) for L blocks, 1 elsewhere;
-    projections of blocks and biases are zero; basis and embeddings have deviation 1.
+    projections of blocks and biases are zero; the basis has deviation 1. An embedding is a linear map of the classes,
+    so its fan_in is their number; its gain is 1 in the generator, 1 / sqrt(projection) in the discriminator.
     """
     residuals = [module for module in network.modules() if isinstance(module, Residual)]
     inside = {id(layer) for block in residuals for layer in (block.expand, block.mix)}
@@ -177,7 +178,8 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
         network.basis.normal_(generator=generator)
     for module in network.modules():
         if isinstance(module, nn.Embedding):
-            module.weight.normal_(generator=generator)
+            size = 1 if isinstance(network, Generator) else module.embedding_dim
+            module.weight.normal_(0, (module.num_embeddings * size) ** -0.5, generator=generator)
         elif id(module) in zero:
             module.weight.zero_()  # type: ignore[operator]
         elif isinstance(module, nn.Conv2d | nn.Linear):

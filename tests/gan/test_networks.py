@@ -51,6 +51,17 @@ def test_the_presets_of_the_paper_have_its_parameters(
     assert found == pytest.approx(expected, rel=0.006)
 
 
+def test_labels_start_in_the_network_of_the_paper_as_linear_maps_of_the_classes() -> None:
+    arguments = NETWORKS["r3gan_paper"]["arguments"] | {"embedding": 64, "projection": 64}
+    generator, discriminator = pair({"name": "r3gan_paper", "arguments": arguments}, classes=100)
+    assert generator.embed.weight.std().item() == pytest.approx(100**-0.5, rel=0.05)
+    assert discriminator.embed.weight.std().item() == pytest.approx((100 * 64) ** -0.5, rel=0.05)
+    compared: list[torch.Tensor] = []
+    discriminator.score.register_forward_hook(lambda *given: compared.append(given[2]))
+    logits = discriminator(torch.randn(4, 1, 8, 8), torch.arange(4))
+    torch.testing.assert_close(logits, (compared[0] * discriminator.embed.weight[:4]).sum(1))
+
+
 def test_the_classic_dcgan_has_its_parameters() -> None:
     arguments = NETWORKS["transposed"]["arguments"] | {"width": 64}
     found = on_paper({"name": "dcgan", "arguments": arguments}, z_dim=100, classes=0, resolution=64, channels=3)
