@@ -111,11 +111,12 @@ class Discriminator(nn.Module):
         spectral = config.norm == "spectral"
         conv = SpectralConv2d if spectral else nn.Conv2d
         kernel = 4 if config.form == "transposed" else 3
+        biased = config.form == "upsampling" or config.norm != "batch"  # the classic has none: its norms shift
         widths = config.widths(resolution)[::-1]
         layers: list[nn.Module] = []
         for place, (before, width) in enumerate(zip([channels, *widths], widths, strict=False)):
             normed = config.norm == "batch" and place > 0
-            layers += [conv(before, width, kernel, 2, 1, bias=not normed and config.form == "upsampling")]
+            layers += [conv(before, width, kernel, 2, 1, bias=biased and not normed)]
             layers += [BatchNorm(width)] if normed else []
             layers += [nn.LeakyReLU(_SLOPE)]
             layers += [Dropout(config.dropout, place)] if config.dropout else []
@@ -126,7 +127,7 @@ class Discriminator(nn.Module):
         self.compare = MinibatchDiscrimination(wide, config.group) if config.minibatch == "discrimination" else None
         wide += self.compare.kernels if self.compare else 0
         linear, embedding = (SpectralLinear, SpectralEmbedding) if spectral else (nn.Linear, nn.Embedding)
-        self.score = linear(wide, 1, bias=config.form == "upsampling")  # on 4x4 the classic 4x4 convolution
+        self.score = linear(wide, 1, bias=biased)  # on 4x4 the classic 4x4 convolution
         self.embed = embedding(classes, wide) if classes else None
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:

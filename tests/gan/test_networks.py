@@ -68,6 +68,23 @@ def test_the_classic_dcgan_has_its_parameters() -> None:
     assert found == [3.576704, 2.765568]
 
 
+@pytest.mark.parametrize("form", ["transposed", "upsampling"])
+@pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
+def test_discriminators_of_dcgan_have_biases_where_nothing_shifts_in_their_place(form: str, norm: str) -> None:
+    arguments = NETWORKS["upsampling"]["arguments"] | {"form": form, "norm": norm}
+    _, discriminator = pair({"name": "dcgan", "arguments": arguments}, classes=0, resolution=16)
+    biases = [m.bias is not None for m in discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    if norm == "batch":
+        assert biases == ([False] * 3 if form == "transposed" else [True, False, True])
+        return
+    assert all(biases)
+    with torch.no_grad():
+        for name, parameter in discriminator.named_parameters():
+            if name.endswith("bias"):
+                parameter.fill_(0.1)
+        assert discriminator(torch.zeros(1, 1, 16, 16)).item() != 0
+
+
 @pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128, 256])
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "r3gan"])
 def test_all_sizes_with_and_without_classes(name: str, resolution: int) -> None:
