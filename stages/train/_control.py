@@ -104,14 +104,18 @@ class Control:
         return found
 
     def _suspicious(self, config: TrainConfig, row: dict[str, float]) -> dict[str, str]:
-        """A sentence for each kind of trouble that an evaluation shows, empty where it shows none."""
+        """A sentence for each kind of trouble that an evaluation shows, empty where it shows none.
+
+        Until the separation was within its limit, one beyond it shows how bad the generator still is.
+        """
         before = [other for other in self.measures if other["step"] <= row["step"]]
         said = {"collapse": "", "overfitting": ""}
         for name in ("coverage_train", "diversity_train"):
             most = max(other[name] for other in before)
             if row[name] < config.alarms.collapse * most:
                 said["collapse"] = f"{name} fell from {most:.3f} to {row[name]:.3f}"
-        if row["separation"] > config.alarms.separation:
+        limit = config.alarms.separation
+        if row["separation"] > limit and any(other["separation"] <= limit for other in before):
             said["overfitting"] = f"the discriminator tells {100 * row['separation']:.1f} % of pairs apart"
         return said
 

@@ -22,6 +22,7 @@ from stages.config.train import TrainConfig
 from stages.reference._selection import write_selection
 from stages.store import open_store
 from stages.train import _checkpoints, _course, _loop, run
+from stages.train._control import Control
 from tests.stages.small_training import Course, bars, collapsing, follow, small
 
 PROJECT = Path(__file__).parents[2]
@@ -290,6 +291,24 @@ def test_a_discriminator_that_learns_its_images_by_heart_rings_and_ends_the_run(
     # Where it may go back it does, and where that does not help it fails.
     with pytest.raises(FloatingPointError, match=r"overfitting at step \d+, and the run went back 1 times already"):
         train(home, "back", rollbacks={"most": 1, "reseed": True, "lr_factor": 1.0}, **by_heart)
+
+
+def ringing(name: str, values: list[float]) -> list[tuple[int, str]]:
+    """Number and kind of the alarms of a run that finds these values of one measure, the others being sound."""
+    config = build(TrainConfig, small(selection=MEASURED, alarms=ALARMS | {"separation": 0.999}), "train")
+    control, sound = Control(), {"fid_train": 1.0, "coverage_train": 0.9, "diversity_train": 1.0, "separation": 0.5}
+    rows = [sound | {"step": float(number), "kimg": 1.0 * number, name: value} for number, value in enumerate(values)]
+    return [
+        (number, kind)
+        for number, row in enumerate(rows)
+        for kind, _ in control.evaluated(config, row, regular=True)
+    ]  # fmt: skip
+
+
+def test_a_discriminator_that_is_strong_as_the_run_starts_is_none_that_overfits() -> None:
+    """Real images are told from a generator's first ones with ease; trouble is where that comes back."""
+    assert ringing("separation", [1.0, 0.9999, 1.0, 0.938, 0.489, 0.391, 0.5103, 0.5187]) == []
+    assert ringing("separation", [1.0, 1.0, 0.6, 1.0, 0.9999, 1.0]) == [(4, "overfitting")]
 
 
 def test_another_measure_can_be_what_best_means_and_a_lower_rate_alone_what_going_back_changes(
