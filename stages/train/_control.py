@@ -111,7 +111,7 @@ class Control:
         before = [other for other in self.measures if other["step"] <= row["step"]]
         said = {"collapse": "", "overfitting": ""}
         for name in ("coverage_train", "diversity_train"):
-            most = max(other[name] for other in before)
+            most = min(1.0, max(other[name] for other in before))  # beyond the real images' there is nothing to lose
             if row[name] < config.alarms.collapse * most:
                 said["collapse"] = f"{name} fell from {most:.3f} to {row[name]:.3f}"
         limit = config.alarms.separation

@@ -311,6 +311,12 @@ def test_a_discriminator_that_is_strong_as_the_run_starts_is_none_that_overfits(
     assert ringing("separation", [1.0, 1.0, 0.6, 1.0, 0.9999, 1.0]) == [(4, "overfitting")]
 
 
+def test_a_diversity_beyond_that_of_real_images_may_fall_to_it() -> None:
+    assert ringing("diversity_train", [2.4, 1.6, 1.1, 1.0, 0.6]) == []
+    assert ringing("diversity_train", [2.4, 1.6, 0.49, 0.48]) == [(3, "collapse")]
+    assert ringing("diversity_train", [0.8, 0.6, 0.39, 0.38]) == [(3, "collapse")]
+
+
 def test_another_measure_can_be_what_best_means_and_a_lower_rate_alone_what_going_back_changes(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
