@@ -26,7 +26,7 @@ def run(
     that it goes on with under these settings. A run that was stopped, in whatever way, goes on from its last checkpoint
     in the state folder and ends with the same bytes on a CPU. With several processes (`train.processes`, or torchrun's)
     each computes a share of every batch. Raises ValueError where the images were not validated, FloatingPointError
-    where training diverged or collapsed and going back did not help.
+    where training diverged or collapsed, going back did not help, and there is no best moment to publish.
     """
     from stages.train._launch import launched
     from stages.train._work import train

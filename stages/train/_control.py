@@ -49,6 +49,10 @@ class Control:
         """The checkpoints that later decisions may ask for."""
         return {Moment(int(m["attempt"]), int(m["step"])) for m in (self.best, self.good, self.pending) if m}
 
+    def to_publish(self, config: TrainConfig) -> dict[str, float] | None:
+        """The best moment where that is what the run publishes; None where it is the last one."""
+        return self.best if config.selection.name == "domain" and config.selection.keep == "best" else None
+
     def belongs(self, steps: int) -> bool:
         """False where a run of `steps` steps would not have gone back as this one did: the moment lies beyond its end,
         or was another budget's last step, where all is looked at that no larger budget looks at."""

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from stages.train._loop import Run
 
 _log = logging.getLogger(__name__)
-_ADVICE = "raise the gamma of r1 and r2, or lower train.lr"
+_ADVICE = {
+    "divergence": "raise the gamma of r1 and r2, or lower train.lr",
+    "collapse": "raise the gamma of r1 and r2, lower train.lr, or raise train.batch",
+    "overfitting": "use more images, or more of train.augmentation and train.variations",
+}
 
 
 def measure(run: "Run") -> bool:
@@ -36,7 +40,7 @@ def measure(run: "Run") -> bool:
 
 def alarm(run: "Run", kind: str, said: str, *, fatal: bool = False) -> bool:
     """Say and record that something is wrong; True where the run must go back. Raises FloatingPointError where it
-    cannot go on and may not go back, or has gone back as often as it may."""
+    cannot go on, may not go back any more, and has no best moment to end with."""
     most = run.config.rollbacks.most
     run.control.alarmed(run.step, kind, said)
     if run.processes.first:
@@ -45,14 +49,21 @@ def alarm(run: "Run", kind: str, said: str, *, fatal: bool = False) -> bool:
     if most > run.control.attempt:
         _warn(run, "%s at step %d: %s", kind, run.step, said)
         return True
-    if most:
-        raise FloatingPointError(
-            f"{kind} at step {run.step}, and the run went back {most} times already: {said}; {_ADVICE}"
-        )
-    if fatal:
-        raise FloatingPointError(f"training diverged at step {run.step}: {said}; {_ADVICE}")
-    _warn(run, "%s at step %d: %s; training goes on, see train.rollbacks", kind, run.step, said)
-    return False
+    if not (most or fatal):
+        _warn(run, "%s at step %d: %s; training goes on, see train.rollbacks", kind, run.step, said)
+        return False
+    if run.control.to_publish(run.config) is None:
+        raise _failure(run)
+    return True
+
+
+def _failure(run: "Run") -> FloatingPointError:
+    """Why the run cannot go on from its last alarm, and what may help."""
+    last, most = run.control.alarms[-1], run.config.rollbacks.most
+    kind, step, said = last["kind"], last["step"], last["said"]
+    again = f"{kind} at step {step}, and the run went back {most} times already"
+    begin = again if most else f"training diverged at step {step}"
+    return FloatingPointError(f"{begin}: {said}; {_ADVICE[kind]}")
 
 
 def _warn(run: "Run", text: str, *arguments: object) -> None:
@@ -62,30 +73,41 @@ def _warn(run: "Run", text: str, *arguments: object) -> None:
 
 
 def go_back(run: "Run") -> None:
-    """Return to the last good checkpoint, or to the start, and go on from there in another way."""
-    control, step = run.control, run.step
+    """Return to the last good checkpoint, or to the start, and go on from there in another way; where that was done as
+    often as it may be, return to the best moment and end there."""
+    control, step, most = run.control, run.step, run.config.rollbacks.most
     rows: list[dict[str, float]]
-    kind, good = control.alarms[-1]["kind"], control.good
-    if good is None:
+    ends = control.attempt >= most
+    kind, place = control.alarms[-1]["kind"], control.best if ends else control.good
+    if place is None:
         run.renew()
         to, rows, earlier = 0, [], Control()
     else:
-        found = load_moment(run.state, run.players, run.processes, Moment(good["attempt"], good["step"]))
+        moment = Moment(int(place["attempt"]), int(place["step"]))
+        found = load_moment(run.state, run.players, run.processes, moment)
+        if ends and not (found and found[1]):  # without a row of the curves there is nothing to publish
+            raise _failure(run)
         if found is None:  # train up to it again, and the alarm comes again
             run.renew()
             run.take(*load_newest(run.state, run.players, run.processes, up_to=run.steps))
             return
         to, rows, earlier = found
     final = step == run.steps and not run.regular(step)
-    run.take(to, rows, control.went_back(earlier, step=step, to=to, kind=kind, final=final))
-    _warn(run, "going back to step %d, %d of %d times", to, run.control.attempt, run.config.rollbacks.most)
+    back = control.went_back(earlier, step=step, to=to, kind=kind, final=final)
+    if ends:
+        back.stopped = str(_failure(run))
+        _warn(run, "%s; the run ends with its best moment, step %d", back.stopped, to)
+    else:
+        _warn(run, "going back to step %d, %d of %d times", to, back.attempt, most)
+    run.take(to, rows, back)
     run.save()
 
 
 def choose(run: "Run") -> Moment:
     """Put the networks to publish into `players`: the last ones, or those of the best evaluation."""
-    selection, best, last = run.config.selection, run.control.best, Moment(run.control.attempt, run.step)
-    if selection.name == "none" or selection.keep == "last" or best is None:
+    selection, best = run.config.selection, run.control.to_publish(run.config)
+    last = Moment(run.control.attempt, run.step)
+    if selection.name == "none" or best is None:
         return last
     moment, final = Moment(int(best["attempt"]), int(best["step"])), run.control.measures[-1]
     if final["step"] == run.step and not better(selection.metric, best["value"], final[selection.metric]):

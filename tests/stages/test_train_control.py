@@ -232,6 +232,68 @@ def test_rollbacks_are_bounded_and_the_failure_says_what_happened(home: Path) ->
     assert [line["alarm"] for line in said if "alarm" in line][:3] == ["divergence"] * 3
 
 
+def ends(home: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> dict[str, Any]:
+    """Changes to the small run of two that get better until step 120 and end in trouble: with no rollback left it
+    collapses at step 160, with none at all its weights are not finite at step 200."""
+
+    def course(attempt: int, step: int) -> dict[str, float]:
+        return collapsing(0, step) | ({"coverage_train": 1.0} if not most else {})
+
+    def poison(players: Any, **more: Any) -> None:
+        update_average(players, **more)
+        if not most and more["images_done"] >= 199 * 16:
+            next(players.generator.parameters()).data.fill_(float("nan"))
+
+    update_average = _loop.training.update_average
+    follow(course, monkeypatch.setattr)
+    monkeypatch.setattr(_loop.training, "update_average", poison)
+    return LONG | {"selection": MEASURED, "rollbacks": ONCE | {"most": most}}
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_run_that_fails_for_good_ends_with_its_best_moment_and_stays_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, most: int
+) -> None:
+    changes = ends(home, monkeypatch, most)
+    whole = train(home, "whole", **changes)
+    control = whole.results["control"]
+    assert control["published_step"] == control["best"]["step"] == whole.results["steps"] == 120
+    assert whole.results["last"]["step"] == measures(home, "whole")["step"][-1] == 120.0
+    said = "collapse at step 160, and the run went back 1 times already: coverage_train fell from 0.820 to 0.100; raise"
+    assert control["stopped"].startswith(
+        said if most else "training diverged at step 200: weights are not finite; raise"
+    )
+    assert (
+        [(back["at"], back["to"]) for back in control["rollbacks"]] == [(160, 100), (160, 120)]
+        if most
+        else [(200, 120)]
+    )
+    assert f"{control['stopped']}; the run ends with its best moment, step 120" in caplog.text
+
+    # It is decided once, and decided alike after a kill; a larger budget does not change it.
+    writes = len(list((home / "state").glob("train/*/checkpoint-*")))
+    assert train(home, "again", **changes).outputs == whole.outputs
+    assert train(home, "longer", **changes | {"total_kimg": 4.8}).outputs == whole.outputs
+    assert len(list((home / "state").glob("train/*/checkpoint-*"))) == writes
+    before = {0: 2 * 9, 1: 2 * (7 + 1 + 2)}[most]
+    for at in (before, before + 1):  # at the write of the best moment as the last one, and at the pruning after it
+        shutil.rmtree(home / "state")
+        killed_once(monkeypatch, home, at, **changes)
+        assert train(home, "killed", **changes).outputs == whole.outputs, f"killed at {at}"
+
+    # Without that moment's checkpoint, or where the last one was asked for, it fails.
+    load_moment = _course.load_moment
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(FloatingPointError, match=r" at step (160|200): |at step 160, and"),
+    ):
+        patched.setattr(_course, "load_moment", lambda *found: load_moment(*found) if found[-1].step != 120 else None)
+        shutil.rmtree(home / "state")
+        train(home, "lost", **changes)
+    with pytest.raises(FloatingPointError, match=r" at step (160|200): |at step 160, and"):
+        train(home, "last", **changes | {"selection": MEASURED | {"keep": "last"}})
+
+
 def test_a_damaged_checkpoint_is_trained_again_before_the_run_goes_back_to_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
