@@ -1,5 +1,6 @@
 """Sample grids of a run: the same latents at every snapshot."""
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,13 @@ _GRID = 10  # columns of a grid without classes
 
 def samples(run: "Run", count: int) -> NDArray[np.uint8]:
     """Images 0 ... count - 1 of the run's seed from the moving average; classes in turn, one a column."""
-    device = run.processes.device
+    device, size = run.processes.device, pixels.at_once(run.store.info["resolution"])
     z = torch.from_numpy(latents.latents(run.config.seed, 0, count, run.config.z_dim)).to(device)
     label = torch.arange(count, device=device) % len(run.store.classes) if run.store.classes else None
+    labels = itertools.repeat(None) if label is None else torch.split(label, size)
     with torch.no_grad():
-        return pixels.to_uint8(run.players.average(z, label).cpu().numpy())
+        parts = [run.players.average(*part).cpu().numpy() for part in zip(torch.split(z, size), labels, strict=False)]
+    return pixels.to_uint8(np.concatenate(parts))
 
 
 def grid(run: "Run", path: Path) -> None:

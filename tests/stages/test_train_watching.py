@@ -8,9 +8,13 @@ from PIL import Image
 
 from stages.config import build
 from stages.config.train import TrainConfig
+from stages.store import open_store
 from stages.train import run
+from stages.train._loop import Run
 from stages.train._meter import Meter
+from stages.train._processes import Processes
 from stages.train._progress import write_progress
+from stages.train._samples import samples
 from tests.stages.small_training import bars, small
 
 
@@ -40,6 +44,23 @@ def test_tensorboard_reads_numbers_pictures_histograms_and_the_graph(
     monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "unwatched-state"))
     config = build(TrainConfig, small(), "train")
     assert run(config, images=store, passed=passed, out=tmp_path / "unwatched").outputs == watched.outputs
+
+
+def test_pictures_are_drawn_as_many_at_once_as_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are the same: what a network of this size draws does not hang on how many it draws."""
+    found = []
+    for size in (256, 3):
+        drawn = []
+        monkeypatch.setenv("GANOPS_STATE", str(tmp_path / f"state-{size}"))
+        monkeypatch.setattr("gan.pixels.at_once", lambda resolution, size=size: size)
+        state = tmp_path / f"state-{size}"
+        state.mkdir()
+        store = bars(tmp_path) if size == 256 else tmp_path / "ingest"
+        training = Run(build(TrainConfig, small(), "train"), open_store(store), state, Processes())
+        training.players.average.register_forward_pre_hook(lambda _, z, drawn=drawn: drawn.append(len(z[0])))
+        found.append(samples(training, 16))
+        assert max(drawn) <= size and sum(drawn) == 16
+    assert np.array_equal(*found)
 
 
 def test_a_discriminator_that_compares_images_can_be_watched_and_snapshots_may_lie_close(
