@@ -32,12 +32,21 @@ class Board:
         if importlib.util.find_spec("tensorboard") is None:
             _log.info("tensorboard is not installed, so there are no event files; log.jsonl has the numbers")
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         begun = any((run.state / FOLDER).glob("events.*"))
-        self._writer = SummaryWriter(str(run.state / FOLDER), purge_step=run.step + 1, flush_secs=10)
+        self._open(run)
         if not begun:
             self._graphs(run)
+
+    def _open(self, run: "Run") -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run.state / FOLDER), purge_step=run.step + 1, flush_secs=10)
+
+    def went_back(self, run: "Run") -> None:
+        """Hide what was written of later steps than the present one, which are taken again."""
+        if self._writer is not None:
+            self._writer.close()
+            self._open(run)
 
     def numbers(self, group: str, row: dict[str, Any]) -> None:
         """The numbers of a row at its step, under `group`."""

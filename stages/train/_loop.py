@@ -199,19 +199,19 @@ class Run:
         """Train until the budget is spent; where it stops earlier, the work is saved."""
         stopper, before = Stopper(), self.step
         meter = self.meter = Meter(self.state, self.processes.device)
-        self.board = Board(self)
+        board = self.board = Board(self)
         quiet = None if self.processes.first else True
         bar = tqdm(total=self.steps, initial=self.step, unit="step", desc="train", disable=quiet, smoothing=0.05)
-        with stopper.listening(), bar, contextlib.closing(self.feed):
+        with stopper.listening(), bar, contextlib.closing(self.feed), contextlib.closing(board):
             while not self.finished:
                 terms = self.one_step()
                 bar.update()
                 meter.images += self.config.batch
                 if self._looks(terms, bar, meter):
                     go_back(self)
-                    bar.n, self.board = self.step, Board(self)
+                    board.went_back(self)
+                    bar.n = self.step
                 stopper.check(self.processes, self.save)
-            self.board.close()
         if self.processes.first and self.step > before:
             _log.info(meter.total(waited=self.feed.waited))
 

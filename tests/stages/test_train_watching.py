@@ -1,9 +1,11 @@
 """What can be watched of a run: event files that TensorBoard reads, samples over time as a sheet and an animation."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stages.config import build
@@ -44,6 +46,48 @@ def test_tensorboard_reads_numbers_pictures_histograms_and_the_graph(
     monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "unwatched-state"))
     config = build(TrainConfig, small(), "train")
     assert run(config, images=store, passed=passed, out=tmp_path / "unwatched").outputs == watched.outputs
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's own reader
+@pytest.mark.parametrize("end", [KeyboardInterrupt, FloatingPointError])
+def test_event_files_have_all_that_was_seen_before_a_run_was_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
+) -> None:
+    """Also before it went back: both writers, whose thread dies with the process, are closed."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+    opened: list[SummaryWriter] = []
+
+    class Noted(SummaryWriter):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            opened.append(self)
+
+    def step(run: Run) -> dict[str, torch.Tensor]:
+        if run.control.attempt and run.step == 50:
+            raise end
+        terms = one_step(run)
+        return terms | {"loss_g": torch.tensor(2000.0)} if (run.control.attempt, run.step) == (0, 40) else terms
+
+    one_step = Run.one_step
+    monkeypatch.setattr(Run, "one_step", step)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Noted)
+    changes = {"tensorboard": True, "rollbacks": {"most": 1, "reseed": True, "lr_factor": 0.5}}
+    with pytest.raises(end):
+        run(
+            build(TrainConfig, small(**changes), "train"),
+            images=bars(tmp_path), passed=tmp_path / "passed.json", out=tmp_path / "out",
+        )  # fmt: skip
+    (folder,) = (tmp_path / "state").glob("train/*/tensorboard")
+    scalars, both = [], sorted(folder.glob("events.*"))
+    for path in both:
+        found = EventAccumulator(str(path)).Reload()
+        scalars.append([event.step for event in found.Scalars("train/loss_d")])
+        assert ("divergence/text_summary" in found.Tags()["tensors"]) == (path == both[0])
+    assert scalars == [[20], [40]]
+    assert [writer.all_writers for writer in opened] == [None, None]
 
 
 def test_pictures_are_drawn_as_many_at_once_as_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
