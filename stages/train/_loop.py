@@ -24,7 +24,7 @@ from stages.train._feed import Feed
 from stages.train._measure import Yardstick
 from stages.train._memory import explained
 from stages.train._meter import Meter
-from stages.train._objective import halflife, kinds, objective, set_rates
+from stages.train._objective import halflife, kinds, objective, scheduled, set_rates
 from stages.train._processes import Processes
 from stages.train._samples import snapshot, snapshot_due
 from stages.train._stopper import Stopper
@@ -224,7 +224,10 @@ class Run:
             if back:
                 return True
             if self.processes.first:
-                self.board.numbers("train", meter.look(row, waited=self.feed.waited))
+                given = scheduled(self.config, self.players, (self.step - 1) * self.config.batch)
+                line = meter.look(row | given, waited=self.feed.waited)
+                self.board.numbers("train", {name: value for name, value in line.items() if name not in given})
+                self.board.numbers("schedule", {"step": self.step, **given})
         measures = self.yardstick is not None and self.due("selection")
         shows, saves = snapshot_due(self, self.step), measures or self.due("checkpoint_kimg")
         if (shows or saves) and not self.finite():

@@ -33,7 +33,7 @@ class Meter:
         self.images = self.seen = self.waited = 0.0
 
     def look(self, row: dict[str, float], *, waited: float) -> dict[str, Any]:
-        """Append the losses of a look and the speed since the look before, and return them; `waited`: total so far."""
+        """Append the numbers of a look and the speed since the look before, and return them; `waited`: total so far."""
         now = time.perf_counter()
         seconds = max(now - self.looked, 1e-9)
         line = row | {

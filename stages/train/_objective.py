@@ -51,6 +51,23 @@ def halflife(config: TrainConfig, done: int) -> float:
     return cosine(start, end, done / (config.burn_in_kimg * 1000))
 
 
+def scheduled(config: TrainConfig, players: Players, done: int) -> dict[str, float]:
+    """What the step after `done` images, just taken, was given by the schedules: learning rates as both optimisers had
+    them, the moving average's half-life in thousand images, what is switched off left out."""
+    present, found = objective(config, done), dict[str, float]()
+    for side, optimizer in (("d", players.discriminator_optimizer), ("g", players.generator_optimizer)):
+        group = optimizer.param_groups[0]
+        found[f"lr_{side}"] = group["lr"]
+    found["beta2"] = group["alpha"] if "alpha" in group else group["betas"][1]
+    found |= {f"gamma_{p.name}": present.gammas[SIDES[p.name]] for p in config.penalties}
+    found["ema_halflife_kimg"] = min(halflife(config, done), config.ema_ramp * done) / 1000
+    if config.augmentation.name == "scheduled" and isinstance(present.strength, float):
+        found["augmentation"] = present.strength
+    if config.instance_noise:
+        found["instance_noise"] = present.noise
+    return found
+
+
 def kinds(config: TrainConfig) -> list[dict[str, Any]]:
     """Settings of the generator's and the discriminator's optimiser for `gan.training.assemble`."""
     return [dataclasses.asdict(each) for each in (config.optimizers.generator, config.optimizers.discriminator)]

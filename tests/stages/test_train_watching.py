@@ -1,5 +1,7 @@
 """What can be watched of a run: event files that TensorBoard reads, samples over time as a sheet and an animation."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ def test_tensorboard_reads_numbers_pictures_histograms_and_the_graph(
     tags = events.Tags()
     assert [event.step for event in events.Scalars("train/loss_d")] == [20, 30, 40, 60]
     assert {"train/images_per_second", "train/loss_g", "train/gradient_real"} <= set(tags["scalars"])
+    assert {tag for tag in tags["scalars"] if "lr" in tag} == {"schedule/lr_d", "schedule/lr_g"}
     assert tags["graph"] and {event.step for event in events.Images("samples")} >= {15, 30, 60}
     for side in ("generator", "discriminator"):
         for kind in ("weights", "gradients"):
@@ -88,6 +91,42 @@ def test_event_files_have_all_that_was_seen_before_a_run_was_ended(
         assert ("divergence/text_summary" in found.Tags()["tensors"]) == (path == both[0])
     assert scalars == [[20], [40]]
     assert [writer.all_writers for writer in opened] == [None, None]
+
+
+def test_what_the_schedules_gave_a_step_is_logged_also_after_a_rollback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+
+    def step(run: Run) -> dict[str, torch.Tensor]:
+        terms = one_step(run)
+        return terms | {"loss_g": torch.tensor(2000.0)} if (run.control.attempt, run.step) == (0, 40) else terms
+
+    one_step = Run.one_step
+    monkeypatch.setattr(Run, "one_step", step)
+    optimizers = {"generator": {"name": "rmsprop", "factor": 0.5}, "discriminator": {"name": "adam", "factor": 1.0}}
+    changes = {
+        "burn_in_kimg": 0.32, "lr": 0.002, "lr_final": 0.0005, "lr_kimg": 0.32, "beta2": 0.9, "ema_ramp": 1.0,
+        "ema_halflife_start_kimg": 0.1, "ema_halflife_kimg": 0.3, "instance_noise": 0.2, "optimizers": optimizers,
+        "augmentation": {"name": "scheduled", "strength": 0.4, "strength_final": 0.1, "transforms": ["shift"]},
+        "rollbacks": {"most": 1, "reseed": True, "lr_factor": 0.5},
+    }  # fmt: skip
+    run(
+        build(TrainConfig, small(**changes), "train"),
+        images=bars(tmp_path), passed=tmp_path / "passed.json", out=tmp_path / "out",
+    )  # fmt: skip
+    (log,) = (tmp_path / "state").glob("train/*/log.jsonl")
+    first, *_, last = (row for row in map(json.loads, log.read_text().splitlines()) if "loss_d" in row)
+    ends = {
+        "lr_d": (0.002, 0.0005), "lr_g": (0.001, 0.00025), "beta2": (0.9, 0.99), "gamma_r1": (1.0, 0.1),
+        "gamma_r2": (1.0, 0.1), "ema_halflife_kimg": (0.1, 0.3), "augmentation": (0.4, 0.1), "instance_noise": (0.2, 0),
+    }  # fmt: skip
+    assert (first["step"], last["step"]) == (20, 60)
+    for name, (start, end) in ends.items():
+        near = end + (start - end) * (1 + math.cos(math.pi * 19 / 20)) / 2
+        assert first[name] == pytest.approx(near), name
+        assert last[name] == pytest.approx(end * (0.5 if name.startswith("lr") else 1)), name
+    assert "lr_d" not in (tmp_path / "out" / "curves.csv").read_text()
 
 
 def test_pictures_are_drawn_as_many_at_once_as_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
