@@ -31,18 +31,22 @@ class Meter:
         self.path, self.cuda = folder / "log.jsonl", torch.device(device).type == "cuda"
         self.start = self.looked = time.perf_counter()
         self.images = self.seen = self.waited = 0.0
+        self.busy: list[float] = []  # utilisation at each look
 
     def look(self, row: dict[str, float], *, waited: float) -> dict[str, Any]:
         """Append the numbers of a look and the speed since the look before, and return them; `waited`: total so far."""
         now = time.perf_counter()
         seconds = max(now - self.looked, 1e-9)
+        images = self.images - self.seen
         line = row | {
-            "images_per_second": round((self.images - self.seen) / seconds, 2),
+            "images_per_second": round(images / seconds, 2),
+            "seconds_per_kimg": round(1000 * seconds / max(images, 1), 3),
             "waiting_for_data": round(min(1.0, (waited - self.waited) / seconds), 4),
             "memory_mib": round(self.memory() / 2**20, 1),
         }
         if self.cuda and (share := utilisation()) is not None:
             line["utilisation"] = share
+            self.busy.append(share)
         self.looked, self.seen, self.waited = now, self.images, waited
         self.write(line)
         return line
@@ -61,8 +65,10 @@ class Meter:
     def total(self, *, waited: float) -> str:
         """The whole run in one sentence."""
         seconds = max(time.perf_counter() - self.start, 1e-9)
+        busy = f"the GPU busy {100 * sum(self.busy) / len(self.busy):.0f} %, " if self.busy else ""
         return (
             f"{self.images / 1000:.1f} kimg in {seconds:.0f} s: {self.images / seconds:.0f} images/s, "
             f"{1000 * seconds / max(self.images, 1):.2f} s per kimg, "
-            f"{100 * min(1.0, waited / seconds):.1f} % of it waiting for data, {self.memory() / 2**20:.0f} MiB at most"
+            f"{100 * min(1.0, waited / seconds):.1f} % of it waiting for data, {busy}"
+            f"{self.memory() / 2**20:.0f} MiB at most"
         )

@@ -171,6 +171,27 @@ def test_a_gpu_whose_driver_does_not_tell_its_load_trains_all_the_same(
     assert Meter(tmp_path, "cuda:0").look({"step": 40.0}, waited=0.0)["utilisation"] == 0.83
 
 
+def test_the_meter_tells_what_a_thousand_images_take_and_how_busy_the_gpu_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 2**20)
+    meter = Meter(tmp_path, "cuda:0")
+    for number, share in enumerate((70, 90), start=1):
+        monkeypatch.setattr("torch.cuda.utilization", lambda share=share: share)
+        now = meter.looked + 5.0
+        monkeypatch.setattr("time.perf_counter", lambda now=now: now)
+        meter.images += 2000
+        line = meter.look({"step": 20.0 * number}, waited=1.0 * number)
+        assert line["seconds_per_kimg"] == 2.5 and line["images_per_second"] == 400.0
+    assert ", 2.50 s per kimg, 20.0 % of it waiting for data, the GPU busy 80 %, 1 MiB at most" in meter.total(
+        waited=2.0
+    )
+    monkeypatch.setattr("torch.cuda.utilization", lambda: 1 / 0)
+    silent = Meter(tmp_path, "cuda:0")
+    silent.look({"step": 20.0}, waited=0.0)
+    assert "busy" not in silent.total(waited=0.0)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_sheet_has_a_row_a_moment_and_the_animation_a_frame(tmp_path: Path, channels: int) -> None:
     moments = []
