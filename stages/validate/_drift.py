@@ -126,7 +126,9 @@ def _table(
         counts = np.array([[side["counts"].get(name, 0) for name in names] for side in (old, new)], np.int64)
         places = _common(counts, names) if counts.any() else []
         groups = [[names[place] for place in group] for group in places]
-        labels = [_label(group) for group in groups]
+        growth = np.diff(_shares(counts), axis=0)[0]
+        grown = [names[max(group, key=growth.__getitem__)] for group in places]
+        labels = [_label(*one) for one in zip(groups, grown, strict=True)]
         second = strangers(counts) if any(len(group) > 1 for group in groups) else None
     joined = [counts[:, group].sum(axis=1) for group in places]
     without = np.maximum(images - counts.sum(axis=1), 0)
@@ -152,12 +154,13 @@ def _number(name: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _label(group: list[str]) -> str:
-    """A category, or in a word the rare ones that were joined, which stand in `_order`."""
+def _label(group: list[str], grown: str) -> str:
+    """A category, or in a word the rare ones that were joined, which stand in `_order`; of words that which has grown
+    most."""
     if len(group) == 1:
         return group[0]
-    words = [name for name in group if _number(name) is None]
-    return f"{len(group)} rare values, " + (f"such as {min(words)}" if words else f"{group[0]} to {group[-1]}")
+    numbers = all(_number(name) is not None for name in group)
+    return f"{len(group)} rare values, " + (f"{group[0]} to {group[-1]}" if numbers else f"such as {grown}")
 
 
 def _common(counts: NDArray[np.int64], names: list[str]) -> list[list[int]]:

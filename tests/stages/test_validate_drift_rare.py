@@ -39,6 +39,8 @@ def test_rare_words_that_others_took_the_place_of_alarm() -> None:
     found = moved(before, now)
     assert found.alarm and not moved(before, list(reversed(before))).alarm
     assert "rare values, such as new" in found.labels[found.grown]
+    back = moved(now, before)
+    assert "rare values, such as old" in back.labels[back.grown]
     assert sorted(name for group in found.groups for name in group) == sorted({*before, *now})
 
 
