@@ -317,23 +317,27 @@ def test_losses_and_measures_of_one_step_arrive_and_after_going_back_the_later_o
     project, registry = built(), connect(state, "tiny")
     log = log_of(state)
 
-    def measured(step: int, value: float) -> str:
-        return json.dumps({"time": time.time(), "step": float(step), "kimg": step / 1000, "fid_train": value}) + "\n"
+    def measured(step: int, value: float, later: float = 0.0) -> str:
+        return (
+            json.dumps({"time": time.time() + later, "step": float(step), "kimg": step / 1000, "fid_train": value})
+            + "\n"
+        )
 
     def values(name: str) -> dict[int, list[float]]:
         found: dict[int, list[float]] = {}
         for metric in registry.client.get_metric_history(str(following.run_id), f"train/{name}"):
             found.setdefault(metric.step, []).append(metric.value)
-        return found
+        return {step: sorted(both, reverse=True) for step, both in found.items()}
 
     with follow(project, state, {}, print) as following:
         log.write_text(line(20) + measured(20, 9.0) + line(40))
         following.training()
         until(lambda: following.run_id is not None and 40 in values("loss_d"))
         with log.open("a") as file:
-            file.write(measured(40, 99.0) + line(40, loss_d=0.5) + measured(40, 7.0))  # back to 20, another way
+            file.write(measured(40, 99.0))
+            file.write(line(40, loss_d=0.5, time=time.time() + 1) + measured(40, 7.0, 1.0))  # back to 20, another way
         until(lambda: len(values("fid_train").get(40, [])) == 2)
-        assert values("loss_d") == {20: [1 / 20], 40: [1 / 40, 0.5]}
+        assert values("loss_d") == {20: [1 / 20], 40: [0.5, 1 / 40]}
         assert values("fid_train") == {20: [9.0], 40: [99.0, 7.0]}
         assert registry.client.get_run(str(following.run_id)).data.metrics["train/fid_train"] == 7.0
 
