@@ -13,7 +13,6 @@ from stages.config.validate import Drift
 from stages.validate._drift import Moved, compare
 from stages.validate._drift_checks import drift_checks, not_compared, read_baseline
 
-pytestmark = pytest.mark.fast
 DRIFT = Drift(false_alarms=0.01, min_moved=0.05)
 
 
@@ -33,6 +32,7 @@ def readings(mean: float, count: int, seed: int) -> list[str]:
     return [f"{value:.6f}" for value in np.random.default_rng(seed).normal(mean, 3.0, count)]
 
 
+@pytest.mark.fast
 def test_rare_words_that_others_took_the_place_of_alarm() -> None:
     """One bin of all rare ones held as many images as before, so that nothing seemed to have moved."""
     before, now = ([f"{age}{place:03d}" for place in range(120) for _ in range(5)] for age in ("old", "new"))
@@ -44,6 +44,7 @@ def test_rare_words_that_others_took_the_place_of_alarm() -> None:
     assert sorted(name for group in found.groups for name in group) == sorted({*before, *now})
 
 
+@pytest.mark.fast
 def test_words_of_one_or_two_images_alarm_when_none_of_them_is_left() -> None:
     """Each bin of the joined ones holds as many of the new as of the old."""
     dice = np.random.default_rng(5)
@@ -51,6 +52,7 @@ def test_words_of_one_or_two_images_alarm_when_none_of_them_is_left() -> None:
     assert moved(before, now).alarm and moved(before, now).p < 1e-50 and not moved(before, same).alarm
 
 
+@pytest.mark.fast
 def test_numbers_are_joined_with_their_neighbours() -> None:
     found = moved(readings(20, 600, 0), readings(35, 600, 1))
     assert found.alarm and found.moved > 0.9 and 8 <= len(found.labels) <= 16
@@ -88,6 +90,7 @@ def test_false_alarms_stay_at_the_stated_rate() -> None:
     assert 0 < alarms / 200 < 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 
+@pytest.mark.fast
 def test_too_few_images_to_tell_are_not_compared() -> None:
     blind, same = moved(["a"] * 4, ["b"] * 4), moved(["a"] * 4, ["a"] * 4)
     assert blind.blind and not same.blind, "one value on both sides is as it was"
@@ -104,6 +107,7 @@ def test_too_few_images_to_tell_are_not_compared() -> None:
         {"columns": {"width": {"grid": [1, 2, 3, "log"], "counts": {"a": 1}}}},
     ],
 )  # fmt: skip
+@pytest.mark.fast
 def test_a_baseline_that_is_no_profile_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "baseline.json"
     whole = {"format": 1, "data_hash": "ab", **profiled(x=["a", "b"])}
@@ -114,6 +118,7 @@ def test_a_baseline_that_is_no_profile_is_refused(tmp_path: Path, changed: dict[
         read_baseline(path)
 
 
+@pytest.mark.fast
 def test_other_classes_than_in_the_baseline_are_named() -> None:
     before, now = profiled(**{"class": ["a", "b", "c"] * 50}), profiled(**{"class": ["a", "b", "d"] * 50})
     checks, table = drift_checks(*compare(before, now, DRIFT), before, now, DRIFT)
