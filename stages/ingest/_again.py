@@ -35,9 +35,12 @@ def ingested(config: IngestConfig, raw: Path, datasheet: Path, erased: Path | No
         return summary
 
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # before it loads: Arrow's own keeps what was freed
+    from stages.ingest._since import tell_changes
     from stages.ingest._work import ingest
 
-    return ingest(config, raw, datasheet, erased, out, finished.remember)
+    summary = ingest(config, raw, datasheet, erased, out, finished.remember)
+    tell_changes(state_folder(), raw, out)  # what the run held in memory is free again
+    return summary
 
 
 class _Finished:

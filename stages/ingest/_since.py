@@ -2,6 +2,7 @@
 its data alone. Remembered is the manifest, in the state folder."""
 
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def tell_changes(state: Path, raw: Path, out: Path) -> None:
     manifest, memory = out / "manifest.parquet", state / "ingest-since" / f"{places(raw, out)}.parquet"
     with contextlib.suppress(OSError, ValueError, LookupError, pa.ArrowException):
         print(f"ingest: since the last run: {_changes(memory, manifest)}", file=sys.stderr)  # noqa: T201
-    partial = memory.with_suffix(".partial")
+    partial = memory.with_suffix(f".{os.getpid()}.partial")
     with contextlib.suppress(OSError):  # the store is whole without it
         memory.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copyfile(manifest, partial)

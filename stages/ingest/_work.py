@@ -25,7 +25,6 @@ from stages.ingest._decode import Rules
 from stages.ingest._erased import Tombstone, contents, read_tombstones, without_erased
 from stages.ingest._read import Refusal, Refusals, Samples, hex_digests, prune, read_samples, work_folder
 from stages.ingest._sample import Listing
-from stages.ingest._since import tell_changes
 from stages.ingest._texts import Texts
 from stages.ingest._worker import Job
 from stages.ingest._write import COLUMNS, write_rows, write_store
@@ -113,7 +112,6 @@ def _write(
         inputs: dict[str, Path | str] = {"raw": content, "datasheet": datasheet}
         summary = write_summary(work, stage="ingest", config=config, inputs=inputs, results=results, known=digests)
     _tell(counts, out)
-    tell_changes(state_folder(), raw, out)
     return summary
 
 
