@@ -86,7 +86,7 @@ def measured(
         shares = [float(np.mean(labels == index)) for index in range(len(store.classes))]
         label = latents.labels(selection.seed, 0, selection.images, shares)
     try:
-        images = _drawn(average, z, label, device, pixels.at_once(store.info["resolution"]))
+        images = drawn(average, z, label, device, pixels.at_once(store.info["resolution"]))
     except pixels.NotFinite:
         return {}
     fake, _ = features(yardstick.network, images)
@@ -105,9 +105,10 @@ def measured(
     return {name: round(value, 6) for name, value in found.items()}
 
 
-def _drawn(
+def drawn(
     average: nn.Module, z: NDArray[np.float32], label: NDArray[np.int64] | None, device: str, size: int
 ) -> NDArray[np.uint8]:
+    """Images uint8 [n, H, W, C] of latents [n, z_dim] and labels [n], `size` at once."""
     return np.concatenate(
         [
             pixels.to_uint8(

@@ -1,6 +1,5 @@
 """Sample grids of a run: the same latents at every snapshot."""
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from gan import latents, pixels
 from stages.pictures import write_grid
+from stages.train._measure import drawn
 
 if TYPE_CHECKING:
     from stages.train._loop import Run
@@ -20,13 +20,10 @@ _GRID = 10  # columns of a grid without classes
 
 def samples(run: "Run", count: int) -> NDArray[np.uint8]:
     """Images 0 ... count - 1 of the run's seed from the moving average; classes in turn, one a column."""
-    device, size = run.processes.device, pixels.at_once(run.store.info["resolution"])
-    z = torch.from_numpy(latents.latents(run.config.seed, 0, count, run.config.z_dim)).to(device)
-    label = torch.arange(count, device=device) % len(run.store.classes) if run.store.classes else None
-    labels = itertools.repeat(None) if label is None else torch.split(label, size)
+    z = latents.latents(run.config.seed, 0, count, run.config.z_dim)
+    label = np.arange(count) % len(run.store.classes) if run.store.classes else None
     with torch.no_grad():
-        parts = [run.players.average(*part).cpu().numpy() for part in zip(torch.split(z, size), labels, strict=False)]
-    return pixels.to_uint8(np.concatenate(parts))
+        return drawn(run.players.average, z, label, run.processes.device, pixels.at_once(run.store.info["resolution"]))
 
 
 def grid(run: "Run", path: Path) -> None:

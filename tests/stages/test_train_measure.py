@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.train._measure import _drawn, _separation
+from stages.train._measure import _separation, drawn
 
 pytestmark = pytest.mark.fast
 
@@ -46,5 +46,5 @@ def test_a_pass_holds_fewer_images_of_more_pixels(resolution: int, group: int, m
     assert _separation(discriminator, fake, None, store, "cpu", group) == 0.5  # type: ignore[arg-type]
     assert max(discriminator.seen) == most and sum(discriminator.seen) == 2 * (600 // group * group)
     generator = Counting((1, 4, 4))
-    assert len(_drawn(generator, np.zeros((600, 3), np.float32), None, "cpu", most)) == 600
+    assert len(drawn(generator, np.zeros((600, 3), np.float32), None, "cpu", most)) == 600
     assert max(generator.seen) == most
