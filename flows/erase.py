@@ -34,7 +34,7 @@ from flows.upkeep.holdings import (
     raw_files,
     raw_objects,
     runs_of,
-    state_folders,
+    state_places,
     unstored_sources,
 )  # fmt: skip
 from stages.common.files import read_json, write_json
@@ -164,8 +164,13 @@ def _find(
     for name in _remotes(repo):
         places += _remote(repo, name, objects, ours)
     places += [
-        Place("state", f"state folder, {path.relative_to(state)}", what, _tree_remover(path))
-        for path, what in state_folders(state, sha256, hashes)
+        Place(
+            "state",
+            f"state folder, {path.relative_to(state)}",
+            what,
+            _tree_remover(path) if path.is_dir() else _unlinker(path),
+        )
+        for path, what in state_places(state, sha256, hashes)
     ]
     names = sources | {path.relative_to(project / RAW).as_posix() for path in files}
     registry = None if unmade(state) else connect(state, model_name(project / "params.yaml"))

@@ -221,8 +221,8 @@ def origins(project: Path, repo: "Repo") -> list[tuple[str, Path]]:
     ]
 
 
-def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[Path, str]]:
-    """Folders of the state folder that hold the decoded image or were trained on it, with what they are."""
+def state_places(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[Path, str]]:
+    """What of the state folder holds the decoded image or its name, or was trained on it, with what it is."""
     needle = bytes.fromhex(sha256)
     found = [
         (folder, "decoded images")
@@ -232,6 +232,11 @@ def state_folders(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple
     for path in sorted((state / "train").glob("*/trajectory.json")):
         if read_json(path).get("data_hash") in data_hashes:
             found.append((path.parent, "checkpoints of a training on it"))
+    found += [
+        (path, "its hash and name, kept to tell what changes")
+        for path in sorted((state / "ingest-since").glob("*.parquet"))
+        if pq.read_table(path, columns=["sha256"], filters=pc.field("sha256") == sha256).num_rows
+    ]
     return found
 
 

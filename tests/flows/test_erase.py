@@ -23,7 +23,7 @@ from flows.trace import main as trace_main
 from flows.trace import text, trace
 from flows.tracking.registry import connect
 from flows.upkeep.containers import containers
-from flows.upkeep.holdings import Cache, copies, state_folders, unstored, unstored_sources
+from flows.upkeep.holdings import Cache, copies, state_places, unstored, unstored_sources
 from stages.common.files import read_json, sha256_file
 from stages.config.ingest import NearDuplicates
 from stages.ingest import run
@@ -84,6 +84,7 @@ def test_an_erased_image_is_gone_from_everywhere_and_never_comes_back(world: Pat
     everywhere = [world, remote, state]
     before = holding(everywhere, content, pixels)
     assert len(before) >= 8
+    remembered = list((state / "ingest-since").iterdir())
 
     leads_to_the_models(world, state, sha256)
     listed = erase(world, state, sha256, None, remove=False)
@@ -103,6 +104,7 @@ def test_an_erased_image_is_gone_from_everywhere_and_never_comes_back(world: Pat
     left = {path.relative_to(world).parts[:2] for path in holding(everywhere, content, pixels)}
     assert left <= {("data", "ingest"), ("data", "validate")}, "what `dvc repro` replaces"
     assert not (state / "train" / "work-1").exists() and (state / "train" / "work-2").exists()
+    assert len(remembered) == 1 and not remembered[0].exists()
 
     (world / "data" / "raw" / "1" / "again.png").write_bytes(content)  # somebody brings it back
     sh(world, "dvc", "repro", "--force")
@@ -369,7 +371,7 @@ def test_a_copy_leads_to_its_original_although_that_was_refused(tmp_path: Path) 
 
 
 @pytest.mark.fast
-def test_what_came_back_and_was_refused_is_held_by_no_state_folder(
+def test_what_came_back_and_was_refused_is_nowhere_in_the_state_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its hash alone is remembered; to remove its folder would cost every image there."""
@@ -385,8 +387,9 @@ def test_what_came_back_and_was_refused_is_held_by_no_state_folder(
     (tmp_path / "sheet.yaml").write_text(SHEET)
     run(CONFIG, raw=raw, datasheet=tmp_path / "sheet.yaml", erased=erased, out=tmp_path / "store")
     assert len(holding([state / "ingest"], bytes.fromhex(back))) == 1
-    assert state_folders(state, back, set()) == []
-    assert len(state_folders(state, kept, set())) == 1
+    assert state_places(state, back, set()) == []
+    places = [path.parent.name for path, _ in state_places(state, kept, set())]
+    assert places == ["ingest", "ingest-since"], "decoded, and in the manifest"
 
 
 @pytest.mark.slow
