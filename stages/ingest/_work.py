@@ -194,8 +194,8 @@ def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, 
         what = "none is left" if not kept else f"more than ingest.max_refused_share {config.max_refused_share:g}"
         write_rows(told, Refusal._fields, refused)
         near = any(row.reason.startswith("near duplicate") for row in refused)
-        group = "a `group` in ingest.source, or " * hasattr(config.source, "group")
-        ways = f"; for near duplicates {group}other limits in ingest.near_duplicates" * near
+        known = [f"`{name}` in ingest.source, or " for name in ("group", "groups") if hasattr(config.source, name)]
+        ways = f"; for near duplicates {''.join(known)}other limits in ingest.near_duplicates" * near
         raise ValueError(
             f"{len(refused)} of {read} files in {raw} are refused ({share:.1%}), {what}: {_examples(refused)}; all "
             f"are listed in {told}; mend or remove them, or raise ingest.max_refused_share{ways}"

@@ -329,7 +329,7 @@ def test_all_that_shows_the_picture_is_named(tmp_path: Path) -> None:
         (raw / "dog" / f"{seed}.png").write_bytes(encoded(picture))
         (raw / "dog" / f"{seed} brighter.png").write_bytes(encoded(picture.point(lambda level: level + 2)))
     (raw / "cat" / "third.png").write_bytes(third)
-    folders = Config(name="folder", labels="folders")
+    folders = Config(name="folder", labels="folders", groups="none")
     near = NearDuplicates(distance=7, levels=4.0)
     stored = ingest(raw, "ingest", source=folders, resolution=16, near_duplicates=near)
     assert stored.table("near_duplicates.csv") and stored.table("near_refused.csv")

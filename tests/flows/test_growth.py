@@ -24,7 +24,7 @@ def test_of_one_percent_more_images_only_new_shards_reach_the_cache(
 
     def kept() -> tuple[set[Path], int]:
         """Objects of DVC's cache, and the number of shards."""
-        settings = folder.Config(name="folder", labels="none")
+        settings = folder.Config(name="folder", labels="none", groups="none")
         result = ingest(project / "raw", "images", source=settings, shard_images=8)
         sh(project, "dvc", "add", "-q", "images")
         objects = {path for path in (project / ".dvc" / "cache" / "files").rglob("*") if path.is_file()}

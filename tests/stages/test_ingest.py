@@ -30,7 +30,7 @@ from tests.stages.ingesting import SHEET
 
 pytestmark = pytest.mark.fast
 
-CONFIG = ingesting.config(source=folder.Config(name="folder", labels="folders"), max_refused_share=0.05)
+CONFIG = ingesting.config(source=folder.Config(name="folder", labels="folders", groups="none"), max_refused_share=0.05)
 
 
 def config(**changes: Any) -> IngestConfig:
@@ -235,7 +235,7 @@ def test_the_same_picture_in_two_classes_is_refused_in_both(raw: Path) -> None:
 
 def test_without_labels(raw: Path) -> None:
     picture(7777).save(raw / "loose.png")
-    _, out = ingest(raw, source=folder.Config(name="folder", labels="none"))
+    _, out = ingest(raw, source=folder.Config(name="folder", labels="none", groups="none"))
     info = read_json(out / "dataset.json")
     assert info["classes"] == [] and info["counts"]["kept"] == 81
     assert set(stored(out)[1]) == {-1}

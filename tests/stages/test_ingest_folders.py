@@ -279,7 +279,7 @@ def test_names_that_no_path_can_have_are_shown_in_part(raw: Path) -> None:
     names = {f"{'a' * 900_000}{number}": b"" for number in range(20)}
     noisy = {"picture.png": png(1), "z.png": noise(600, 600, seed=2).tobytes()}
     (raw / "a.tgz").write_bytes(tarred({**names, **noisy}, "w:gz", format=tarfile.PAX_FORMAT))
-    refused = folder.listing(folder.Config(name="folder", labels="none"), raw).refused
+    refused = folder.listing(folder.Config(name="folder", labels="none", groups="none"), raw).refused
     assert len(refused) == 20 and all(len(source) < 300 for source, _ in refused)
     assert {reason for _, reason in refused} >= {"name: 900,001 bytes, and no path is longer than 4,096"}
 

@@ -26,7 +26,7 @@ from stages.ingest.sources import arrays, cifar, folder, idx, manifest, parquet,
 from tests.stages import hostile
 from tests.stages.ingesting import SHEET, encoded, from_scratch, ingest, noise, png, settings_file
 
-NONE = folder.Config(name="folder", labels="none")
+NONE = folder.Config(name="folder", labels="none", groups="none")
 _PEAK = 2**30  # bytes; a decoding process may take 2 GiB more than it starts with, and these files need none of it
 # A child's peak counts what its parent held when it was started: measure from a small parent, not from this process.
 _MEASURED = """

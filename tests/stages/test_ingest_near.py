@@ -233,14 +233,16 @@ def test_of_near_pictures_on_two_sides_the_one_nearer_to_training_is_refused(tmp
     assert all(len(where) == 1 for where in by_side.values()), "no picture lies on two sides"
 
 
-@pytest.mark.parametrize("grouped", [True, False])
-def test_where_near_pictures_are_too_many_the_ways_out_are_told(tmp_path: Path, grouped: bool) -> None:
-    """A group is advised where the source has one."""
+@pytest.mark.parametrize("setting", ["group", "groups"])
+def test_where_near_pictures_are_too_many_the_ways_out_are_told(tmp_path: Path, setting: str) -> None:
+    """A group is advised, by the name that the source has for it."""
     drawn(tmp_path / "raw", a=("train", 0), b=("heldout", 3))
     (tmp_path / "raw" / "list.csv").write_text("file\na.png\nb.png\n")
     settings = {"file": "list.csv", "images": ".", "path": "file", "label": None, "group": None, "attributes": ()}
-    source: Any = manifest.Config(name="manifest", unlisted="refuse", **settings) if grouped else CONFIG.source
-    way = "a `group` in ingest.source, or " * grouped
+    source: Any = (
+        manifest.Config(name="manifest", unlisted="refuse", **settings) if setting == "group" else CONFIG.source
+    )
+    way = f"`{setting}` in ingest.source, or "
     said = f"1 x near duplicate.* raise ingest.max_refused_share; for near duplicates {way}other limits in ingest.near_"
     with pytest.raises(ValueError, match=said):
         ingest(tmp_path / "raw", source=source, resolution=32, channels=3, near_duplicates=NEAR, max_refused_share=0.05)

@@ -159,18 +159,18 @@ def test_a_file_too_large_to_be_honest_is_not_read(raw: Path) -> None:
         ([], {}, "holds no files"),
         (
             ["a"],
-            {"source": folder.Config(name="folder", labels="folders")},
+            {"source": folder.Config(name="folder", labels="folders", groups="none")},
             "all images are of one class, 'a', and labels need two or more; set ingest.source.labels",
         ),
         (
             ["."],
-            {"source": folder.Config(name="folder", labels="folders")},
+            {"source": folder.Config(name="folder", labels="folders", groups="none")},
             "holds no class folders.* set ingest.source.labels: none",
         ),
         (
             ["train", "Val"],
-            {"source": folder.Config(name="folder", labels="folders")},
-            "are called Val, train, which are splits and no classes; .*move the class folders inside",
+            {"source": folder.Config(name="folder", labels="folders", groups="none")},
+            "are called Val, train, which are splits; .*move the class folders inside",
         ),
     ],
     ids=["empty", "one class", "no class", "splits"],
@@ -196,7 +196,7 @@ def test_a_class_without_a_usable_image_is_named(raw: Path) -> None:
     (raw / "a" / "y.png").write_bytes(encoded(noise(8, 8, seed=5)))
     (raw / "b" / "x.png").write_text("text")
     with pytest.raises(ValueError, match="no image of class 'b' could be kept"):
-        ingest(raw, source=folder.Config(name="folder", labels="folders"))
+        ingest(raw, source=folder.Config(name="folder", labels="folders", groups="none"))
 
 
 def test_an_empty_class_folder_is_named(raw: Path) -> None:
@@ -206,7 +206,7 @@ def test_an_empty_class_folder_is_named(raw: Path) -> None:
         (raw / name / "x.png").write_bytes(encoded(noise(8, 8, seed=place)))
     (raw / "b" / "x.png").unlink()
     with pytest.raises(ValueError, match=r"no image of class 'b' could be kept; add images to .*raw/b, or remove it"):
-        ingest(raw, source=folder.Config(name="folder", labels="folders"))
+        ingest(raw, source=folder.Config(name="folder", labels="folders", groups="none"))
 
 
 def test_when_nothing_is_left_the_commonest_reasons_are_named(raw: Path) -> None:
@@ -281,7 +281,7 @@ def test_covers_is_what_the_documented_shell_line_computes(raw: Path) -> None:
         ({"resolution": 12}, "ingest.resolution must be one of 8, 16, 32, 64, 128, 256; received 12"),
         ({"resolution": 8.0}, "ingest.resolution must be one of"),
         ({"channels": True}, "ingest.channels must be one of 1, 3; received True"),
-        ({"source": {"name": "folder", "labels": "folder"}}, "did you mean `folders`"),
+        ({"source": {"name": "folder", "labels": "folder", "groups": "none"}}, "did you mean `folders`"),
         ({"source": {"name": "folders", "labels": "none"}}, "ingest.source.name must be one of .*folder.*did you mean"),
         ({"source": "folder"}, "ingest.source.name must be one of"),
         ({"background": [0, 0]}, "background must be three levels"),

@@ -16,7 +16,7 @@ from stages.state import state_folder
 from tests.stages.ingesting import ingest, png
 
 pytestmark = pytest.mark.fast
-LABELLED = folder.Config(name="folder", labels="folders")
+LABELLED = folder.Config(name="folder", labels="folders", groups="none")
 
 
 @pytest.fixture

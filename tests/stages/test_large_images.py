@@ -27,7 +27,7 @@ from tests.stages.ingesting import encoded, ingest, noise, same
 from tests.stages.test_export import PARAMS
 
 SIDES = (128, 256)
-FOLDERS = folder.Config(name="folder", labels="folders")
+FOLDERS = folder.Config(name="folder", labels="folders", groups="none")
 
 
 def textured(side: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

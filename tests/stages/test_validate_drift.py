@@ -30,7 +30,8 @@ CONFIG = ValidateConfig(
     min_mean_level=10.0, max_mean_level=245.0, limits=(), max_near_duplicates=1.0, drift=DRIFT, warn=(),
 )  # fmt: skip
 INGEST = ingesting.config(
-    source=folder.Config(name="folder", labels="folders"), splits=Splits(train=0.55, fit=0.3, heldout=0.15),
+    source=folder.Config(name="folder", labels="folders", groups="none"),
+    splits=Splits(train=0.55, fit=0.3, heldout=0.15),
     max_refused_share=0.05, shard_images=4096, near_duplicates=NearDuplicates(distance=7, levels=4.0),
 )  # fmt: skip
 GRID = (0.0, 64.0, 64, "linear")

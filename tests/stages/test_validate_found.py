@@ -32,7 +32,7 @@ def test_classes_that_are_not_as_declared_are_named(tmp_path: Path, labels: str,
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(place))
     (tmp_path / "sheet.yaml").write_text(f"{SHEET}declares: {{classes: {declared}}}\n")
-    store = ingest(tmp_path / "raw", source=folder.Config(name="folder", labels=labels)).path
+    store = ingest(tmp_path / "raw", source=folder.Config(name="folder", labels=labels, groups="none")).path
     run(CONFIG, images=store, out=tmp_path / "out")
     entries = {entry["name"]: entry for entry in read_json(tmp_path / "out" / "expectations.json")["expectations"]}
     assert entries["declared_classes"]["found"] == found

@@ -26,7 +26,7 @@ def test_pictures_without_labels(tmp_path: Path, channels: int) -> None:
         picture = Image.fromarray(pixels)
         (picture if channels == 3 else picture.convert("L")).save(tmp_path / "raw" / f"{index}.png")
     (tmp_path / "sheet.yaml").write_text(SHEET)
-    source = folder.Config(name="folder", labels="none")
+    source = folder.Config(name="folder", labels="none", groups="none")
     config = dataclasses.replace(
         INGEST, source=source, resolution=16, channels=3 if channels == 3 else 1, near_duplicates=None
     )

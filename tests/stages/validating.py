@@ -23,7 +23,8 @@ CONFIG = ValidateConfig(
     max_near_duplicates=0.2, drift=Drift(false_alarms=0.01, min_moved=0.05), warn=("drift", "near_duplicates"),
 )  # fmt: skip
 INGEST = ingesting.config(
-    source=folder.Config(name="folder", labels="folders"), splits=Splits(train=0.55, fit=0.3, heldout=0.15),
+    source=folder.Config(name="folder", labels="folders", groups="none"),
+    splits=Splits(train=0.55, fit=0.3, heldout=0.15),
     max_refused_share=0.05, shard_images=4096, near_duplicates=NearDuplicates(distance=7, levels=4.0),
 )  # fmt: skip
 SHEET = ingesting.SHEET.replace("test pictures", "digits <b>&")
