@@ -4,8 +4,9 @@ validate_rows     seconds of a whole `python -m stages.validate` on 1,000,000 im
                   groups, a baseline to compare with), start-up included; at most 120
 validate_memory   bytes of its largest process, in GiB; at most 4
 drift_alarms      share of 2,000 comparisons of two samples of one distribution (20 columns each, 1,797 images against
-                  1,797, 60 against 50,000, 100,000 against 300; and 1,797 against 1,797 of which most values are rare)
-                  in which any column alarms at the level 0.01
+                  1,797, 60 against 50,000, 100,000 against 300; 1,797 against 1,797 of which most values are rare; and
+                  in the quantiles of the first, 1,797 against 1,797 and against 20,000) in which any column alarms at
+                  the level 0.01
 drift_found       smallest share of images moved in one of 20 columns that alarms in 9 of 10 comparisons of 1,797
                   images with as many
 """
@@ -32,6 +33,7 @@ from stages.common.files import to_json
 from stages.config.validate import Drift
 from stages.store import SPLITS
 from stages.validate._drift import compare
+from stages.validate._profile import binned, quantiles
 
 LIMIT_S, LIMIT_GIB, LEVEL = 120.0, 4.0, 0.01
 _SHARD = 65536
@@ -120,6 +122,11 @@ def alarms(draws: int) -> None:
         rate = np.mean([_alarms([shares] * 20, shares, (before, now), dice, config) for _ in range(draws)])
         report("drift_alarms", unit="share", ours=max(float(rate), 1 / draws), peer="stated", theirs=LEVEL, goal=0.6,
                draws=draws, images=f"{before} against {now}", values=len(shares))  # fmt: skip
+    for before, now in ((1797, 1797), (1797, 20_000)):
+        rate = np.mean([_alarm([_numbers(before, now, dice) for _ in range(20)], (before, now), config)
+                        for _ in range(draws)])  # fmt: skip
+        report("drift_alarms", unit="share", ours=max(float(rate), 1 / draws), peer="stated", theirs=LEVEL, goal=0.6,
+               draws=draws, images=f"{before} against {now}", values="numbers of any range")  # fmt: skip
     config = Drift(false_alarms=LEVEL, min_moved=0.05)
     shares = np.full(64, 1 / 64)
     for moved in (0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15):
@@ -137,13 +144,25 @@ def _alarms(
     config: Drift,
 ) -> bool:  # fmt: skip
     """Whether any column alarms in one comparison of samples of these sizes."""
+    old = [_column(dice.multinomial(sizes[0], before).tolist()) for _ in now]
+    new = [_column(dice.multinomial(sizes[1], shares).tolist()) for shares in now]
+    return _alarm(list(zip(old, new, strict=True)), sizes, config)
+
+
+def _alarm(columns: list[tuple[dict[str, Any], dict[str, Any]]], sizes: tuple[int, int], config: Drift) -> bool:
+    """Whether any of these columns, each before and now, alarms."""
     old, new = (
-        {"images": size, "resolution": 8, "channels": 1, "columns": {
-            str(place): _column(dice.multinomial(size, shares).tolist()) for place, shares in enumerate(columns)
-        }}
-        for size, columns in zip(sizes, ([before] * len(now), now), strict=True)
-    )  # fmt: skip
+        {"images": size, "resolution": 8, "channels": 1, "columns": {str(at): one for at, one in enumerate(side)}}
+        for size, side in zip(sizes, zip(*columns, strict=True), strict=True)
+    )
     return any(one.alarm for one in compare(old, new, config)[0])
+
+
+def _numbers(before: int, now: int, dice: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A column of numbers of one distribution in the quantiles of the first sample."""
+    one, two = dice.lognormal(size=before), dice.lognormal(size=now)
+    bins = {"edges": quantiles(one)}
+    return binned(bins, one), binned(bins, two)
 
 
 def _column(counts: list[int]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from scipy.stats import chi2_contingency
 from gan.shares import holm
 from stages.config.validate import Drift
 from stages.validate._frames import of_pixels
-from stages.validate._profile import edges
+from stages.validate._profile import edges_of
 
 _LEAST = 10.0  # expected images in a joined bin, in the smaller data set
 _BINS = 16  # joined bins of a histogram at most
@@ -62,7 +62,7 @@ def compare(baseline: dict[str, Any], present: dict[str, Any], config: Drift) ->
     or has in another form."""
     old, new = baseline["columns"], present["columns"]
     form = [key for key in ("resolution", "channels") if baseline[key] != present[key]]
-    both = [name for name in new if name in old and old[name].get("grid") == new[name].get("grid")]
+    both = [name for name in new if name in old and _form(old[name]) == _form(new[name])]
     both = [name for name in both if not form or not of_pixels(name)]  # now of others
     other = [*form, *sorted((set(old) | set(new)) - set(both))]
     images = np.array([baseline["images"], present["images"]], np.int64)
@@ -76,6 +76,11 @@ def compare(baseline: dict[str, Any], present: dict[str, Any], config: Drift) ->
         blind = len(groups) == 1 and apart >= config.min_moved
         found.append(Moved(name, p, moved, alarm, blind, labels, groups, before.tolist(), now.tolist()))
     return found, other
+
+
+def _form(column: dict[str, Any]) -> dict[str, Any]:
+    """What must agree before counts are comparable."""
+    return {**column, "counts": type(column["counts"])}
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -115,11 +120,11 @@ def _table(
     """Labels, members and counts [2, k] of the joined bins, the p-value, and the total variation before anything was
     joined; `images` [2] on both sides, with a value or without."""
     second = None
-    if "grid" in new:
+    if isinstance(new["counts"], list):
         counts = np.array([old["counts"], new["counts"]], np.int64)
         places = join(counts) if counts.any() else []
-        ends = edges(tuple(new["grid"]))
-        labels = [f"{ends[group[0]]:.4g} to {ends[group[-1] + 1]:.4g}" for group in places]
+        ends = edges_of(new)
+        labels = [_range(float(ends[group[0]]), float(ends[group[-1] + 1])) for group in places]
         groups: list[list[Any]] = [*places]
     else:
         names = sorted(set(old["counts"]) | set(new["counts"]))
@@ -138,6 +143,14 @@ def _table(
     p = homogeneity(table)
     p = p if second is None else min(1.0, p / (1 - _SECOND), second / _SECOND)
     return labels, groups, table, p, _variation(counts)
+
+
+def _range(low: float, high: float) -> str:
+    """Both ends of a bin, in as many digits as tell them apart."""
+    if math.isinf(low) or math.isinf(high):
+        return "any number" if low == -high else f"below {high:.4g}" if math.isinf(low) else f"{low:.4g} or more"
+    digits = next(digits for digits in range(4, 18) if f"{low:.{digits}g}" != f"{high:.{digits}g}")
+    return f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def _order(name: str) -> tuple[float, str]:

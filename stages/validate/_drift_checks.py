@@ -1,52 +1,32 @@
 """Drift as expectations: one a column, on a table of one row, with the pictures that became more frequent."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stages.common.files import read_json
 from stages.config.validate import Drift
 from stages.validate._drift import Moved
 from stages.validate._expectations import ExpectNoDrift
 from stages.validate._frames import ASPECT, MEASURED, Frames, of_pixels
-from stages.validate._profile import MOST, bins_of, numbers
+from stages.validate._profile import MOST, WITHOUT_QUANTILES, bins_of, edges_of, numbers
 from stages.validate._suite import Check, Rows, differences
 
 PREFIX = "drift_"
 COLUMNS, CLASSES = "same_columns", "same_classes"  # the checks that both data sets have the same ones
+_OLDER = (
+    f"not compared: the baseline is of format {WITHOUT_QUANTILES}, which leaves out numbers of more than {MOST:,} "
+    "different values; the next promotion writes it anew"
+)
 
 
-def not_compared(uncounted: list[str], moved: list[Moved]) -> dict[str, str]:
-    """The checks of columns that are left out, with the reason: the profile lacks them, or holds too few images."""
-    found = {f"{PREFIX}{name}": f"not compared: more than {MOST:,} different values" for name in uncounted}
+def not_compared(uncounted: list[str], unknown: list[str], moved: list[Moved]) -> dict[str, str]:
+    """The checks of columns that are left out, with the reason: the profile lacks them, the baseline is too old to have
+    them, or there are too few images."""
+    found = {f"{PREFIX}{name}": f"not compared: more than {MOST:,} different texts" for name in uncounted}
+    found |= {f"{PREFIX}{name}": _OLDER for name in unknown}
     return found | {f"{PREFIX}{one.name}": "not compared: too few images to tell" for one in moved if one.blind}
-
-
-def read_baseline(path: Path | None) -> dict[str, Any] | None:
-    """The profile of the last promoted data; None before the first promotion. Raises ValueError for another file."""
-    if path is None:
-        return None
-    found = read_json(path, needs=("data_hash",))
-    if found["data_hash"] is None:
-        return None
-    found = read_json(path, needs=("images", "resolution", "channels", "columns"))
-    columns = found["columns"]
-    if not isinstance(found["images"], int) or not isinstance(columns, dict) or not all(map(_sound, columns.values())):
-        raise ValueError(f"{path} is no profile of data; take data/validate/profile.json of the promoted run")
-    return found
-
-
-def _sound(column: Any) -> bool:
-    """Whether it is of the form that a profile gives to a column."""
-    match column:
-        case {"grid": [_, _, int(bins), _], "counts": list(counts)}:
-            return len(counts) == bins and all(isinstance(count, int) for count in counts)
-        case {"counts": dict(counts)}:
-            return "grid" not in column and all(isinstance(count, int) for count in counts.values())
-    return False
 
 
 def drift_checks(
@@ -103,10 +83,10 @@ def _picker(one: Moved, column: dict[str, Any]) -> Callable[[Frames], Rows]:
 
     def pick(frames: Frames) -> Rows:
         values = frames.images[one.name]
-        if "grid" in column:
+        if isinstance(column["counts"], list):
             found = numbers(values)
             without = np.isnan(found)
-            inside = np.isin(bins_of(tuple(column["grid"]), found), members) & ~without
+            inside = np.isin(bins_of(edges_of(column), found), members) & ~without
         else:
             without, inside = values.isna().to_numpy(), values.isin(members).to_numpy()
         return np.flatnonzero(without if members == [None] else inside)

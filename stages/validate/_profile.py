@@ -1,8 +1,10 @@
 """The data as histograms: small enough for git, comparable with those of other data, and without any image.
 
-Bins are fixed beforehand and never follow the data, so that a test on pooled counts stays honest.
+Bins are fixed beforehand and do not follow the data, so that a test on pooled counts stays honest. Numbers of which
+nobody knows the range beforehand are the exception: their bins are quantiles, and the profile holds these.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 
 from stages.validate._frames import ASPECT, MEASURED, Frames
 
-FORMAT = 1
+FORMAT = 2
+WITHOUT_QUANTILES = 1  # the format of profiles that left such columns out, which are read, too
 MOST = 1000  # different values of a column of texts; more are no categories
+_QUANTILES = 64  # bins of numbers of more different values
 # low, high, bins, scale; what lies outside counts in the first or the last bin
 Grid = tuple[float, float, int, str]
 _GRIDS: dict[str, Grid] = {
@@ -35,12 +39,14 @@ def profile(frames: Frames) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, grid in _grids(frames).items():
         if name in images:
-            columns[name] = {"grid": list(grid), "counts": counts_in(grid, numbers(images[name])).tolist()}
+            columns[name] = binned({"grid": list(grid)}, numbers(images[name]))
     for name in _words(frames):
         if name in images and name not in columns:
             found = images[name].value_counts(sort=False)
             if len(found) <= MOST:
                 columns[name] = {"counts": {str(value): int(found[value]) for value in sorted(found.index)}}
+            elif name != "class" and (values := finite_numbers(images[name])) is not None:
+                columns[name] = binned({"edges": quantiles(values)}, values)
     return {
         "format": FORMAT,
         "data_hash": info["data_hash"],
@@ -66,20 +72,39 @@ def numbers(column: pd.Series) -> NDArray[np.float64]:
     return np.asarray(pd.to_numeric(column, errors="coerce"), np.float64)
 
 
-def edges(grid: Grid) -> NDArray[np.float64]:
+def finite_numbers(column: pd.Series) -> NDArray[np.float64] | None:
+    """What is not empty in a column of texts; None where that is nothing, or not all of it finite numbers."""
+    values = numbers(column[column.notna() & (column != "")])
+    return values if len(values) and np.isfinite(values).all() else None
+
+
+def quantiles(values: NDArray[np.float64]) -> list[float]:
+    """Those of the values that divide all into _QUANTILES parts; fewer, where one value is more than a part."""
+    shares = np.arange(1, _QUANTILES) / _QUANTILES
+    return [float(edge) for edge in np.unique(np.quantile(values, shares, method="higher"))]
+
+
+def edges(grid: Grid | Sequence[Any]) -> NDArray[np.float64]:
     """The bins + 1 edges of a grid."""
     low, high, bins, scale = grid
     return np.geomspace(low, high, bins + 1) if scale == "log" else np.linspace(low, high, bins + 1)
 
 
-def counts_in(grid: Grid, values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many values lie in each bin; NaN in none."""
-    return np.bincount(bins_of(grid, values[~np.isnan(values)]), minlength=grid[2])
+def edges_of(column: dict[str, Any]) -> NDArray[np.float64]:
+    """The bins + 1 edges of a column of numbers; between quantiles the first and the last are infinite."""
+    return edges(column["grid"]) if "grid" in column else np.array([-np.inf, *column["edges"], np.inf])
 
 
-def bins_of(grid: Grid, values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The bin of every value."""
-    return np.searchsorted(edges(grid)[1:-1], values, side="right")
+def binned(bins: dict[str, Any], values: NDArray[np.float64]) -> dict[str, Any]:
+    """A column of a profile with these bins (`grid` or `edges`): how many values lie in each; NaN in none."""
+    ends = edges_of(bins)
+    found = np.bincount(bins_of(ends, values[~np.isnan(values)]), minlength=len(ends) - 1)
+    return {**bins, "counts": found.tolist()}
+
+
+def bins_of(ends: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of every value; what lies outside is in the first or the last."""
+    return np.searchsorted(ends[1:-1], values, side="right")
 
 
 def _grids(frames: Frames) -> dict[str, Grid]:

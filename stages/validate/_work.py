@@ -10,8 +10,9 @@ import pandas as pd
 from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.validate import ValidateConfig
+from stages.validate._baseline import in_same_bins, read_baseline
 from stages.validate._drift import compare
-from stages.validate._drift_checks import CLASSES, COLUMNS, PREFIX, drift_checks, not_compared, read_baseline
+from stages.validate._drift_checks import CLASSES, COLUMNS, PREFIX, drift_checks, not_compared
 from stages.validate._frames import MEASURED, Frames, read_frames
 from stages.validate._page import page
 from stages.validate._profile import profile, uncounted
@@ -25,10 +26,11 @@ def validate(config: ValidateConfig, images: Path, baseline: Path | None, out: P
     """See `stages.validate.run`."""
     old, frames = read_baseline(baseline), read_frames(images)
     present = profile(frames)
-    moved, other = compare(old, present, config.drift) if old else ([], [])
-    without = left_out(config, frames) | not_compared(uncounted(frames, present), moved)
+    before, now, unknown = in_same_bins(old, present, frames) if old else (None, present, [])
+    moved, other = compare(before, now, config.drift) if before else ([], [])
+    without = left_out(config, frames) | not_compared(uncounted(frames, now), unknown, moved)
     moved = [one for one in moved if not one.blind]
-    against, table = drift_checks(moved, other, old, present, config.drift) if old else ([], pd.DataFrame())
+    against, table = drift_checks(moved, other, before, now, config.drift) if before else ([], pd.DataFrame())
     wanted = [*checks(config, frames), *against]
     possible = {f"{PREFIX}{name}" for name in present["columns"]} | {COLUMNS, CLASSES, *without}
     findings = run_checks(frames, wanted, severities(wanted, config.warn, possible), table)

@@ -21,7 +21,7 @@ from stages.validate import run
 from stages.validate._drift import Moved, compare, homogeneity, join
 from stages.validate._drift_checks import drift_checks
 from stages.validate._measures import measure, names
-from stages.validate._profile import bins_of, counts_in, edges
+from stages.validate._profile import binned, bins_of, edges
 from tests.stages import ingesting
 
 DRIFT = Drift(false_alarms=0.01, min_moved=0.05)
@@ -126,9 +126,9 @@ def test_bins_are_joined_until_both_sides_hold_enough() -> None:
 @pytest.mark.fast
 def test_values_outside_a_grid_count_in_its_ends() -> None:
     values = np.array([-5.0, 0.0, 0.99, 63.5, 64.0, 1e9, np.nan])
-    counts = counts_in(GRID, values)
-    assert counts.sum() == 6 and counts[0] == 3 and counts[63] == 3
-    assert bins_of((1.0, 16.0, 4, "log"), np.array([1.0, 2.0, 5.0, 15.9])).tolist() == [0, 1, 2, 3]
+    counts = binned({"grid": GRID}, values)["counts"]
+    assert sum(counts) == 6 and counts[0] == 3 and counts[63] == 3
+    assert bins_of(edges((1.0, 16.0, 4, "log")), np.array([1.0, 2.0, 5.0, 15.9])).tolist() == [0, 1, 2, 3]
     assert edges((1.0, 16.0, 4, "log")) == pytest.approx([1, 2, 4, 8, 16])
 
 
@@ -243,16 +243,23 @@ def test_an_attribute_may_be_called_columns() -> None:
 
 
 def test_values_that_went_away_are_drift_and_their_images_shown(worlds: Path, tmp_path: Path) -> None:
-    """A number that the datasheet declares: known of half of the images before, of none now; and too many classes."""
+    """A number that the datasheet declares: known of half of the images before, of none now; one that it does not
+    declare: higher now, and in no baseline of an older format; and too many names."""
     stores = []
     for half in (0, 1):
         store = Path(shutil.copytree(worlds / f"half{half}", tmp_path / f"store{half}"))
         frame = pd.read_parquet(store / "manifest.parquet")
         known = np.arange(len(frame)) % 2 == half
-        said = [[str(at % 7) if yes and not half else "" for at, yes in enumerate(known)], map(str, range(len(frame)))]
-        frame.assign(age=said[0], name=list(said[1])).to_parquet(store / "manifest.parquet", index=False)
+        said = [
+            [str(at % 7) if yes and not half else "" for at, yes in enumerate(known)],
+            (f"n{at}" for at in range(len(frame))),
+        ]
+        said.append(f"{0.1 * at + 30 * half:.1f}" for at in range(len(frame)))
+        frame.assign(**dict(zip(("age", "name", "reading"), map(list, said), strict=True))).to_parquet(
+            store / "manifest.parquet", index=False
+        )
         info = json.loads((store / "dataset.json").read_text())
-        info["declared"] = {"age": [], "name": []}
+        info["declared"] = {"age": [], "name": [], "reading": []}
         info["datasheet"]["declares"] = {"attributes": {"age": {"min": "0", "max": "9"}}}
         (store / "dataset.json").write_text(json.dumps(info))
         stores.append(store)
@@ -261,12 +268,23 @@ def test_values_that_went_away_are_drift_and_their_images_shown(worlds: Path, tm
         patched.setattr("stages.validate._profile.MOST", 500)
         run(config, images=stores[0], out=tmp_path / "first")
         run(config, images=stores[1], baseline=tmp_path / "first" / "profile.json", out=tmp_path / "out")
-    assert drifted(tmp_path / "out") == {"drift_age"}
+        older = read_json(tmp_path / "first" / "profile.json", format=2) | {"format": 1}
+        del older["columns"]["reading"]
+        (tmp_path / "older.json").write_text(json.dumps(older))
+        run(config, images=stores[1], baseline=tmp_path / "older.json", out=tmp_path / "under an older one")
+    assert drifted(tmp_path / "out") == {"drift_age", "drift_reading"}
+    assert drifted(tmp_path / "under an older one") == {"drift_age"}
+    older_report = (tmp_path / "under an older one" / "report.html").read_text()
+    assert "drift_reading" in older_report and "format 1, which leaves out numbers of more than 1,000" in older_report
     entries = {entry["name"]: entry for entry in read_json(tmp_path / "out" / "expectations.json")["expectations"]}
     assert entries["drift_age"]["found"].endswith("(no value) went from 49.9 to 100.0 %")
     assert entries["drift_age"]["rows"] == list(range(10))
     report = (tmp_path / "out" / "report.html").read_text()
-    assert "drift_name" in report and "not compared: more than 1,000 different values" in report
+    assert (
+        "format 1" not in report
+        and "drift_name" in report
+        and "not compared: more than 1,000 different texts" in report
+    )
 
 
 def test_before_the_first_promotion_nothing_is_compared(worlds: Path, tmp_path: Path) -> None:
@@ -284,7 +302,7 @@ def test_a_profile_is_small_and_a_function_of_the_data_alone(worlds: Path, tmp_p
     run(CONFIG, images=worlds / "half0", baseline=first, out=tmp_path / "again")
     assert first.read_bytes() == (tmp_path / "again" / "profile.json").read_bytes()
     assert len(first.read_bytes()) < 50_000
-    content = read_json(first)
+    content = read_json(first, format=2)
     assert content["data_hash"] == read_json(worlds / "half0" / "dataset.json")["data_hash"]
     assert all(sum(_counts(column)) == content["images"] for column in content["columns"].values())
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from stages.config.validate import Drift
+from stages.validate._baseline import read_baseline
 from stages.validate._drift import Moved, compare
-from stages.validate._drift_checks import drift_checks, not_compared, read_baseline
+from stages.validate._drift_checks import drift_checks, not_compared
 
 DRIFT = Drift(false_alarms=0.01, min_moved=0.05)
 
@@ -94,7 +95,7 @@ def test_false_alarms_stay_at_the_stated_rate() -> None:
 def test_too_few_images_to_tell_are_not_compared() -> None:
     blind, same = moved(["a"] * 4, ["b"] * 4), moved(["a"] * 4, ["a"] * 4)
     assert blind.blind and not same.blind, "one value on both sides is as it was"
-    assert not_compared([], [blind, same]) == {"drift_x": "not compared: too few images to tell"}
+    assert not_compared([], [], [blind, same]) == {"drift_x": "not compared: too few images to tell"}
     nearly = moved([*["a"] * 1000, "b"], ["a"] * 1000)
     assert len(nearly.groups) == 1 and not nearly.blind, "no more can have moved than is allowed"
 
@@ -105,14 +106,18 @@ def test_too_few_images_to_tell_are_not_compared() -> None:
         {"columns": []}, {"images": "5"}, {"columns": {"class": {}}}, {"columns": {"class": {"counts": {"a": "1"}}}},
         {"columns": {"width": {"grid": [1, 2, 3, "log"], "counts": [1, 2]}}},
         {"columns": {"width": {"grid": [1, 2, 3, "log"], "counts": {"a": 1}}}},
+        {"columns": {"age": {"edges": [1.0, 2.0], "counts": [1, 2]}}},
+        {"columns": {"age": {"edges": [2.0, 1.0], "counts": [1, 2, 3]}}},
+        {"columns": {"age": {"edges": ["a"], "counts": [1, 2]}}}, {"columns": {"age": {"edges": [1], "counts": {}}}},
     ],
 )  # fmt: skip
 @pytest.mark.fast
 def test_a_baseline_that_is_no_profile_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "baseline.json"
-    whole = {"format": 1, "data_hash": "ab", **profiled(x=["a", "b"])}
-    path.write_text(json.dumps(whole))
-    assert read_baseline(path) == whole
+    whole = {"format": 2, "data_hash": "ab", **profiled(x=["a", "b"])}
+    for read in (whole, whole | {"format": 1}):
+        path.write_text(json.dumps(read))
+        assert read_baseline(path) == read
     path.write_text(json.dumps(whole | changed))
     with pytest.raises(ValueError, match=r"baseline\.json is no profile of data"):
         read_baseline(path)

@@ -64,7 +64,7 @@ def test_attributes_may_have_the_names_of_anything_and_be_empty_unless_declared(
            out=tmp_path / "store")  # fmt: skip
     config = dataclasses.replace(CONFIG, min_images=100)
     run(config, images=tmp_path / "store", out=tmp_path / "out")
-    profile = read_json(tmp_path / "out" / "profile.json")["columns"]
+    profile = read_json(tmp_path / "out" / "profile.json", format=2)["columns"]
     assert all(profile[name]["counts"] == {f"said of {name}": 100} for name in names[:-1])
     declare(attributes={"age": {"values": ["old"]}})(tmp_path / "store")
     with pytest.raises(ValueError, match="expectations failed: age_declared; first: age is old"):
