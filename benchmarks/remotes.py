@@ -1,9 +1,11 @@
-"""`dvc push` of the same images as files and as shards of the image store, to an empty remote folder.
+"""The same images under DVC, as files and as shards of the image store: pushed to an empty folder, and looked at.
 
 push_shards     seconds of `dvc push` of data/ingest, against data/raw as 20,000 files of 16 px (--images: another
                 number, 200,000 take an hour); both under DVC already
 push_grown      the same after 1 % more images in a new folder
 push_objects    objects that the remote holds then, against those of the files
+data_status     seconds of `dvc data status` where nothing changed since the last commit
+status          the same of `dvc status`
 """
 
 import argparse
@@ -18,6 +20,8 @@ from pathlib import Path
 from benchmarks.ingest import command, scatter, write_settings
 from benchmarks.report import report
 
+KINDS = ("files", "shards")
+
 
 def main() -> None:
     """Two DVC projects of the same images, side by side."""
@@ -28,45 +32,68 @@ def main() -> None:
     count = options.images // 10 if options.quick else options.images
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        for kind in ("files", "shards"):
+        for kind in KINDS:
             _dvc_project(home / kind, home / f"remote of {kind}")
         scatter(home / "files" / "raw", range(count))
         first = _pushed(home)
         scatter(home / "files" / "raw" / "more", range(count, count + count // 100))
         grown = _pushed(home)
+        asked = _asked(home)
         objects = {kind: sum(1 for path in (home / f"remote of {kind}").rglob("*") if path.is_file()) for kind in first}
     for row, seconds in (("push_shards", first), ("push_grown", grown)):
         report(row, unit="s", ours=seconds["shards"], peer="the same images as files", theirs=seconds["files"],
                goal=2.0, images=count)  # fmt: skip
     report("push_objects", unit="objects", ours=objects["shards"], peer="the same images as files",
            theirs=objects["files"], goal=10.0, images=count)  # fmt: skip
+    for row, seconds in asked.items():
+        report(row, unit="s", ours=seconds["shards"], peer="the same images as files", theirs=seconds["files"],
+               goal=2.0, images=count)  # fmt: skip
 
 
 def _pushed(home: Path) -> dict[str, float]:
-    """Ingest what lies in raw, put both forms under DVC, and the seconds that each push takes."""
+    """Put both forms of what lies in raw under DVC, and the seconds that each push takes."""
+    _tracked(home)
+    return {kind: _seconds(home / kind, "push", "--quiet") for kind in KINDS}
+
+
+def _asked(home: Path) -> dict[str, dict[str, float]]:
+    """Commit both, and the seconds that each answer takes."""
+    for kind in KINDS:
+        git = ["git", "-C", str(home / kind), "-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run([*git, "add", "raw.dvc", ".gitignore"], check=True)
+        subprocess.run([*git, "commit", "-qm", "data"], check=True)
+    asked = {"data_status": ("data", "status", "--json"), "status": ("status", "--json")}
+    return {row: {kind: _seconds(home / kind, *words) for kind in KINDS} for row, words in asked.items()}
+
+
+def _tracked(home: Path) -> None:
+    """Ingest what lies in raw, and put both forms under DVC."""
     files = home / "files"
     write_settings(files, resolution=16, channels=1, processes=os.cpu_count() or 1, near_duplicates=None)
     command(files)
     shutil.rmtree(home / "shards" / "raw", ignore_errors=True)
     (files / "out").rename(home / "shards" / "raw")
-    seconds = {}
-    for kind in ("files", "shards"):
+    for kind in KINDS:
         _dvc(home / kind, "add", "--quiet", "raw")
-        started = time.perf_counter()
-        _dvc(home / kind, "push", "--quiet")
-        seconds[kind] = time.perf_counter() - started
-    return seconds
+
+
+def _seconds(folder: Path, *arguments: str) -> float:
+    started = time.perf_counter()
+    _dvc(folder, *arguments)
+    return time.perf_counter() - started
 
 
 def _dvc_project(folder: Path, remote: Path) -> None:
     folder.mkdir()
-    _dvc(folder, "init", "--no-scm", "--quiet")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    _dvc(folder, "init", "--quiet")
     _dvc(folder, "remote", "add", "--default", "--quiet", "store", str(remote))
 
 
 def _dvc(folder: Path, *arguments: str) -> None:
     environment = os.environ | {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site")}
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
 
 
 if __name__ == "__main__":
