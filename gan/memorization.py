@@ -15,6 +15,7 @@ What it cannot do: say anything of privacy. Images that are no pixel-near copies
 (Yao et al.: "The DCR Delusion", ESORICS 2025). numpy only.
 """
 
+import bisect
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -161,6 +162,29 @@ def detectable_share(fakes: int, controls: int, *, alpha: float) -> float | None
         middle = (low + high) / 2
         low, high = (low, middle) if _at_least(needed, fakes, middle) >= 0.95 else (middle, high)
     return high
+
+
+def samples_needed(controls: int, *, share: float, alpha: float, most: int) -> int | None:
+    """Images, at most `most`, with which exact copies in that share give p < alpha, and so do more; None where none do.
+
+    The more images, the nearer p comes to (ranks) x (1 - share) ** controls, and never below it.
+    """
+    copies = range(1, math.floor(share * most) + 1)
+    place = bisect.bisect_left(copies, True, key=lambda n: _p_of_copies(math.floor(n / share), controls, n) < alpha)
+    return math.floor(copies[place] / share) if place < len(copies) else None
+
+
+def controls_needed(fakes: int, *, share: float, alpha: float) -> int:
+    """Controls with which exact copies in that share of `fakes` images give p < alpha, and so do more."""
+    copies, many = math.ceil(share * fakes), range(101, 10**10)  # from 101 on there are two ranks
+    return many[bisect.bisect_left(many, True, key=lambda n: _p_of_copies(fakes, n, copies) < alpha)]
+
+
+def _p_of_copies(fakes: int, controls: int, copies: int) -> float:
+    """p where so many of the fakes are exact copies and all others lie beyond every control."""
+    held = (math.lgamma(fakes + 1), -math.lgamma(fakes - copies + 1))
+    free = (math.lgamma(fakes + controls - copies + 1), -math.lgamma(fakes + controls + 1))
+    return min(1.0, len(_ranks(controls)) * math.exp(math.fsum((*held, *free))))
 
 
 def _ranks(controls: int) -> tuple[int, ...]:

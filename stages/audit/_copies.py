@@ -17,14 +17,16 @@ from gan.draws import spread
 from gan.features.domain import Pictures
 from gan.memorization import (
     Neighbours,
+    controls_needed,
     copies_needed,
     copying,
     counted,
     detectable_share,
     fingerprints,
     nearest,
+    samples_needed,
 )
-from stages.config.audit import AuditConfig
+from stages.config.audit import MOST_SAMPLES, AuditConfig
 
 _GROUPED = (
     "the images come in groups, and the unseen real ones show groups that training never saw: a generator that copies "
@@ -58,7 +60,7 @@ def copies(
     elif planted_p >= config.alpha:
         reason = (
             f"{planted} planted training copies among {len(fake)} images are not found at level {config.alpha:g} "
-            f"(p {planted_p:.3g}): raise audit.samples, or the share audit.planted_share that must be found"
+            f"(p {planted_p:.3g}): {_advice(config, result.controls)}"
         )
     elif power is None:
         reason = (
@@ -87,14 +89,27 @@ def copies(
     }
 
 
+def _advice(config: AuditConfig, controls: int) -> str:
+    """What makes planted copies be found, whatever the other images are like."""
+    rule = {"share": config.planted_share, "alpha": config.alpha}
+    samples = samples_needed(controls, **rule, most=MOST_SAMPLES)
+    if samples is not None:
+        return f"set audit.samples to {samples} or more, it is {config.samples}, or raise audit.planted_share"
+    needed = controls_needed(config.samples, **rule)
+    few = f"{controls} unseen real images are too few, whatever audit.samples is; {needed} are enough"
+    if controls >= config.controls:
+        return f"{few}: set audit.controls to {needed} or more, or raise audit.planted_share"
+    return f"{few}: add images, give fit or heldout a larger share in ingest.splits, or raise audit.planted_share"
+
+
 def _planted(
     config: AuditConfig, prints: list[bytes], found: Neighbours, train: Pictures, unseen: NDArray[np.int64]
 ) -> tuple[int, float]:
     """(copies, p) of the test where a share of the generated images is replaced by training images."""
-    count = min(len(train), math.ceil(config.planted_share * len(prints)))
+    count = math.ceil(config.planted_share * len(prints))
     prints, squared = prints.copy(), found.squared.copy()
     places = spread(np.arange(len(prints)), count)
-    copied = train[spread(np.arange(len(train)), count)]
+    copied = train[spread(np.arange(len(train)), count)]  # some more than once where training images are few
     squared[places] = nearest(copied, train).squared
     for place, each in zip(places.tolist(), fingerprints(copied), strict=True):
         prints[place] = each

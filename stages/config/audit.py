@@ -5,6 +5,8 @@ from typing import Annotated
 
 from stages.config import Range
 
+MOST_SAMPLES = 10_000_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AuditConfig:
@@ -14,7 +16,7 @@ class AuditConfig:
     """CPU threads; part of the result's identity."""
     seed: Annotated[int, Range(ge=0, lt=2**63)]
     """Seed of the latents and labels of the audited images; another one than evaluate's, so that both look afresh."""
-    samples: Annotated[int, Range(ge=20, le=10_000_000)]
+    samples: Annotated[int, Range(ge=20, le=MOST_SAMPLES)]
     """Images drawn from the serving prior."""
     min_group: Annotated[int, Range(ge=6)]
     """Images that a group must have, real and generated, before a share or a quality is said of it; coverage looks at

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from gan.memorization import copies_needed, copying, counted, detectable_share, fingerprints, nearest
+from gan.memorization import (
+    controls_needed,
+    copies_needed,
+    copying,
+    counted,
+    detectable_share,
+    fingerprints,
+    nearest,
+    samples_needed,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -130,6 +139,30 @@ def test_power_statement_agrees_with_simulation() -> None:
 def test_too_few_images_have_no_power_and_say_so() -> None:
     assert copies_needed(3, 5, alpha=0.01) is None
     assert detectable_share(3, 5, alpha=0.01) is None
+
+
+def _p_where_copies_alone_are_near(fakes: int, controls: int, share: float) -> float:
+    copies = math.ceil(share * fakes)
+    return copying(np.repeat([0, controls + 1], [copies, fakes - copies]), np.arange(1, controls + 1)).p
+
+
+@pytest.mark.parametrize("controls", [265, 276, 300, 1000])
+def test_so_many_samples_find_a_share_of_copies_and_more_do(controls: int) -> None:
+    found = samples_needed(controls, share=0.02, alpha=0.01, most=10**6)
+    assert found is not None
+    assert all(_p_where_copies_alone_are_near(found + more, controls, 0.02) < 0.01 for more in (0, 1, 7, 50, 1000))
+    assert _p_where_copies_alone_are_near(found - 50, controls, 0.02) >= 0.01
+
+
+def test_with_few_unseen_images_no_number_of_samples_finds_a_share_of_copies_and_more_of_them_do() -> None:
+    """p falls to (two ranks) x 0.98 ** 188 = 0.0448 and no lower."""
+    assert _p_where_copies_alone_are_near(2000, 188, 0.02) == pytest.approx(0.0532, abs=1e-4)
+    assert _p_where_copies_alone_are_near(10**6, 188, 0.02) == pytest.approx(2 * 0.98**188, rel=1e-3)
+    assert samples_needed(188, share=0.02, alpha=0.01, most=10**7) is None
+    needed = controls_needed(2000, share=0.02, alpha=0.01)
+    assert needed == 281
+    assert all(_p_where_copies_alone_are_near(2000, needed + more, 0.02) < 0.01 for more in (0, 1, 19, 20, 1000))
+    assert _p_where_copies_alone_are_near(2000, needed - 1, 0.02) >= 0.01
 
 
 def test_nothing_to_compare_is_refused() -> None:

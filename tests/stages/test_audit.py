@@ -195,6 +195,36 @@ def test_a_test_without_power_is_not_assessed(world: World) -> None:
     assert measure["value"] is None and "planted training copies" in measure["reason"]
 
 
+FEW = "188 unseen real images are too few, whatever audit.samples is; 281 are enough: "
+
+
+@pytest.mark.parametrize(
+    ("controls", "most", "advice", "cured"),
+    [
+        (188, 10_000, FEW + "add images, give fit or heldout a larger share in ingest.splits", (2000, 281)),
+        (188, 188, FEW + "set audit.controls to 281 or more", (2000, 281)),
+        (276, 10_000, "set audit.samples to 2650 or more, it is 2000", (2650, 276)),
+    ],
+)
+def test_copies_that_would_not_be_found_come_with_what_would_find_them(
+    controls: int, most: int, advice: str, cured: tuple[int, int]
+) -> None:
+    """Generated images are farther from training than all unseen ones; training images are fewer than the copies."""
+    rng = np.random.default_rng(0)
+    train = rng.integers(100, 156, (30, 8, 8, 1), dtype=np.uint8)
+
+    def found(samples: int, unseen: int) -> dict[str, Any]:
+        config = dataclasses.replace(CONFIG, samples=samples, controls=most)
+        fake, real = (
+            rng.choice(np.array([low, 255 - low], np.uint8), (count, 8, 8, 1))
+            for low, count in ((0, samples), (20, unseen))
+        )
+        return copies(config, fake, train, real, np.full(unseen, NONE))
+
+    assert found(2000, controls)["status"] == "not_assessed" and advice in found(2000, controls)["reason"]
+    assert found(*cured)["status"] == "assessed"
+
+
 def test_a_collapsed_generator_against_few_controls_is_not_assessed() -> None:
     """One image, a thousand times: planted copies would be found, but it alone can be nothing that the test sees."""
     rng = np.random.default_rng(0)
