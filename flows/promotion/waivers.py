@@ -37,7 +37,7 @@ def looser(mine: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
     if "licences" in champion:
         known = {_plain(name) for name in json.loads(champion["licences"])}
         added = [name for name in json.loads(mine["licences"]) if _plain(name) not in known]
-        found += [f"card.licences accepts {name} too" for name in added]
+        found += [f"ingest.licences accepts {name} too" for name in added]
     return found
 
 
@@ -56,7 +56,7 @@ def _way(rule: list[Any]) -> str:
 
 
 def _plain(licence: str) -> str:
-    """As the card compares licences."""
+    """As ingest compares licences."""
     return " ".join(licence.split()).casefold()
 
 

@@ -19,7 +19,7 @@ FORMAT = 1
 def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, out: Path) -> Summary:
     """Write verdict, model card, provenance and summary into `out`; see `stages.card.run`."""
     evidence = evidence_.read_evidence(summaries, passed)
-    measures = evidence_.measured(evidence, config)
+    measures = evidence_.measured(evidence)
     configs = {stage: summary.config for stage, summary in evidence.summaries.items()}
     configs["card"] = dataclasses.asdict(config)
     labelled = bool(evidence.generator["classes"])
@@ -31,7 +31,7 @@ def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, o
         "onnx_sha256": evidence.onnx_sha256,
         "data_hash": evidence.data_hash,
         "params_hash": evidence_.params_hash(configs),
-        "licences": list(config.licences),
+        "licences": evidence.licences,
         "checks": lines,
     }
     with output_folder(out) as work:

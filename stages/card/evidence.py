@@ -9,7 +9,6 @@ from typing import Any
 
 from stages.common.files import read_json, sha256_file
 from stages.common.summary import Summary, measure, read_summary
-from stages.config.card import CardConfig
 
 ONNX = "generator.onnx"
 RIGHTS_PROTOCOL = {
@@ -48,6 +47,11 @@ class Evidence:
     def uses(self) -> list[str]:
         """What data and generator are used for, as `ingest.use` declares it."""
         return list(self.config("ingest").get("use") or [])
+
+    @property
+    def licences(self) -> list[str]:
+        """Licences of data that ingest accepts for those uses."""
+        return list(self.config("ingest").get("licences") or [])
 
     def listed(self, stage: str, name: str) -> Path:
         """A file of a stage's folder. Raises ValueError where it is not the one that the stage's summary lists."""
@@ -182,7 +186,7 @@ def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Se
         wrong.append("the datasheet names no licence")
     elif licence.casefold() not in accepted:
         wrong.append(
-            f"the licence {licence!r} is not among card.licences, which are accepted for what ingest.use says "
+            f"the licence {licence!r} is not among ingest.licences, which are accepted for what ingest.use says "
             f"({', '.join(uses) or 'nothing'})"
         )
     if not basis:
@@ -191,13 +195,13 @@ def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Se
     return measure(value, None, None, n_real=0, n_fake=0, protocol="data_rights", reason=reason)
 
 
-def measured(evidence: Evidence, config: CardConfig) -> dict[str, dict[str, Any]]:
+def measured(evidence: Evidence) -> dict[str, dict[str, Any]]:
     """Measures and protocols per stage, with the rights of the data added to those of ingest."""
     found = {
         stage: {"measures": dict(s.results.get("measures", {})), "protocols": dict(s.results.get("protocols", {}))}
         for stage, s in evidence.summaries.items()
     }
-    found["ingest"]["measures"]["data_rights"] = judge_rights(evidence.datasheet, config.licences, evidence.uses)
+    found["ingest"]["measures"]["data_rights"] = judge_rights(evidence.datasheet, evidence.licences, evidence.uses)
     found["ingest"]["protocols"]["data_rights"] = RIGHTS_PROTOCOL
     return found
 

@@ -48,8 +48,6 @@ class CardConfig:
 
     registrable: bool
     """Whether a green verdict of this configuration may be registered; false for cut runs."""
-    licences: tuple[str, ...]
-    """Licences of training data that are accepted for what `ingest.use` says, as written in the datasheet."""
     intended_use: str
     """What this generator is meant for, one or two sentences for the model card."""
     checks: tuple[Check, ...]
@@ -57,8 +55,6 @@ class CardConfig:
 
     def __post_init__(self) -> None:
         """Refuse a gate that leaves out a kind of evidence, or names two lines alike."""
-        if not self.licences:
-            raise ValueError("licences must name at least one licence, or no training data could ever be accepted")
         names = [check.name for check in self.checks]
         for name in names:
             if names.count(name) > 1:

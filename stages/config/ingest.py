@@ -48,6 +48,8 @@ class IngestConfig:
     """Kind of raw data: a file of stages/ingest/sources/."""
     use: tuple[Literal["internal", "research", "commercial", "publication"], ...]
     """What the data, and what is made of them, are used for; the datasheet and its licence must allow all of it."""
+    licences: tuple[str, ...]
+    """Licences that are accepted for `use`, in the words of the datasheet's `licence`; another one is refused."""
     resolution: Literal[8, 16, 32, 64, 128, 256]
     """Pixels a side."""
     channels: Literal[1, 3]
@@ -75,5 +77,7 @@ class IngestConfig:
     def __post_init__(self) -> None:
         if not self.use:
             raise ValueError("use must name at least one use, or no licence could be held against it")
+        if not self.licences:
+            raise ValueError("licences must name at least one licence, or no images could ever be accepted")
         if len(self.background) != 3:
             raise ValueError(f"background must be three levels (red, green, blue); received {list(self.background)}")

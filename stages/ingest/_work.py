@@ -23,6 +23,7 @@ from stages.ingest._croissant import write_croissant
 from stages.ingest._datasheet import check_covers, content_hash, read_datasheet
 from stages.ingest._decode import Rules
 from stages.ingest._erased import Tombstone, contents, read_tombstones, without_erased
+from stages.ingest._licences import check_accepted
 from stages.ingest._read import Refusal, Refusals, Samples, hex_digests, prune, read_samples, work_folder
 from stages.ingest._sample import Listing
 from stages.ingest._texts import Texts
@@ -44,6 +45,7 @@ def ingest(
 ) -> Summary:
     """Read all, write the store anew and `remember` it while nobody else can write; see `stages.ingest.run`."""
     sheet, tombstones = read_datasheet(datasheet, config.use), read_tombstones(erased)
+    check_accepted(sheet, config.licences, config.use)
     listing: Listing = importlib.import_module(f"stages.ingest.sources.{config.source.name}").listing(
         config.source, raw
     )

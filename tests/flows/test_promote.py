@@ -306,7 +306,7 @@ def test_thresholds_looser_than_the_champions_need_a_waiver_for_that_file(
             {"measure": "easy"},
             "fid|<b> is compared in another way (evaluate easy >= none, it was evaluate fid_domain >= none)",
         ),
-        ({"licences": ["cc  by 4.0", "CC BY-NC 4.0"]}, "card.licences accepts CC BY-NC 4.0 too"),
+        ({"licences": ["cc  by 4.0", "CC BY-NC 4.0"]}, "ingest.licences accepts CC BY-NC 4.0 too"),
     ],
     ids=["measure", "licence"],
 )

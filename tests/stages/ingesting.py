@@ -26,7 +26,7 @@ from stages.ingest.sources import folder, webdataset
 from stages.store import open_store
 
 CONFIG = IngestConfig(
-    source=folder.Config(name="folder", labels="none", groups="none"), use=("publication",),
+    source=folder.Config(name="folder", labels="none", groups="none"), use=("publication",), licences=("CC0",),
     resolution=8, channels=1, fit="crop", upscale=False,
     background=(255, 255, 255), splits=Splits(train=0.5, fit=0.3, heldout=0.2), near_duplicates=None,
     max_refused_share=0.99, max_pixels=10_000_000, shard_images=16, processes=0,

@@ -33,7 +33,7 @@ PNG = b"\x89PNG picture"
 def section(**changes: Any) -> dict[str, Any]:
     keys = ("name", "source", "measure", "op", "threshold")
     checks = [{**dict(zip(keys, row, strict=True)), "relative_to": "none", "required": True} for row in CHECKS]
-    return {"registrable": True, "licences": ["CC BY 4.0"], "intended_use": "Tests.", "checks": checks, **changes}
+    return {"registrable": True, "intended_use": "Tests.", "checks": checks, **changes}
 
 
 def config(**changes: Any) -> CardConfig:
@@ -60,6 +60,7 @@ class Run:
                 for name, value in values.items()
             }  # fmt: skip
         ingest, export, audit = (self.summaries[stage] for stage in ("ingest", "export", "audit"))
+        ingest["config"] |= {"use": ["research"], "licences": ["CC BY 4.0"]}
         ingest["results"] = {"data_hash": DATA, "counts": {"kept": 30}, "datasheet": dict(DATASHEET)}
         for stage in ("export", "evaluate", "audit"):
             self.summaries[stage]["results"]["data_hash"] = DATA

@@ -70,7 +70,7 @@ def test_a_cut_configuration_can_be_green_but_not_registrable(made: Run) -> None
         (
             {**DATASHEET, "licence": "CC BY-NC 4.0"},
             0.0,
-            "card.licences, which are accepted for what ingest.use says (internal)",
+            "ingest.licences, which are accepted for what ingest.use says (internal)",
         ),
         ({**DATASHEET, "licence": ""}, 0.0, "no licence"),
         ({**DATASHEET, "legal_basis": None}, 0.0, "no legal basis"),
@@ -84,9 +84,9 @@ def test_rights(datasheet: dict[str, Any], value: float, word: str | None) -> No
 
 
 def test_a_non_commercial_licence_can_be_accepted_for_a_declared_use_that_the_card_prints(made: Run) -> None:
-    made.summaries["ingest"]["config"] = {"use": ["internal", "research"]}
+    made.summaries["ingest"]["config"] = {"use": ["internal", "research"], "licences": ["CC BY-NC 4.0"]}
     made.summaries["ingest"]["results"]["datasheet"]["licence"] = "CC BY-NC 4.0"
-    assert made.write().card(config(licences=["CC BY-NC 4.0"]))["passed"]
+    assert made.write().card()["passed"]
     assert "| used for, as declared in ingest.use | internal, research |" in made.text()
 
 

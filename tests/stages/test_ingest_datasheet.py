@@ -18,7 +18,7 @@ from stages.ingest._datasheet import NONE_IS_AN_ANSWER, REQUIRED, read_datasheet
 from stages.ingest._licences import USES
 from stages.ingest._spdx import IDS
 from stages.ingest.sources import manifest
-from tests.stages.ingesting import CONFIG, SHEET, png
+from tests.stages.ingesting import CONFIG, SHEET, config, png
 
 pytestmark = [
     pytest.mark.fast,
@@ -157,6 +157,21 @@ def test_a_field_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
         read_datasheet(path, ["research"])
 
 
+def test_a_licence_that_nobody_accepted_stops_before_an_image_is_read(tmp_path: Path) -> None:
+    sheet = written(tmp_path, licence="internal use only")
+    changes = {"use": ("internal", "research"), "licences": ("CC BY 4.0", "own data")}
+    sentence = (
+        r"licence 'internal use only' of .* is not among ingest\.licences in params\.yaml \(CC BY 4\.0, own data\), "
+        r"which you accept for what ingest\.use says \(internal, research\); read it and add it there, or"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        run(config(**changes), raw=tmp_path / "none", datasheet=sheet, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="none"):  # what is looked at next
+        run(config(licences=("Internal  use only",)), raw=tmp_path / "none", datasheet=sheet, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="licences must name at least one licence"):
+        config(licences=())
+
+
 def test_the_use_is_a_setting_that_must_say_something() -> None:
     with pytest.raises(ValueError, match="use must name at least one use"):
         dataclasses.replace(CONFIG, use=())
@@ -204,7 +219,7 @@ def test_terms_on_no_list_are_quoted_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.png").write_bytes(png(1))
     sheet = written(tmp_path, spdx="LicenseRef-plant", licence="internal use only", url=None)
-    run(CONFIG, raw=tmp_path / "raw", datasheet=sheet, out=tmp_path / "store")
+    run(config(licences=("internal use only",)), raw=tmp_path / "raw", datasheet=sheet, out=tmp_path / "store")
     found = read_json_ld(tmp_path / "store" / "croissant.json")
     assert found["license"] == "internal use only" and found["url"].startswith("urn:sha256:")
     errors = mlcroissant.Dataset(jsonld=found).metadata.issues.errors  # date and citation are recommended, no more

@@ -243,7 +243,7 @@ def test_the_shipped_datasheet_covers_no_other_images(
     raw: Path, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = tmp_path / "params.yaml"
-    params.write_text(yaml.safe_dump({"ingest": dataclasses.asdict(config())}))
+    params.write_text(yaml.safe_dump({"ingest": dataclasses.asdict(config(licences=("CC BY 4.0",)))}))
     shipped = request.config.rootpath / "data" / "datasheet.yaml"
     arguments = [
         "--raw",
