@@ -45,6 +45,7 @@ from stages.store import open_store
 SIDE, CLASSES, LIMIT_S = 64, 10, 2.0
 SHEET = (
     "name: benchmark\nsource: drawn\nlicence: CC0 1.0\nspdx: CC0-1.0\nlegal_basis: made here\n"
+    "intended_use: measuring\n"
     "motivation: tests need pictures\ncomposition: small pictures\ncollection: drawn\n"
     "consent: nobody is shown\npersonal_data: none\nsensitive_attributes: none\n"
     "allowed_use: [internal, research, commercial, publication]\nretention: as long as the tests run\n"

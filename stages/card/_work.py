@@ -39,7 +39,7 @@ def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, o
         picture = sample_grid(evidence)
         if picture is not None:
             write_atomically(work / "samples.png", picture.read_bytes())
-        write_atomically(work / "MODEL_CARD.md", model_card(evidence, config, verdict, measures))
+        write_atomically(work / "MODEL_CARD.md", model_card(evidence, verdict, measures))
         subjects = {path.name: sha256_file(path) for path in work.iterdir()}
         subjects[evidence_.ONNX] = evidence.onnx_sha256
         write_json(work / "provenance.json", statement(evidence, configs, subjects))

@@ -12,7 +12,6 @@ import jinja2
 
 from stages.card.evidence import Evidence
 from stages.card.text import code, number, plain, slug, yaml_header
-from stages.config.card import CardConfig
 
 _KNOWN_LICENCES = {
     "apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "openrail",
@@ -20,11 +19,9 @@ _KNOWN_LICENCES = {
 _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 
-def model_card(
-    evidence: Evidence, config: CardConfig, verdict: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]]
-) -> str:
+def model_card(evidence: Evidence, verdict: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]]) -> str:
     """The card's text. `measures` maps stages to their `measures` and `protocols`."""
-    generator = evidence.generator
+    generator, sheet = evidence.generator, _datasheet(evidence)
     training = evidence.results("train") if evidence.trained else {}
     environment = jinja2.Environment(
         finalize=plain,
@@ -37,11 +34,11 @@ def model_card(
     text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         header=yaml_header(_header(generator, evidence, measures)),
         generator=generator,
-        datasheet=_datasheet(evidence),
+        intended_use=sheet.pop("intended_use", "Not stated: the datasheet names none."),
+        datasheet=sheet,
         uses=", ".join(evidence.uses),
         erased=evidence.results("ingest").get("erased") or [],
         counts=evidence.results("ingest").get("counts") or {},
-        config=config,
         verdict=verdict,
         evaluation=_rows(measures, "evaluate"),
         audit=_rows(measures, "audit"),

@@ -44,12 +44,10 @@ class Check:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CardConfig:
-    """What a generator must reach, and what the model card says beyond numbers."""
+    """What a generator must reach."""
 
     registrable: bool
     """Whether a green verdict of this configuration may be registered; false for cut runs."""
-    intended_use: str
-    """What this generator is meant for, one or two sentences for the model card."""
     checks: tuple[Check, ...]
     """The gate, line by line."""
 

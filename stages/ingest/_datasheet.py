@@ -14,8 +14,8 @@ from stages.ingest._licences import check_licence
 
 # Texts that must say something.
 REQUIRED = (
-    "name", "source", "licence", "spdx", "legal_basis", "motivation", "composition", "collection", "consent",
-    "retention", "contact",
+    "name", "source", "licence", "spdx", "legal_basis", "intended_use", "motivation", "composition", "collection",
+    "consent", "retention", "contact",
 )  # fmt: skip
 NONE_IS_AN_ANSWER = ("personal_data", "sensitive_attributes")
 LISTS = ("allowed_use",)

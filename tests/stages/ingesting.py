@@ -33,7 +33,7 @@ CONFIG = IngestConfig(
 )  # fmt: skip
 SHEET = (
     "name: test pictures\nsource: drawn by the tests\nlicence: CC0\nspdx: CC0-1.0\n"
-    "legal_basis: made by us\nmotivation: tests need pictures\ncomposition: small pictures\n"
+    "legal_basis: made by us\nintended_use: tests\nmotivation: tests need pictures\ncomposition: small pictures\n"
     "collection: drawn\nconsent: nobody is shown\npersonal_data: none\nsensitive_attributes: none\n"
     "allowed_use: [internal, research, commercial, publication]\nretention: as long as the tests run\n"
     "contact: the tests\n"

@@ -26,14 +26,17 @@ CHECKS = [
     ("parity", "export", "parity_max_levels", "<=", 2.0),
     ("rights", "ingest", "data_rights", ">=", 1.0),
 ]
-DATASHEET = {"name": "UCI digits", "licence": "CC BY 4.0", "legal_basis": "open data", "source": "scikit-learn"}
+DATASHEET = {
+    "name": "UCI digits", "licence": "CC BY 4.0", "legal_basis": "open data", "source": "scikit-learn",
+    "intended_use": "Tests.",
+}  # fmt: skip
 PNG = b"\x89PNG picture"
 
 
 def section(**changes: Any) -> dict[str, Any]:
     keys = ("name", "source", "measure", "op", "threshold")
     checks = [{**dict(zip(keys, row, strict=True)), "relative_to": "none", "required": True} for row in CHECKS]
-    return {"registrable": True, "intended_use": "Tests.", "checks": checks, **changes}
+    return {"registrable": True, "checks": checks, **changes}
 
 
 def config(**changes: Any) -> CardConfig:

@@ -30,6 +30,16 @@ def test_the_card_tells_what_was_erased_and_lists_are_words(made: Run) -> None:
     assert "Erased on request" in text and "Erased on request" not in made.text()
 
 
+def test_the_intended_use_is_that_of_the_datasheet(made: Run) -> None:
+    sheet = made.summaries["ingest"]["results"]["datasheet"]
+    sheet["intended_use"] = "drawing *rare* defects"
+    made.write().card()
+    assert "## Intended use\n\ndrawing \\*rare\\* defects\n" in made.text() and made.text().count("defects") == 1
+    del sheet["intended_use"]  # as datasheets were once
+    made.write().card()
+    assert "## Intended use\n\nNot stated: the datasheet names none" in made.text()
+
+
 def test_a_note_beside_a_value_stands_once_in_the_table_and_explains_a_red_line(made: Run) -> None:
     found = made.summaries["evaluate"]["results"]["measures"]
     for name in ("fid_domain", "precision_k3"):
