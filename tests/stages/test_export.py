@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from stages.config import load_section
 from stages.config.export import ExportConfig, Training, Uniform
 from stages.export import run
 from stages.generator_folder import input_digest
+from tests.stages import summarised_run
 
 ROOT = Path(__file__).parents[2]
 PARAMS = """
@@ -196,6 +198,35 @@ def test_colour_without_labels_and_the_training_prior(tmp_path: Path, config: Ex
     run(served, generator=tmp_path / "labelled", out=tmp_path / "out")
     assert Generator(tmp_path / "out" / "generator.onnx").prior == [0.1, 0.2, 0.7]
     assert config.prior == Uniform(name="uniform")
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(["a", "b", "c"], 1), ([], 3)])
+def test_what_card_and_docs_say_of_the_use_runs(
+    tmp_path: Path, config: ExportConfig, monkeypatch: pytest.MonkeyPatch, classes: list[str], channels: int
+) -> None:
+    make_generator(tmp_path / "generator", classes=classes, channels=channels)
+    made = summarised_run.Run(tmp_path)
+    run(config, generator=tmp_path / "generator", out=tmp_path / "out")
+    exported = read_json(tmp_path / "out" / "summary.json")
+    made.summaries["export"]["results"]["generator"] = exported["results"]["generator"]
+    made.write().card()
+    monkeypatch.chdir(tmp_path / "out")
+    snippets = fenced(made.text())
+    assert [snippet.split()[1] for snippet in snippets] == ["consumer", "numpy"]
+    if classes:
+        snippets.append(next(each for each in fenced((ROOT / "docs/consumer.md").read_text()) if "onnxruntime" in each))
+    for snippet in snippets:
+        names: dict[str, Any] = {}
+        exec(snippet, names)  # noqa: S102
+        assert names["images"].dtype == np.uint8 and names["images"].shape == (16, 8, 8, channels)
+        if "z" in names:
+            expected = Generator("generator.onnx").render(names["z"], names.get("label"))
+            np.testing.assert_array_equal(names["images"], expected)
+
+
+def fenced(text: str) -> list[str]:
+    """The blocks of Python in a page."""
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def test_what_is_out_of_tolerance_fails_and_leaves_the_old_file(
