@@ -1,6 +1,7 @@
 """`index.html` of evaluate: one file that opens without a network, for a person who has to judge a generator."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, 
         rows=rows,
         behind=[row["title"] for row in rows if row.get("standing") == "behind"],
         level=sum(row.get("standing") == "level" for row in rows),
+        missing=Counter(row["reason"] for row in rows if row["value"] is None and row["better"]),
         published=[{"name": name, **found} for name, found in measures.items() if name not in MEASURES],
         class_rows=_class_rows(report["per_class"][:LIMIT]),
         any_frechet=any(row["distances"]["frechet"]["value"] is not None for row in report["per_class"][:LIMIT]),

@@ -220,6 +220,8 @@ def test_a_generator_without_labels_has_no_label_measures_and_says_why(
     found = evaluate(world, onnx)["measures"]
     text = (world / "unlabelled" / "index.html").read_text()
     assert "<script" not in text and "&lt;script&gt;alert(1)" in text
+    lead = text.split('<p class="lead">')[1].split("</p>")[0]
+    assert " assessed measures are " in lead and "1 (the generator or the real images carry no labels), 1 (" in lead
     for name in ("cas", "label_agreement"):
         assert found[name]["value"] is None and "label" in found[name]["reason"]
     assert found["fid_domain"]["value"] < 2 * found["fid_domain"]["reference"]["mean"]
@@ -250,7 +252,12 @@ def test_colour_images_without_labels_and_too_few_of_them(tmp_path: Path) -> Non
     assert found["measures"]["fid_domain"]["value"] is not None
     for name in ("precision_k3", "recall_k3", "coverage_k5"):  # near 1, where an uncut interval would pass it
         assert 0 <= found["measures"][name]["low"] <= found["measures"][name]["high"] <= 1
-    assert "Not assessed: 60 held-out images in a set are fewer than" in (folder / "few" / "index.html").read_text()
+    page = (folder / "few" / "index.html").read_text()
+    assert "Not assessed: 60 held-out images in a set are fewer than" in page
+    assert (
+        "No measure stands beside what real images reach; could not be assessed: 7 (60 held-out images in a set are "
+        "fewer than evaluate.smallest_set, 100), 1 (the generator or the real images carry no labels), 1 ("
+    ) in page
 
 
 @pytest.mark.parametrize("classes", [[], ["a", "b"]])
@@ -273,6 +280,7 @@ def test_an_extractor_at_chance_leaves_every_measure_on_it_unassessed(
     assert all(each["value"] is None and "guessing" in each["reason"] for each in report["population"].values())
     page = (folder / "drawn" / "index.html").read_text()
     assert '<p class="warn">The domain extractor learned nothing' in page
+    assert "(as said below)" in page
 
 
 def test_labels_served_in_other_shares_are_said_beside_what_shows_them(world: Path, pixels: np.ndarray) -> None:
