@@ -21,8 +21,11 @@ _FRAME, _LAST = 350, 2500  # milliseconds
 def write_progress(work: Path, moments: Sequence[tuple[float, Path]], *, rows_a_grid: int) -> None:
     """Write `progress.png` and `progress.webp` from (kimg, grid) of each snapshot, in order.
 
-    The sheet has a row a moment: the first row of its grid, which has `rows_a_grid`.
+    The sheet has a row a moment: the first row of its grid, which has `rows_a_grid`. Grids of another shape than the
+    last, as an older version may have left in a run that goes on, are left out.
     """
+    shape = _shape(moments[-1][1])
+    moments = [moment for moment in moments if _shape(moment[1]) == shape]
     strips = [(kimg, _first_row(_open(path), rows_a_grid)) for kimg, path in _spread(moments, _ROWS)]
     font = ImageFont.load_default(size=14)
     left = max(int(font.getlength(_words(kimg))) for kimg, _ in strips) + 18
@@ -50,6 +53,11 @@ def _spread(moments: Sequence[tuple[float, Path]], count: int) -> list[tuple[flo
     if len(moments) <= count:
         return list(moments)
     return [moments[round(place)] for place in np.linspace(0, len(moments) - 1, count)]
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def _open(path: Path) -> Image.Image:

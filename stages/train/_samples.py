@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from stages.train._loop import Run
 
 ROWS = 8  # of a grid
-_GRID = 10  # columns of a grid without classes
+_GRID = 10  # columns of a grid without classes, and about as many where classes are fewer
 
 
 def samples(run: "Run", count: int) -> NDArray[np.uint8]:
-    """Images 0 ... count - 1 of the run's seed from the moving average; classes in turn, one a column."""
+    """Images 0 ... count - 1 of the run's seed from the moving average; classes in turn."""
     z = latents.latents(run.config.seed, 0, count, run.config.z_dim)
     label = np.arange(count) % len(run.store.classes) if run.store.classes else None
     with torch.no_grad():
@@ -28,8 +28,13 @@ def samples(run: "Run", count: int) -> NDArray[np.uint8]:
 
 def grid(run: "Run", path: Path) -> None:
     """Write `ROWS` rows of samples."""
-    columns = len(run.store.classes) if 2 <= len(run.store.classes) <= 20 else _GRID
+    columns = columns_for(len(run.store.classes))
     write_grid(path, samples(run, ROWS * columns), columns=columns)
+
+
+def columns_for(classes: int) -> int:
+    """Columns of a grid: as many for each class, about ten together; ten without classes and where they are many."""
+    return classes * max(1, round(_GRID / classes)) if 2 <= classes <= 20 else _GRID
 
 
 def snapshot(run: "Run") -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.numpy import load_file
 
 from stages.common.files import digest
@@ -23,7 +24,7 @@ from stages.store import open_store
 from stages.train import run
 from stages.train._loop import Run
 from stages.train._processes import Processes
-from stages.train._samples import samples
+from stages.train._samples import columns_for, samples
 from stages.train._trajectory import key, trajectory
 from tests.stages.small_training import SMALL, bars, small
 
@@ -107,11 +108,23 @@ def test_what_a_run_leaves(store: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert curves[0].startswith("step,kimg,loss_d")
     assert [line.split(",")[0] for line in curves[1:]] == ["20.0", "40.0", "60.0"]
     assert {"samples-000000.480.png", "samples-000000.960.png", "samples.png"} <= set(summary.outputs)
+    with (
+        Image.open(tmp_path / "train" / "samples.png") as grid,
+        Image.open(tmp_path / "train" / "progress.png") as sheet,
+    ):
+        assert grid.size == (10 * 58 + 2, 8 * 58 + 2) and sheet.width > grid.width  # five columns of each class
     (log,) = (tmp_path / "state").glob("train/*/log.jsonl")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 40, 60]
     assert all(line["images_per_second"] > 0 and 0 <= line["waiting_for_data"] <= 1 for line in lines)
     assert all(10 < line["memory_mib"] < 100_000 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("classes", "columns"), [(0, 10), (1, 10), (2, 10), (3, 9), (4, 8), (6, 12), (7, 7), (10, 10), (20, 20), (21, 10)]
+)
+def test_a_grid_has_about_ten_columns_and_as_many_of_each_class(classes: int, columns: int) -> None:
+    assert columns_for(classes) == columns
 
 
 def test_a_run_learns_which_side_is_bright(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,5 +210,8 @@ def test_the_sheet_has_a_row_a_moment_and_the_animation_a_frame(tmp_path: Path, 
         animation.seek(59)
         assert abs(int(np.asarray(animation.convert("L"))[30, 30]) - 3 * 69) < 4
     content = [(tmp_path / name).read_bytes() for name in ("progress.png", "progress.webp")]
+    Image.new("L", (60, 466)).save(tmp_path / "narrow.png")  # as an older version drew two classes
+    write_progress(tmp_path, [(0.0, tmp_path / "narrow.png"), *moments], rows_a_grid=8)
+    assert content == [(tmp_path / name).read_bytes() for name in ("progress.png", "progress.webp")]
     write_progress(tmp_path, moments, rows_a_grid=8)
     assert content == [(tmp_path / name).read_bytes() for name in ("progress.png", "progress.webp")]
