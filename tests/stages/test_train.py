@@ -1,5 +1,6 @@
 """The train room: exact resume after every kind of stop, sound fallbacks, honest refusals."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -144,6 +145,8 @@ def test_seeds_and_settings_name_other_work(store: Path) -> None:
     changes: list[dict[str, Any]] = [{}, {"seed": 4}, {"lr": 0.003}, {"threads": 2}, {"snapshot_kimg": 0.16}]
     keys = [key(trajectory(build(TrainConfig, SMALL | change, "train"), opened)) for change in changes]
     assert len(set(keys)) == len(changes)
+    other = dataclasses.replace(opened, info=opened.info | {"data_hash": "of one image more"})
+    assert key(trajectory(build(TrainConfig, SMALL, "train"), other)) not in keys
     budget = build(TrainConfig, SMALL | {"total_kimg": 1.2, "checkpoint_kimg": 0.32}, "train")
     assert key(trajectory(budget, opened)) == keys[0]
 
