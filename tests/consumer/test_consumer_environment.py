@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import consumer
 ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("fixtures") / "generator-format-1.onnx"
 
-# Every other package is made absent; stages and flows are ours, and are no part of what a service installs.
+# Every other package is made absent, stages and flows too, which a service does not install.
 ALONE = """
 import sys
+import zipfile
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -93,3 +95,19 @@ def test_an_environment_from_the_lock_file_draws_the_same_images(tmp_path: Path)
     subprocess.run([python, *request], check=True, cwd=tmp_path / "service", env=clean)
     images = np.load(tmp_path / "images.npy", allow_pickle=False)
     assert np.abs(images.astype(int) - consumer.Generator(FILE).generate(7)).max() <= 1
+
+
+def test_a_service_installs_the_consumer_and_its_library_and_no_more(tmp_path: Path) -> None:
+    """Names such as `stages` or `flows` would be in the way of other people's."""
+    source = tmp_path / "source"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if name.endswith((".py", ".toml", ".md", "LICENSE")) and not name.startswith("tests/"):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, source / name)
+    build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        tops = {name.partition("/")[0] for name in file.namelist()}
+    assert {name for name in tops if not name.endswith(".dist-info")} == {"consumer", "gan"}
