@@ -23,8 +23,8 @@ help: ## list the targets
 setup: ## make .venv from requirements/dev.lock (the other targets do this first)
 	@bash infra/setup.sh
 
-data: setup ## put the default digits into data/raw where it is empty
-	@python -m infra.digits --out data/raw
+data: setup ## put the default digits into data/raw where it is empty and the datasheet is theirs
+	@python -m infra.digits --out data/raw --datasheet data/datasheet.yaml
 
 repro: data ## run all eight stages that are stale: raw images in, a generator with its card out
 	@dvc repro
@@ -42,6 +42,7 @@ clean-state: setup ## remove what nobody needs any more from the state folder (H
 	@python -m flows.housekeeping $(HOW)
 
 backup: setup ## save registry and DVC's data in a new folder (TO=FOLDER); `python -m flows.backup restore FOLDER`
+	@test -n "$(TO)" || { echo "backup: say where: make backup TO=FOLDER" >&2; exit 2; }
 	@python -m flows.backup save "$(TO)"
 
 up: setup ## PostgreSQL, an S3 store, MLflow, Prefect and a worker on this machine, with passwords

@@ -13,17 +13,44 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 PARTIAL = ".digits.partial"  # hidden, so that no reader takes a half-written set for images
+COVERS = "a050e20994f0981b8d69bf1772125e02ea77cf5e64fa6eaa90fe670519553ea9"  # what a datasheet of the digits says
+OTHERS = 3  # exit code where other images belong
 
 
-def write_digits(raw: Path) -> int:
+class OtherImages(Exception):
+    """Other images belong there; the text says which and what to do."""
+
+
+def check_theirs(raw: Path, datasheet: Path) -> None:
+    """Raise OtherImages unless `datasheet` is that of the digits, and DVC knows of nothing else for `raw`."""
+    pointer = raw.with_name(f"{raw.name}.dvc")
+    if pointer.exists():
+        raise OtherImages(f"{raw} is empty, and {pointer} says what belongs there; fetch it: `dvc pull {pointer}`")
+    try:
+        sheet = yaml.safe_load(datasheet.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        sheet = None
+    if not isinstance(sheet, dict) or sheet.get("covers") != COVERS:
+        raise OtherImages(
+            f"{raw} is empty, and {datasheet} does not cover the default digits, so that they are not put there; "
+            "put your images there"
+        )
+
+
+def write_digits(raw: Path, datasheet: Path | None = None) -> int:
     """Write 0/digit-0000.png ... below `raw` and return how many, or 0 where `raw` already holds files.
 
     Hidden files do not count as files. A run that was killed is completed by the next one; nothing is overwritten.
+    With `datasheet` they are written only where it is theirs: raises OtherImages.
     """
     partial = raw / PARTIAL
     if raw.is_dir() and not partial.exists() and any(not path.name.startswith(".") for path in raw.iterdir()):
         return 0
+    if datasheet is not None:
+        check_theirs(raw, datasheet)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     written = 0
@@ -64,12 +91,19 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 
 def main() -> int:
-    """Parse the command line, write, and say on stderr what happened; exit code 0 done, 1 failed."""
+    """Parse the command line, write, and say on stderr what happened.
+
+    Exit code 0 done, 1 failed, 3 (OTHERS) other images belong there."""
     parser = argparse.ArgumentParser(prog="python -m infra.digits", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the class folders 0 to 9")
-    out: Path = parser.parse_args().out
+    parser.add_argument("--datasheet", type=Path, help="write only where this datasheet is that of the digits")
+    options = parser.parse_args()
+    out: Path = options.out
     try:
-        count = write_digits(out)
+        count = write_digits(out, options.datasheet)
+    except OtherImages as error:
+        print(f"digits: {error}", file=sys.stderr)  # noqa: T201
+        return OTHERS
     except OSError as error:
         print(f"digits: {error.filename or out}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 1

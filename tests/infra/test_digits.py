@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from infra.digits import PARTIAL, encode_png, write_digits
+from infra.digits import COVERS, PARTIAL, OtherImages, encode_png, main, write_digits
 from stages.common.files import sha256_file
 from stages.ingest._datasheet import content_hash
 
@@ -27,7 +27,7 @@ def test_bytes_are_the_ones_that_the_shipped_datasheet_covers(raw: Path, request
     paths = sorted(raw.rglob("*.png"))
     found = content_hash((sha256_file(path), path.relative_to(raw).as_posix()) for path in paths)
     with (request.config.rootpath / "data" / "datasheet.yaml").open() as file:
-        assert found == yaml.safe_load(file)["covers"]
+        assert found == yaml.safe_load(file)["covers"] == COVERS
 
 
 def test_levels_and_labels_are_those_of_scikit_learn(raw: Path) -> None:
@@ -71,3 +71,26 @@ def test_encoded_pictures_survive_a_strict_decoder() -> None:
         image.verify()
     with Image.open(io.BytesIO(content)) as image:
         np.testing.assert_array_equal(np.asarray(image), levels)
+
+
+def test_other_people_s_data_are_not_made_up(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """An empty raw folder may be a disk that is not mounted, or data that were not pulled yet."""
+    raw, theirs = tmp_path / "raw", request.config.rootpath / "data" / "datasheet.yaml"
+    (tmp_path / "mine.yaml").write_text("name: circles\nlicence: own data\n")
+    for sheet in ("mine.yaml", "absent.yaml"):
+        with pytest.raises(OtherImages, match=f"raw is empty, and .*{sheet} does not cover the default digits"):
+            write_digits(raw, tmp_path / sheet)
+    (tmp_path / "raw.dvc").write_text("outs: []\n")
+    with pytest.raises(OtherImages, match=r"raw\.dvc says what belongs there; fetch it: `dvc pull .*raw\.dvc`"):
+        write_digits(raw, theirs)
+    assert not raw.exists()
+    (tmp_path / "raw.dvc").unlink()
+    assert write_digits(raw, theirs) == 1797
+
+
+def test_the_command_says_whose_images_belong_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["digits", "--out", str(tmp_path), "--datasheet", str(tmp_path / "none.yaml")])
+    assert main() == 3
+    assert capsys.readouterr().err.startswith(f"digits: {tmp_path} is empty, and ")

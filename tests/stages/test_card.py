@@ -56,6 +56,16 @@ def test_one_bad_measure_turns_its_check_red_and_no_other(
     assert "The gate is red" in made.text()
 
 
+def test_the_verdict_is_said_at_the_end(made: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    required = sum(line["required"] for line in made.write().card()["checks"])
+    card = made.folder / "card" / "MODEL_CARD.md"
+    assert capsys.readouterr().err == f"card: GREEN, all {required} required checks passed; see {card}\n"
+    made.summaries["evaluate"]["results"]["measures"]["fid_domain"] |= {"high": 3.0}
+    made.write().card()
+    said = f"card: RED, 1 of {required} required checks not passed: distance; see {card}\n"
+    assert capsys.readouterr().err == said
+
+
 def test_a_cut_configuration_can_be_green_but_not_registrable(made: Run) -> None:
     verdict = made.write().card(config(registrable=False))
     assert verdict["passed"] and not verdict["registrable"]
