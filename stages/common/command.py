@@ -76,7 +76,7 @@ def main(
     except ResumeLater as stop:
         return _complain(stage, stop, RESUME_ME) if stop.args else RESUME_ME
     except KeyboardInterrupt:
-        return _complain(stage, "interrupted; nothing was replaced, run it again to go on", 130)
+        return _complain(stage, "interrupted; nothing was written, run it again to go on", 130)
     except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
         if os.environ.get("GANOPS_TRACEBACK") == "1" or not _is_refusal(error):
             raise
@@ -141,7 +141,7 @@ def _sentence(error: Exception) -> str:
     place = error.filename2 or error.filename  # of two, the one that is written
     where = f"{place}: " if place else ""
     advice = {
-        errno.ENOSPC: "; free some space and run it again, nothing was replaced",
+        errno.ENOSPC: "; free some space and run it again, nothing was written",
         errno.EROFS: "; choose an --out that can be written",
         errno.EACCES: "; check the permissions of that path",
     }.get(error.errno or 0, "")

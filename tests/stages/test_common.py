@@ -77,11 +77,11 @@ def test_a_stage_writes_its_folder_and_its_summary(tmp_path: Path, capsys: pytes
     ("size", "code", "message"),
     [
         (13, 1, "one: size must not be 13; received 13\n"),
-        (28, 1, "No space left on device; free some space and run it again, nothing was replaced\n"),
+        (28, 1, "No space left on device; free some space and run it again, nothing was written\n"),
         (29, 1, "one: memory ran out (Unable to allocate 7.28 TiB); lower what is large"),
         (30, 1, "one: memory ran out (DefaultCPUAllocator: can't allocate memory); lower what is large"),
         (75, 75, "one: stopped\n"),
-        (99, 130, "one: interrupted; nothing was replaced"),
+        (99, 130, "one: interrupted; nothing was written"),
         ("big", 1, "one: one.size must be a whole number; received 'big'\n"),
     ],
 )
