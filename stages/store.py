@@ -86,3 +86,11 @@ def open_store(path: Path) -> Store:
         rows = np.flatnonzero(codes == code)
         splits[name] = Split(shards, rows, labels[rows].astype(np.int64))
     return Store(path, info, splits)
+
+
+def open_passed_store(path: Path, passed: Path) -> Store:
+    """Likewise, where `passed` (validate's passed.json) says that these very images passed; else raises ValueError."""
+    store, verdict = open_store(path), read_json(passed)
+    if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
+        raise ValueError(f"{passed} does not say that the images in {path} passed; run `python -m stages.validate`")
+    return store

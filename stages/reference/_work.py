@@ -14,7 +14,7 @@ from gan.features.domain import fit, save
 from gan.intervals import proportion
 from gan.metrics import moments
 from gan.ranks import joined
-from stages.common.files import output_folder, read_json, sha256_file, write_array, write_blocks, write_json
+from stages.common.files import output_folder, sha256_file, write_array, write_blocks, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.reference import Fit, ReferenceConfig
 from stages.reference._extractor import (
@@ -32,15 +32,15 @@ from stages.reference._extractor import (
 from stages.reference._published import Kept, kept_features, place
 from stages.reference._selection import write_selection
 from stages.scoring import FLOOR_POOL, SET_METRICS, binomial_sd, set_scores, use_threads
-from stages.store import SPLITS, Store, open_store
+from stages.store import SPLITS, Store, open_passed_store
 
 _log = logging.getLogger(__name__)
 
 
 def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path) -> Summary:
     """See `stages.reference.run`."""
-    store = open_store(images)
-    _check(config, store, images, passed)
+    store = open_passed_store(images, passed)
+    _check(config, store)
     use_threads(config.threads)
     with joined() as ranks:
         # Published networks first: what all processes share. The rest is rank 0's.
@@ -117,10 +117,7 @@ def _write_pictures(work: Path, store: Store, *, picture_pool: int) -> None:
         write_array(work / f"{name}_labels.npy", spread(split.labels, count))
 
 
-def _check(config: ReferenceConfig, store: Store, images: Path, passed: Path) -> None:
-    verdict = read_json(passed)
-    if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
-        raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
+def _check(config: ReferenceConfig, store: Store) -> None:
     counts = {name: len(store.splits[name]) for name in SPLITS}
     size = set_size(config, store)
     if counts["train"] < FLOOR_POOL * size:

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from stages.common.files import output_folder, read_json, write_atomically, write_json
+from stages.common.files import output_folder, write_atomically, write_json
 from stages.common.summary import Summary, write_summary
 from stages.config.train import TrainConfig
 from stages.state import exclusive, state_folder
-from stages.store import open_store
+from stages.store import open_passed_store
 from stages.train._ancestry import adopt, open_start
 from stages.train._checkpoints import prune
 from stages.train._control import Moment
@@ -46,10 +46,7 @@ def train(
 ) -> Summary:
     """See `stages.train.run`."""
     torch.set_num_threads(config.threads)
-    store = open_store(images)
-    verdict = read_json(passed)
-    if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
-        raise ValueError(f"{passed} does not say that the images in {images} passed; run `python -m stages.validate`")
+    store = open_passed_store(images, passed)
 
     # Train in the state folder, from the last checkpoint where there is one.
     found = trajectory(config, store, selection=identity(config, selection))
