@@ -26,8 +26,24 @@ _PATIENCE = datetime.timedelta(hours=12)
 
 
 def gpus() -> int:
-    """GPUs that torch can compute on; 0 also where the driver tells of some, but is too old for this torch."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    """GPUs that CUDA gives this process: of MIG slices one, none where the driver is too old for this torch.
+
+    `torch.cuda.device_count` asks the driver's own library instead, which tells of others too.
+    """
+    return torch._C._cuda_getDeviceCount() if torch.cuda.is_available() else 0
+
+
+def _check_kernels(index: int) -> None:
+    """Raises ValueError where this torch holds nothing that GPU number `index` can run, by torch's own rule."""
+    major, minor = torch.cuda.get_device_capability(index)
+    kinds = torch.cuda.get_arch_list() if torch.version.cuda else []
+    versions = [torch.cuda._extract_arch_version(kind) for kind in kinds]
+    if kinds and not any(torch.cuda._code_compatible_with_device(10 * major + minor, each) for each in versions):
+        raise ValueError(
+            f"GPU {index} is of compute capability {major}.{minor}, for which this torch has no kernels "
+            f"({' '.join(kinds)}); use another GPU, or for cards before 7.5 a torch built for CUDA 12.6 in an "
+            "environment of its own (docs/training.md), or set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +55,12 @@ class Ranks:
 
     @property
     def device(self) -> str:
-        """`cuda:LOCAL_RANK` where there are GPUs, else `cpu`."""
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if gpus() else "cpu"
+        """`cuda:LOCAL_RANK` where there are GPUs, else `cpu`. Raises ValueError where torch has no kernels for it."""
+        if not gpus():
+            return "cpu"
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        _check_kernels(index)
+        return f"cuda:{index}"
 
     def gathered(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """The arrays of all processes in order of rank on rank 0, an empty list elsewhere; all of one shape and dtype.

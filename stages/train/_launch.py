@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
 import yaml
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -61,12 +60,6 @@ def launched(config: TrainConfig, inputs: Mapping[str, Path | str | None], *, ou
 def _usual(config: TrainConfig) -> int:
     """One process per GPU, or as many as share the batch out evenly; one without GPUs."""
     there = gpus()
-    if not there and (told := torch.cuda.device_count()):
-        _log.warning(
-            "the NVIDIA driver tells of GPUs (%d) that this torch cannot use, so it trains on the CPU: update the "
-            "driver, or set CUDA_VISIBLE_DEVICES to nothing to be told no more",
-            told,
-        )
     images = config.parts * config.network.group
     count = next((many for many in range(there, 1, -1) if config.batch % (many * images) == 0), 1)
     if count < there:

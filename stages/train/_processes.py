@@ -52,19 +52,34 @@ class Processes(Ranks):
 
 
 def check_gpus(processes: int) -> None:
-    """Raises ValueError where a GPU is asked for that is not there: by CUDA_VISIBLE_DEVICES, which torch would answer
-    with the CPU, or by more processes on this machine than it has GPUs."""
+    """Raises ValueError where torch would answer with the CPU though the driver tells of GPUs, for which it is too old,
+    or CUDA_VISIBLE_DEVICES names some; and where more processes are asked for than this machine has GPUs."""
     asked, gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ""), ranks.gpus()
+    if not gpus and (told := torch.cuda.device_count()):
+        raise ValueError(
+            f"the NVIDIA driver tells of GPUs ({told}) that this torch cannot use; it needs a driver for CUDA "
+            f"{torch.version.cuda} (nvidia-smi names the driver's): update the driver, or set CUDA_VISIBLE_DEVICES to "
+            "nothing to train on the CPU"
+        )
     named = re.findall(r"(?:^|,)\s*(\d+|GPU-[^,]+|MIG-[^,]+)", asked)
     if len(named) > gpus:
         raise ValueError(
             f"CUDA_VISIBLE_DEVICES asks for {asked}, of which torch finds {gpus} on this machine; name GPUs that "
-            "nvidia-smi -L lists, or set it to nothing to train on the CPU"
+            "nvidia-smi -L lists (of MIG slices one alone), or set it to nothing to train on the CPU"
         )
     if gpus and processes > gpus:
         raise ValueError(
             f"train.processes must be at most the number of GPUs of this machine, {gpus}, or 0 for as many; received "
             f"{processes}"
+        )
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises ValueError where the GPU would only imitate bfloat16."""
+    if precision == "bfloat16" and device != "cpu" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(
+            "train.precision bfloat16 needs a GPU of compute capability 8.0 or newer, and this one is of "
+            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}; set it to float32"
         )
 
 

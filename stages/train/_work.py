@@ -26,7 +26,7 @@ from stages.train._control import Moment
 from stages.train._course import choose
 from stages.train._loop import Run, architecture
 from stages.train._measure import MEASURES, identity, open_yardstick
-from stages.train._processes import joined
+from stages.train._processes import check_precision, joined
 from stages.train._progress import write_progress
 from stages.train._samples import ROWS, grid, grids
 from stages.train._trajectory import key, kin, remember, trajectory
@@ -54,6 +54,7 @@ def train(
     start = open_start(config, init, store, architecture(config))
     state = state_folder() / "train" / key(found)
     with joined() as processes, exclusive(state) if processes.first else contextlib.nullcontext():
+        check_precision(config.precision, processes.device)
         if adopted and processes.first:
             adopt(state, found, adopted, up_to=int(config.total_kimg * 1000 // config.batch))
         run = Run(config, store, state, processes, yardstick=yardstick, start=start)

@@ -223,9 +223,8 @@ def test_a_batch_is_shared_by_as_many_gpus_as_it_can_be(
 
     monkeypatch.setattr("stages.train._launch.elastic_launch", launch)
     monkeypatch.setattr("stages.train._launch.read_summary", lambda _: None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for there, batch, expected in ((8, 64, [8]), (6, 64, [4]), (3, 64, [2]), (7, 63, [7]), (3, 25, [])):
-        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
+        monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda there=there: there)
         started.clear()
         launched(build(TrainConfig, small(processes=0, batch=batch), "train"), {}, out=home / "out")
         assert started == expected
@@ -250,16 +249,6 @@ def test_launched_processes_read_the_very_settings(home: Path, monkeypatch: pyte
         config = build(TrainConfig, settings, "train")
         launched(config, {}, out=home / "out")
         assert read.pop() == config, number
-
-
-def test_gpus_that_torch_cannot_use_are_told_and_the_cpu_trains(
-    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # what NVIDIA's own library says of an old driver
-    assert launched(build(TrainConfig, small(processes=0), "train"), {}, out=home / "out") is None
-    assert "tells of GPUs (2) that this torch cannot use, so it trains on the CPU" in caplog.text
-    with joined() as processes:
-        assert processes.device == "cpu" and not torch.backends.cudnn.allow_tf32
 
 
 def test_a_refusal_of_one_process_ends_all_at_once_and_is_no_resumption(home: Path) -> None:

@@ -16,13 +16,14 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load, load_file, save
 
+from gan.ranks import Ranks, gpus
 from stages.config import build
 from stages.config.train import TrainConfig
 from stages.store import open_store
 from stages.train import run
 from stages.train._checkpoints import prune
 from stages.train._loop import Run
-from stages.train._processes import Processes, check_gpus
+from stages.train._processes import Processes, check_gpus, check_precision
 from tests.stages.small_training import bars, small
 
 PROJECT = Path(__file__).parents[2]
@@ -229,12 +230,64 @@ def test_gpus_that_do_not_exist_are_refused(home: Path, monkeypatch: pytest.Monk
     code, said = command(home, CUDA_VISIBLE_DEVICES="977,GPU-0000")
     assert code == 1 and said == (
         "train: CUDA_VISIBLE_DEVICES asks for 977,GPU-0000, of which torch finds 0 on this machine; name GPUs that "
-        "nvidia-smi -L lists, or set it to nothing to train on the CPU\n"
+        "nvidia-smi -L lists (of MIG slices one alone), or set it to nothing to train on the CPU\n"
     )
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 2)
     for asked in ("", "-1", "NoDevFiles", "3", "0, 1", "GPU-8f,MIG-1/2"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
         check_gpus(2)
     with pytest.raises(ValueError, match="at most the number of GPUs of this machine, 2, or 0 for as many; received 3"):
         train(home, processes=3)
+
+
+def test_gpus_that_the_driver_tells_of_and_torch_cannot_use_are_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 0)  # CUDA's answer where the driver is too old for it
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: 8)  # the driver's
+    monkeypatch.setattr(torch.cuda, "device_count", torch.cuda._device_count_nvml)
+    for world in (None, "8"):  # by itself, and under torchrun
+        if world:
+            monkeypatch.setenv("WORLD_SIZE", world)
+        for count in (0, 8):
+            with pytest.raises(
+                ValueError, match=r"tells of GPUs \(8\) .* update the driver, or set CUDA_VISIBLE_DEVICES"
+            ):
+                train(home, processes=count)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    check_gpus(8)
+
+
+def test_of_mig_slices_a_process_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)  # the GPUs that are cut into slices
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 1)
+    assert gpus() == 1
+    check_gpus(0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1")
+    check_gpus(0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
+    with pytest.raises(ValueError, match=r"asks for MIG-1,MIG-2, of which torch finds 1 .*\(of MIG slices one alone"):
+        check_gpus(0)
+
+
+def test_a_gpu_is_refused_where_torch_has_no_kernels_for_it_or_would_imitate_bfloat16(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    for capability in ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert Ranks().device == "cuda:0"
+    check_precision("bfloat16", "cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    check_precision("float32", "cuda:0")
+    with pytest.raises(
+        ValueError, match=r"bfloat16 needs a GPU of compute capability 8.0 .* of 7.5; set it to float32"
+    ):
+        train(home, precision="bfloat16")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    with pytest.raises(
+        ValueError, match=r"GPU 0 is of compute capability 7.0, for which .* no kernels \(sm_75 .*\); use"
+    ):
+        train(home)
