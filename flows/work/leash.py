@@ -4,7 +4,9 @@
 
 The flow starts this script as the leader of a new session and keeps the other end of its standard input open. When
 that end closes, or the command ends, what is left of the process group gets SIGTERM, SECONDS to save its work, then
-SIGKILL. DVC alone cannot be trusted with that: a killed `dvc repro` leaves the trainer running. Standard library only.
+SIGKILL. DVC alone cannot be trusted with that: a killed `dvc repro` leaves the trainer running. torch's launcher gives
+its processes sessions of their own, where no signal to the group arrives: it passes SIGTERM on, and where it is gone
+this script does. Standard library only.
 """
 
 import contextlib
@@ -15,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -38,10 +41,31 @@ def _end_group(seconds: float) -> None:
         return
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + seconds
+    asked: set[int] = set()
     while _children_left():
-        if time.monotonic() > deadline:
+        late = time.monotonic() > deadline
+        mine, elsewhere = _descendants()
+        for process in elsewhere if late else (elsewhere & mine) - asked:
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL if late else signal.SIGTERM)
+            asked.add(process)
+        if late:
             os.killpg(0, signal.SIGKILL)  # this process too
         time.sleep(0.05)
+
+
+def _descendants() -> tuple[set[int], set[int]]:
+    """(children, those of all descendants that are in other process groups), as Linux tells; empty elsewhere."""
+    parents, groups = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            _, parent, group = path.read_text().rpartition(")")[2].split()[:3]
+            parents[int(path.parent.name)], groups[int(path.parent.name)] = int(parent), int(group)
+    found = [os.getpid()]
+    for ancestor in found:  # grows as it goes
+        found += [process for process, parent in parents.items() if parent == ancestor]
+    children = {process for process, parent in parents.items() if parent == os.getpid()}
+    return children, {process for process in found if groups.get(process, os.getpgrp()) != os.getpgrp()}
 
 
 def _children_left() -> bool:

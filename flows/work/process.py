@@ -25,12 +25,13 @@ def leashed(
 ) -> Iterator[subprocess.Popen[str]]:
     """Start `command`; its stdout and stderr are one stream of text lines at `.stdout`.
 
-    When the block ends, in any way, the whole process group has ended. `held` is the descriptor of the flow's lock,
-    which the leash keeps as long as the command lives; after `timeout` seconds the command is stopped. `extra` is added
-    to its environment.
+    When the block ends, in any way, the command and all that it started have ended. `held` is the descriptor of the
+    flow's lock, which the leash keeps as long as the command lives; after `timeout` seconds the command is stopped.
+    `extra` is added to its environment.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **(extra or {})}
     environment["PATH"] = search_path()
+    environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(STOP_SECONDS * 3 / 4))  # then torch kills its processes
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_LEASH), str(STOP_SECONDS), *command],
         cwd=cwd,

@@ -60,6 +60,49 @@ def test_a_stubborn_command_is_killed_after_its_grace() -> None:
         assert 0.4 < time.monotonic() - began < 5
 
 
+LAUNCHER = """
+import sys
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+elastic_launch(
+    LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+                 max_restarts=0, monitor_interval=0.1), sys.executable
+)("-c", sys.argv[1])
+"""
+
+
+def test_processes_of_torchs_launcher_that_do_not_end_are_killed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have sessions of their own, and torch gives them half a minute, longer than the leash."""
+    monkeypatch.setattr("flows.work.process.STOP_SECONDS", 6.0)
+    worker = STUBBORN.replace("'ready'", "'ready', os.getpid()").replace("import ", "import os,")
+    with (tmp_path / "lock").open("w") as lock:
+        command = [sys.executable, "-W", "ignore", "-c", LAUNCHER, worker]
+        with leashed(command, cwd=tmp_path, held=lock.fileno()) as process:
+            assert process.stdout is not None and process.stdin is not None
+            lines = (line.split() for line in process.stdout)
+            ready = [int(next(words[-1] for words in lines if "ready" in words)) for _ in range(2)]
+            process.stdin.close()
+            assert process.wait(20) == 143  # the launcher ended them, and itself
+        assert not any(alive(one) for one in ready)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_orphans_in_sessions_of_their_own_are_asked_and_then_killed(tmp_path: Path, stubborn: bool) -> None:
+    """As torch's processes are, once their launcher is gone: killed for memory, say."""
+    saves = "trap 'echo saved; exit' TERM; echo $$; for i in $(seq 200); do sleep 0.1; done"
+    worker = ["sh", "-c", saves.replace("echo saved; exit", "") if stubborn else saves]
+    code = f"import subprocess; subprocess.Popen({worker!r}, start_new_session=True)"
+    command = [sys.executable, "-I", "-S", str(LEASH), "1", sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as leash:  # type: ignore[call-overload]
+        began = time.monotonic()
+        orphan, *said = leash.stdout.read().split()
+        assert said == ([] if stubborn else ["saved"])
+        assert leash.wait(10) == (-signal.SIGKILL if stubborn else 0)
+    assert gone(int(orphan)) and time.monotonic() - began < 10
+
+
 def test_timeout_stops_the_command(tmp_path: Path) -> None:
     with (
         (tmp_path / "lock").open("w") as lock,
