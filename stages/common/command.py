@@ -23,7 +23,7 @@ from stages.common.summary import Summary
 from stages.config import build, read_section
 
 RESUME_ME = 75
-_NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory", re.IGNORECASE)  # as torch says it
+_NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)  # torch's words
 
 
 class ResumeLater(Exception):

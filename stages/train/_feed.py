@@ -1,5 +1,6 @@
 """Batches, prepared on a thread while the devices compute: read from the mapped shards, made float, pinned."""
 
+import functools
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -32,7 +33,8 @@ class Feed:
         self.waited = 0.0
         self.seed = config.seed
         self._pinned = torch.device(processes.device).type == "cuda"
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        own = functools.partial(torch.cuda.set_device, processes.device)  # CUDA's current device is each thread's own
+        self._thread = ThreadPoolExecutor(1, "feed", own if self._pinned else None)
         self._next: tuple[int, Future[tuple[Tensor, Tensor | None, Tensor, Tensor]]] | None = None
 
     def reseed(self, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,8 @@ from stages.train._objective import objective
 if TYPE_CHECKING:
     from stages.train._loop import Run
 
+_LIBRARIES = re.compile(r"ALLOC_FAILED|CUDA error: out of memory")  # cuBLAS, cuDNN, the driver
+
 
 class _Alone(contextlib.nullcontext[None]):
     """In place of the exchange of gradients: other processes do not take part in a trial."""
@@ -21,8 +24,13 @@ class _Alone(contextlib.nullcontext[None]):
     world = 1
 
 
+def ran_out(error: RuntimeError) -> bool:
+    """Whether the GPU had no memory: torch's allocator says so by a class of its own, NVIDIA's libraries in words."""
+    return isinstance(error, torch.OutOfMemoryError) or _LIBRARIES.search(str(error)) is not None
+
+
 def explained(run: "Run", said: str) -> ValueError:
-    """The error to raise after a step ended with torch's OutOfMemoryError, whose words were `said`.
+    """The error to raise after a step ended with an error that `ran_out` knows, whose words were `said`.
 
     The networks of `run` are of no use afterwards. Call it where that error is gone already: its traceback holds what
     the step had allocated.
@@ -73,7 +81,9 @@ def _fits(run: "Run", size: int) -> bool:
             training.discriminator_step(alone, present, first)
             training.generator_step(alone, present, second)
         del sent
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         return False
     return True
 

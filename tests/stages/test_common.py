@@ -48,6 +48,8 @@ def write_one(config: Settings, *, source: Path, out: Path) -> Summary:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore\nlines")
         if config.size == 31:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if config.size == 32:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
         if config.size == 75:
             raise ResumeLater("stopped")
         if config.size == 99:
@@ -80,6 +82,11 @@ def test_a_stage_writes_its_folder_and_its_summary(tmp_path: Path, capsys: pytes
         (28, 1, "No space left on device; free some space and run it again, nothing was written\n"),
         (29, 1, "one: memory ran out (Unable to allocate 7.28 TiB); lower what is large"),
         (30, 1, "one: memory ran out (DefaultCPUAllocator: can't allocate memory); lower what is large"),
+        (
+            32,
+            1,
+            "one: memory ran out (CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`); lower",
+        ),
         (75, 75, "one: stopped\n"),
         (99, 130, "one: interrupted; nothing was written"),
         ("big", 1, "one: one.size must be a whole number; received 'big'\n"),

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from stages.config.train import TrainConfig
 from stages.store import open_store
 from stages.train import run
 from stages.train._checkpoints import prune
+from stages.train._feed import Feed
 from stages.train._loop import Run
+from stages.train._memory import fitting
 from stages.train._processes import Processes, check_gpus, check_precision
 from tests.stages.small_training import bars, small
 
@@ -99,6 +102,23 @@ def test_memory_advice_knows_processes_groups_and_batch_statistics(home: Path) -
     for most, world, changes, said in cases:
         with pytest.raises(ValueError, match=said):
             crowded(home, most, world, **changes).one_step()
+
+
+def test_a_trial_that_finds_no_memory_for_a_library_of_nvidia_does_not_fit(home: Path) -> None:
+    found = crowded(home, 16)
+    said = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+    def full(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if len(given[0]) > 4:
+            raise RuntimeError(said)
+
+    hook = found.players.generator.register_forward_pre_hook(full)
+    assert fitting(found) == 4
+    hook.remove()
+    said = "CUDA error: an illegal memory access was encountered"
+    found.players.generator.register_forward_pre_hook(full)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        fitting(found)
 
 
 @pytest.mark.parametrize("changes", [{"batch": 64}, {"batch": 64, "balance": "classes"}])
@@ -291,3 +311,17 @@ def test_a_gpu_is_refused_where_torch_has_no_kernels_for_it_or_would_imitate_bfl
         ValueError, match=r"GPU 0 is of compute capability 7.0, for which .* no kernels \(sm_75 .*\); use"
     ):
         train(home)
+
+
+def test_the_thread_that_prepares_batches_is_on_the_gpu_of_its_process(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's current device is each thread's own, and the first one to begin with."""
+    found = crowded(home, 16)
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append((device, threading.get_ident())))
+    monkeypatch.setattr(Processes, "device", "cuda:3")
+    feed = Feed(found.config, found.split, Processes(), labelled=True)
+    thread = feed._thread.submit(threading.get_ident).result(timeout=60)
+    feed.close()
+    assert asked == [("cuda:3", thread)] and thread != threading.get_ident()
