@@ -50,10 +50,10 @@ def measure(folder: Path, repeats: int) -> None:
     config = load_section(TrainConfig, Path("params.yaml"), "train")
     torch.set_num_threads(config.threads)
     run = Run(config, open_store(folder), folder, Processes())
-    steps = iter(range(10**9))
+    numbers = iter(range(10**9))
     found = {
-        "feed": _median(lambda: run.feed._prepare(next(steps)), 20 * repeats) / (2 * config.batch),
-        "step": _median(run.one_step, repeats) / (2 * config.batch),
+        "feed": _median(lambda: run.feed._prepare(next(numbers)), 20 * repeats) / config.batch,
+        "step": _median(run.one_step, repeats) / (config.images_a_step + config.batch),
     }
     run.feed.close()
     unit = 1 if sys.platform == "darwin" else 1024

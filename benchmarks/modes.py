@@ -55,7 +55,7 @@ def trained(digits: NDArray[np.uint8], method: str, seed: int, kimg: float) -> t
         falling = cosine(1.0, 0.1, 2 * step / steps)
         objective = Objective(loss=loss, gammas={side: g * falling for side, g in gammas.items()})
         training.set_learning_rate(players, cosine(1e-3, 2.5e-4, step / steps))
-        _, z = batches.draw(seed, step, BATCH, 1, Z_DIM)
+        _, z = batches.draw(seed, step, 2 * BATCH, 1, Z_DIM)
         images = torch.from_numpy(pixels.to_float(stacked(digits, seed, 2 * BATCH * step, 2 * BATCH)))
         images = images.contiguous(memory_format=torch.channels_last)
         parts = [
@@ -63,7 +63,7 @@ def trained(digits: NDArray[np.uint8], method: str, seed: int, kimg: float) -> t
         ]
         training.discriminator_step(players, objective, parts[:1])
         training.generator_step(players, objective, parts[1:])
-        training.update_average(players, batch=BATCH, images_done=step * BATCH, halflife=kimg * 1000, ramp=0.05)
+        training.update_average(players, images=BATCH, images_done=step * BATCH, halflife=kimg * 1000, ramp=0.05)
     return players.average
 
 

@@ -84,8 +84,8 @@ class Ours:
         self.next: Future[Any] = self.thread.submit(self._prepare, 0)
 
     def _prepare(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        indices, z = batches.draw(0, step, BATCH, len(self.data.images), self.case["z_dim"])
-        keys = torch.from_numpy(batches.draw_keys(0, step, BATCH))
+        indices, z = batches.draw(0, step, 2 * BATCH, len(self.data.images), self.case["z_dim"])
+        keys = torch.from_numpy(batches.draw_keys(0, step, 2 * BATCH))
         images = torch.from_numpy(pixels.to_float(self.data.images[indices]))
         return images, torch.from_numpy(self.data.labels[indices]), torch.from_numpy(z), keys
 
@@ -100,7 +100,7 @@ class Ours:
             parts = [batches.Batch(images[h], None if label is None else label[h], z[h], keys[h]) for h in halves]
             training.discriminator_step(self.players, self.objective, parts[:1])
             training.generator_step(self.players, self.objective, parts[1:])
-            training.update_average(self.players, batch=BATCH, images_done=self.step * BATCH, halflife=5e5, ramp=0.05)
+            training.update_average(self.players, images=BATCH, images_done=self.step * BATCH, halflife=5e5, ramp=0.05)
 
 
 class Images(Dataset[tuple[Tensor, int]]):

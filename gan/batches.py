@@ -1,4 +1,4 @@
-"""What one training step sees, and how it is drawn: pure functions of (seed, step, index)."""
+"""What an update of a network sees, and how it is drawn: pure functions of (seed, number of the batch, index)."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ class Batch:
 
 def draw(
     seed: int,
-    step: int,
+    number: int,
     batch: int,
     images: int,
     z_dim: int,
@@ -30,12 +30,12 @@ def draw(
     *,
     own: slice = slice(None),
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Image indices int64 [2 * batch] and latents float32 [2 * batch, z_dim] of one step, a pure function of them.
+    """Image indices int64 [batch] and latents float32 [batch, z_dim] of the run's batch of this number, a pure function
+    of them; `own` alone is drawn.
 
-    The first half serves the discriminator, the second the generator; of each half `own` alone is drawn. Images are
-    drawn with replacement; with `classes` each class is equally likely.
+    Images are drawn with replacement; with `classes` each class is equally likely.
     """
-    samples = _samples(step, batch, own)
+    samples = _samples(number, batch, own)
     numbers = latents.uniforms(seed, latents.TRAINING, samples, 1 + z_dim)
     indices = np.minimum((numbers[:, 0] * images).astype(np.int64), images - 1)
     if classes is not None:
@@ -43,14 +43,14 @@ def draw(
     return indices, latents.inverse_normal_cdf(numbers[:, 1:]).astype(np.float32)
 
 
-def draw_keys(seed: int, step: int, batch: int, *, own: slice = slice(None)) -> NDArray[np.int64]:
-    """The keys int64 [2 * batch] of the same images and latents; see `gan.chance`."""
-    return latents.words(seed, latents.KEYS, _samples(step, batch, own), 1)[:, 0].view(np.int64)
+def draw_keys(seed: int, number: int, batch: int, *, own: slice = slice(None)) -> NDArray[np.int64]:
+    """The keys int64 [batch] of the same images and latents; see `gan.chance`."""
+    return latents.words(seed, latents.KEYS, _samples(number, batch, own), 1)[:, 0].view(np.int64)
 
 
-def _samples(step: int, batch: int, own: slice) -> NDArray[np.int64]:
-    """Numbers of a step's samples in the run: the part `own` of both halves."""
-    return np.arange(step * 2 * batch, (step + 1) * 2 * batch).reshape(2, batch)[:, own].ravel()
+def _samples(number: int, batch: int, own: slice) -> NDArray[np.int64]:
+    """Numbers of a batch's samples in the run: the part `own` of them."""
+    return np.arange(number * batch, (number + 1) * batch)[own]
 
 
 class Classes:

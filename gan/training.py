@@ -1,9 +1,9 @@
 """One training step of a generator and a discriminator, and the moving average that is kept.
 
-Everything random enters through the batch: see `gan.batches`. Follows R3GAN's order: the discriminator's step, then the
-generator's on a second, independent batch, then the moving average. A step takes its batch in one or several parts,
-whose gradients add up before the update, and other processes may hold the rest of it: see `gan.exchange`. Losses are
-means over images, so parts and processes of equal size give what one large batch would.
+Everything random enters through the batch: see `gan.batches`. Follows R3GAN's order: the discriminator's step, or
+several of them, then the generator's, each on an independent batch, then the moving average. A step takes its batch in
+one or several parts, whose gradients add up before the update, and other processes may hold the rest of it: see
+`gan.exchange`. Losses are means over images, so parts and processes of equal size give what one large batch would.
 """
 
 import copy
@@ -280,13 +280,14 @@ def _mean(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def update_average(players: Players, *, batch: int, images_done: int, halflife: float, ramp: float) -> None:
-    """Move the average towards the generator; half-life in images, at most `ramp` times the images seen so far.
+def update_average(players: Players, *, images: int, images_done: int, halflife: float, ramp: float) -> None:
+    """Move the average towards the generator after a step that showed so many images; half-life in images, at most
+    `ramp` times the images seen before it.
 
     Running means of batch normalisation are averaged like weights.
     """
     span = min(halflife, ramp * images_done)
-    decay = 0.5 ** (batch / span) if span > 0 else 0.0
+    decay = 0.5 ** (images / span) if span > 0 else 0.0
     averaged: list[Tensor] = [*players.average.parameters(), *players.average.buffers()]
     current: list[Tensor] = [*players.generator.parameters(), *players.generator.buffers()]
     torch._foreach_lerp_(averaged, current, 1 - decay)

@@ -216,6 +216,8 @@ class TrainConfig:
     gradient_clip: Annotated[float, Range(gt=0)] | None
     precision: Literal["float32", "bfloat16", "float16"]
     batch: Annotated[int, Range(ge=2, le=65536)]
+    discriminator_steps: Annotated[int, Range(ge=1, le=100)]
+    """Updates of the discriminator for each of the generator, every one with a batch of its own."""
     processes: Annotated[int, Range(ge=0, le=1024)]
     parts: Annotated[int, Range(ge=1, le=65536)]
     total_kimg: Annotated[float, Range(gt=0)]
@@ -244,8 +246,16 @@ class TrainConfig:
         names = [penalty.name for penalty in self.penalties]
         if len(set(names)) < len(names):
             raise ValueError(f"penalties must name each penalty once; received {', '.join(names)}")
-        if self.total_kimg * 1000 < self.batch:
-            raise ValueError(f"total_kimg must hold at least one batch; received {self.total_kimg:g} for {self.batch}")
+        if self.total_kimg * 1000 < self.images_a_step:
+            raise ValueError(
+                f"total_kimg must hold at least one step, batch times discriminator_steps; received "
+                f"{self.total_kimg:g} for {self.images_a_step} images"
+            )
+
+    @property
+    def images_a_step(self) -> int:
+        """Real images that the discriminator is shown for one step of the generator."""
+        return self.batch * self.discriminator_steps
 
 
 def check_combinations(config: TrainConfig) -> None:

@@ -18,9 +18,9 @@ from stages.state import exclusive
 from stages.store import Store
 from stages.train._checkpoints import newest_checkpoint, rewritten
 from stages.train._control import Control
-from stages.train._trajectory import RECORD, differences
+from stages.train._trajectory import RECORD, differences, recorded
 
-_FIXED = ("network", "z_dim", "optimizers", "batch")  # what a checkpoint's tensors and step mean
+_FIXED = ("network", "z_dim", "optimizers", "batch", "discriminator_steps")  # what a checkpoint's tensors and step mean
 _log = logging.getLogger(__name__)
 
 
@@ -93,7 +93,7 @@ def adopt(state: Path, found: dict[str, Any], other: str, *, up_to: int) -> None
         if any(entry.get("adopted") == other for entry in own[1].ancestry):
             return
         raise ValueError(f"--adopt {other}: this work has begun already; to begin it anew delete {state}")
-    record = read_json(source / RECORD)
+    record = recorded(source)
     if record["data_hash"] != found["data_hash"]:
         raise ValueError(f"--adopt {other}: that work is on other images; train.init starts from its networks instead")
     for name in _FIXED:

@@ -21,7 +21,7 @@ _ADVICE = {
 def measure(run: "Run") -> bool:
     """Evaluate the generator; whether the run must go back."""
     assert run.yardstick is not None
-    players, row = run.players, {"step": float(run.step), "kimg": run.step * run.config.batch / 1000}
+    players, row = run.players, {"step": float(run.step), "kimg": run.images / 1000}
     found = {}
     if run.processes.first:
         found = measured(

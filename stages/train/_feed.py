@@ -14,14 +14,13 @@ from stages.store import Split
 from stages.train._objective import variation
 from stages.train._processes import Processes
 
-Pair = tuple[list[Batch], list[Batch]]  # the discriminator's and the generator's batch of a step, in parts
-
 
 class Feed:
-    """This process's share of each step's batches; one step is always prepared ahead. Close it when done.
+    """This process's share of each step's batches: the discriminator's, one an update, then the generator's. One batch
+    is always prepared ahead. Close it when done.
 
-    A batch is a pure function of (seed, step), so what was prepared and not used is not missed. `waited` counts the
-    seconds that `take` had to wait.
+    A batch is a pure function of (seed, step, turn), so what was prepared and not used is not missed. `waited` counts
+    the seconds that `take` had to wait.
     """
 
     def __init__(self, config: TrainConfig, split: Split, processes: Processes, *, labelled: bool) -> None:
@@ -46,13 +45,14 @@ class Feed:
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
 
-    def take(self, step: int) -> Pair:
-        """Both batches of a step on this process's device; the next step's are begun."""
-        start = time.perf_counter()
-        if self._next is None or self._next[0] != step:
-            self._next = (step, self._thread.submit(self._prepare, step))
+    def take(self, step: int, turn: int) -> list[Batch]:
+        """A batch of a step on this process's device, in parts; the generator's has the turn after the discriminator's.
+        The next one is begun."""
+        start, number = time.perf_counter(), step * (self.config.discriminator_steps + 1) + turn
+        if self._next is None or self._next[0] != number:
+            self._next = (number, self._thread.submit(self._prepare, number))
         images, labels, z, keys = self._next[1].result()
-        self._next = (step + 1, self._thread.submit(self._prepare, step + 1))
+        self._next = (number + 1, self._thread.submit(self._prepare, number + 1))
         self.waited += time.perf_counter() - start
         device = self.processes.device
         images, keys = images.to(device, non_blocking=True), keys.to(device, non_blocking=True)
@@ -61,19 +61,18 @@ class Feed:
         images = images.contiguous(memory_format=torch.channels_last)
         labels = None if labels is None else labels.to(device, non_blocking=True)
         z = z.to(device, non_blocking=True)
-        size = len(z) // 2 // self.config.parts
+        size = len(z) // self.config.parts
         pieces = [slice(begin, begin + size) for begin in range(0, len(z), size)]
-        parts = [Batch(images[p], None if labels is None else labels[p], z[p], keys[p]) for p in pieces]
-        return parts[: self.config.parts], parts[self.config.parts :]
+        return [Batch(images[p], None if labels is None else labels[p], z[p], keys[p]) for p in pieces]
 
-    def _prepare(self, step: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Images, labels, latents and keys of both batches, the discriminator's first, on the CPU."""
+    def _prepare(self, number: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Images, labels, latents and keys of the run's batch of this number, on the CPU."""
         config, own = self.config, self.processes.share(self.config.batch)
-        indices, z = batches.draw(self.seed, step, config.batch, len(self.split), config.z_dim, self.classes, own=own)
+        indices, z = batches.draw(self.seed, number, config.batch, len(self.split), config.z_dim, self.classes, own=own)
         images = torch.from_numpy(pixels.to_float(self.split.take(indices)))
         labels = torch.from_numpy(self.split.labels[indices]) if self.labelled else None
         latents = torch.from_numpy(z)
-        keys = torch.from_numpy(batches.draw_keys(self.seed, step, config.batch, own=own))
+        keys = torch.from_numpy(batches.draw_keys(self.seed, number, config.batch, own=own))
         if self._pinned:  # copies from pinned memory do not hold the device up
             images, latents, keys = images.pin_memory(), latents.pin_memory(), keys.pin_memory()
             labels = None if labels is None else labels.pin_memory()

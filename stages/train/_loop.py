@@ -73,7 +73,7 @@ class Run:
         _check_batch(config, processes, images=len(self.split))
         self.feed = Feed(config, self.split, processes, labelled=bool(store.classes))
         self.renew()
-        self.steps = int(config.total_kimg * 1000 // config.batch)
+        self.steps = int(config.total_kimg * 1000 // config.images_a_step)
         self.take(*load_newest(state, self.players, processes, up_to=self.steps))
         if not self.step and start is not None:
             self.control.ancestry = start.ancestry
@@ -98,8 +98,8 @@ class Run:
         self.feed.reseed(control_rules.seed(self.config, control.attempt))
 
     def one_step(self) -> dict[str, Tensor]:
-        """Both updates, the moving average, and the loss terms as tensors. Raises ValueError, with the batch that would
-        fit, where a GPU's memory runs out."""
+        """All updates, the moving average, and the loss terms of each network's last one as tensors. Raises ValueError,
+        with the batch that would fit, where a GPU's memory runs out."""
         try:
             return self._one_step()
         except torch.OutOfMemoryError as error:
@@ -107,16 +107,17 @@ class Run:
         raise explained(self, said)
 
     def _one_step(self) -> dict[str, Tensor]:
-        config, done = self.config, self.step * self.config.batch
+        config, done = self.config, self.images
         present = objective(config, done)
         set_rates(config, self.players, done)
         self._slow_down()
-        first, second = self.feed.take(self.step)
-        terms = training.discriminator_step(self.players, present, first)
-        terms |= training.generator_step(self.players, present, second)
+        for turn in range(config.discriminator_steps):
+            terms = training.discriminator_step(self.players, present, self.feed.take(self.step, turn))
+        last = self.feed.take(self.step, config.discriminator_steps)
+        terms |= training.generator_step(self.players, present, last)
         training.update_average(
             self.players,
-            batch=config.batch,
+            images=config.images_a_step,
             images_done=done,
             halflife=halflife(config, done),
             ramp=config.ema_ramp,
@@ -134,7 +135,7 @@ class Run:
 
     def note(self, terms: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
         """(row of the loss terms, whether the run must go back); a finite row is added to the curves."""
-        row = {"step": float(self.step), "kimg": self.step * self.config.batch / 1000}
+        row = {"step": float(self.step), "kimg": self.images / 1000}
         means = self.processes.mean(torch.stack(list(terms.values())).tolist())
         row |= {name: round(value, 6) for name, value in zip(terms, means, strict=True)}
         if not np.isfinite(list(row.values())).all():
@@ -188,7 +189,12 @@ class Run:
         """Steps of an interval."""
         selection = self.config.selection
         kimg = getattr(self.config, setting) if setting != "selection" else getattr(selection, "every_kimg", 1.0)
-        return max(1, round(kimg * 1000 / self.config.batch))
+        return max(1, round(kimg * 1000 / self.config.images_a_step))
+
+    @property
+    def images(self) -> int:
+        """Real images shown so far."""
+        return self.step * self.config.images_a_step
 
     @property
     def finished(self) -> bool:
@@ -206,7 +212,7 @@ class Run:
             while not self.finished:
                 terms = self.one_step()
                 bar.update()
-                meter.images += self.config.batch
+                meter.images += self.config.images_a_step
                 if self._looks(terms, bar, meter):
                     go_back(self)
                     board.went_back(self)
@@ -219,12 +225,12 @@ class Run:
         """All that is due after a step besides the next one; whether the run must go back."""
         if self.step % _LOG_EVERY == 0 or self.step == self.steps:
             row, back = self.note(terms)
-            speed = (bar.format_dict["rate"] or 0) * self.config.batch
+            speed = (bar.format_dict["rate"] or 0) * self.config.images_a_step
             bar.set_postfix_str(f"{speed:.0f} images/s, D {row['loss_d']:.3f}, G {row['loss_g']:.3f}")
             if back:
                 return True
             if self.processes.first:
-                given = scheduled(self.config, self.players, (self.step - 1) * self.config.batch)
+                given = scheduled(self.config, self.players, self.images - self.config.images_a_step)
                 line = meter.look(row | given, waited=self.feed.waited)
                 self.board.numbers("train", {name: value for name, value in line.items() if name not in given})
                 self.board.numbers("schedule", {"step": self.step, **given})

@@ -75,11 +75,10 @@ def _fits(run: "Run", size: int) -> bool:
     try:
         sent = [torch.empty_like(weight) for weight in copies]  # gradients on their way, as the exchange holds them
         alone.discriminator.requires_grad_(True)  # the generator's step, which freezes it, may have been the one
-        present = objective(run.config, run.step * run.config.batch)
+        present, last = objective(run.config, run.images), run.config.discriminator_steps
         for _ in range(2):
-            first, second = ([_cut(batch[0], size)] * 2 for batch in run.feed.take(run.step))
-            training.discriminator_step(alone, present, first)
-            training.generator_step(alone, present, second)
+            for turn, step in ((0, training.discriminator_step), (last, training.generator_step)):
+                step(alone, present, [_cut(run.feed.take(run.step, turn)[0], size)] * 2)
         del sent
     except RuntimeError as error:
         if not ran_out(error):

@@ -22,6 +22,7 @@ FORMAT = 1
 _FREE = ("total_kimg", "checkpoint_kimg", "processes", "parts", "tensorboard")
 _PATHS = ("selection_inputs", "init_from")  # what lies there counts, not where
 RECORD = "trajectory.json"
+_SINCE = {"discriminator_steps": 1}  # settings that came later, as the work before them had them
 _LIBRARY = (
     "augmentation.py",
     "batches.py",
@@ -72,6 +73,12 @@ def remember(folder: Path, found: dict[str, Any]) -> None:
         write_json(folder / RECORD, found)
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """The record beside the checkpoints in `folder`, with the settings that it is too old to name."""
+    found: dict[str, Any] = read_json(folder / RECORD)
+    return found | {"settings": _SINCE | found.get("settings", {})}
+
+
 def kin(folder: Path, found: dict[str, Any]) -> tuple[str, list[str]] | None:
     """(key, differences in words) of the newest other work on these images with this network; None where none is.
 
@@ -80,7 +87,7 @@ def kin(folder: Path, found: dict[str, Any]) -> tuple[str, list[str]] | None:
     others = [path for path in folder.glob(f"*/{RECORD}") if path.parent.name != key(found)]
     others = [path for path in others if any(path.parent.glob("checkpoint-*.safetensors"))]
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-        other = read_json(path)
+        other = recorded(path.parent)
         same = [other.get("data_hash") == found["data_hash"]]
         same += [other.get("settings", {}).get(name) == found["settings"][name] for name in ("network", "z_dim")]
         if all(same):

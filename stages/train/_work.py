@@ -56,7 +56,7 @@ def train(
     with joined() as processes, exclusive(state) if processes.first else contextlib.nullcontext():
         check_precision(config.precision, processes.device)
         if adopted and processes.first:
-            adopt(state, found, adopted, up_to=int(config.total_kimg * 1000 // config.batch))
+            adopt(state, found, adopted, up_to=int(config.total_kimg * 1000 // config.images_a_step))
         run = Run(config, store, state, processes, yardstick=yardstick, start=start)
         if processes.first:
             _announce(run, found)
@@ -79,7 +79,7 @@ def train(
                     shutil.copyfile(path, work / f"samples-{_moment(run, step)}.png")
             grid(run, work / "samples.png")
             moments = shown or {last: work / "samples.png"}
-            by_kimg = [(step * config.batch / 1000, path) for step, path in moments.items()]
+            by_kimg = [(step * config.images_a_step / 1000, path) for step, path in moments.items()]
             write_progress(work, by_kimg, rows_a_grid=ROWS)
             inputs = {"images": images / "dataset.json", "passed": passed}
             if selection is not None and yardstick is not None:
@@ -94,7 +94,7 @@ def train(
                 results={
                     "data_hash": store.info["data_hash"],
                     "steps": last,
-                    "kimg": last * config.batch / 1000,
+                    "kimg": last * config.images_a_step / 1000,
                     "images": len(run.split),
                     "parameters": {
                         "generator": count_parameters(run.players.generator),
@@ -112,8 +112,8 @@ def train(
 
 def _moment(run: Run, step: int) -> str:
     """Thousand images at a step, in names that sort; with decimals where snapshots lie closer than a thousand."""
-    kimg = step * run.config.batch / 1000
-    return f"{kimg:06.0f}" if run.interval("snapshot_kimg") * run.config.batch >= 1000 else f"{kimg:010.3f}"
+    kimg, images = step * run.config.images_a_step / 1000, run.interval("snapshot_kimg") * run.config.images_a_step
+    return f"{kimg:06.0f}" if images >= 1000 else f"{kimg:010.3f}"
 
 
 def _announce(run: Run, found: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def trained(name: str, wide: torch.dtype, precision: torch.dtype | None = None) 
         ]
         terms = training.discriminator_step(found, objective, parts[:1])
         terms |= training.generator_step(found, objective, parts[1:])
-        training.update_average(found, batch=SIZE, images_done=step * SIZE, halflife=200, ramp=1.0)
+        training.update_average(found, images=SIZE, images_done=step * SIZE, halflife=200, ramp=1.0)
         row = torch.stack([terms["loss_d"], terms["loss_g"], found.strength.double()])
         dist.all_reduce(row)
         curve.append((row / world).tolist())

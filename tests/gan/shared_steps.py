@@ -1,7 +1,7 @@
 """Run by the tests under torch's launcher: steps of a small R3GAN on random images, as one of several processes.
 
-Arguments: a folder, and how many parts a process makes of its batch, one training for each. The first process writes
-loss terms and final weights there.
+Arguments: a folder, and how many parts a process makes of its batch, one training for each, with one update of the
+discriminator a step and with three. The first process writes loss terms and final weights there.
 """
 
 import sys
@@ -21,7 +21,7 @@ SMALL = {"name": "r3gan", "arguments": {"widths": [8, 4], "blocks": [1, 1], "emb
 SHAPE = {"classes": CLASSES, "resolution": 8, "channels": 1}
 
 
-def trained(dtype: torch.dtype, steps: int, parts: int) -> dict[str, np.ndarray]:
+def trained(dtype: torch.dtype, steps: int, parts: int, turns: int) -> dict[str, np.ndarray]:
     """Loss terms [steps, 4] and final weights of the moving average."""
     rank, world = dist.get_rank(), dist.get_world_size()
     pair = [networks.build_generator(SMALL, z_dim=Z_DIM, **SHAPE), networks.build_discriminator(SMALL, **SHAPE)]
@@ -39,21 +39,19 @@ def trained(dtype: torch.dtype, steps: int, parts: int) -> dict[str, np.ndarray]
     own, size = BATCH // world, BATCH // world // parts
     curve = []
     for step in range(steps):
-        indices, z = batches.draw(7, step, BATCH, len(images), Z_DIM)
-        halves = []
-        for half in range(2):
-            start = half * BATCH + rank * own
-            pieces = [slice(start + p * size, start + (p + 1) * size) for p in range(parts)]
-            halves.append(
-                [
-                    batches.Batch(images[indices[p]], labels[indices[p]], torch.from_numpy(z[p]).to(dtype))
-                    for p in pieces
-                ]
-            )
         objective = Objective(loss=Relativistic(), gammas={"real": 1.0, "fake": 1.0})
-        terms = training.discriminator_step(players, objective, halves[0])
-        terms |= training.generator_step(players, objective, halves[1])
-        training.update_average(players, batch=BATCH, images_done=step * BATCH, halflife=500, ramp=0.05)
+        terms = dict[str, torch.Tensor]()
+        for turn in range(turns + 1):
+            number = step * (turns + 1) + turn
+            indices, z = batches.draw(7, number, BATCH, len(images), Z_DIM, own=slice(rank * own, (rank + 1) * own))
+            pieces = [slice(begin, begin + size) for begin in range(0, own, size)]
+            shares = [
+                batches.Batch(images[indices[p]], labels[indices[p]], torch.from_numpy(z[p]).to(dtype)) for p in pieces
+            ]
+            update = training.discriminator_step if turn < turns else training.generator_step
+            terms |= update(players, objective, shares)
+        shown = BATCH * turns
+        training.update_average(players, images=shown, images_done=step * shown, halflife=500, ramp=0.05)
         row = torch.stack([terms["loss_d"], terms["gradient_real"], terms["gradient_fake"], terms["loss_g"]])
         dist.all_reduce(row)
         curve.append((row / world).tolist())
@@ -65,8 +63,11 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for parts in map(int, sys.argv[2:]):
-        for dtype, steps in ((torch.float64, 200), (torch.float32, 20)):
-            found = trained(dtype, steps, parts)
+        for dtype, steps, turns in (
+            (torch.float64, 200, 1), (torch.float32, 20, 1), (torch.float64, 60, 3), (torch.float32, 20, 3)
+        ):  # fmt: skip
+            found = trained(dtype, steps, parts, turns)
             if dist.get_rank() == 0:
-                np.savez(Path(sys.argv[1]) / f"{str(dtype)[6:]}-{dist.get_world_size()}x{parts}.npz", **found)
+                name = f"{str(dtype)[6:]}-{turns}-{dist.get_world_size()}x{parts}.npz"
+                np.savez(Path(sys.argv[1]) / name, **found)
     dist.destroy_process_group()

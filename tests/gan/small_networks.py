@@ -45,8 +45,8 @@ def players(description: dict[str, Any], **shape: int) -> training.Players:
 
 def batch(step: int, size: int = 8, *, classes: int = 3, resolution: int = 8, channels: int = 1) -> list[batches.Batch]:
     """The discriminator's and the generator's batch of a step: noise that is brighter on one side."""
-    _, z = batches.draw(7, step, size, 1, Z_DIM)
-    keys = torch.from_numpy(batches.draw_keys(7, step, size))
+    _, z = batches.draw(7, step, 2 * size, 1, Z_DIM)
+    keys = torch.from_numpy(batches.draw_keys(7, step, 2 * size))
     images = torch.randn(2 * size, channels, resolution, resolution, generator=torch.Generator().manual_seed(step))
     images[..., : resolution // 2] += 1
     label = torch.arange(2 * size) % classes if classes else None

@@ -26,10 +26,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("shares", ["1x4", "2x1", "2x2", "4x1"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
+@pytest.mark.parametrize("discriminator_steps", [1, 3])
 def test_processes_and_parts_follow_the_curve_of_one_batch(
-    runs: Path, dtype: str, tolerance: float, shares: str
+    runs: Path, discriminator_steps: int, dtype: str, tolerance: float, shares: str
 ) -> None:
-    with np.load(runs / f"{dtype}-1x1.npz") as whole, np.load(runs / f"{dtype}-{shares}.npz") as shared:
+    kind = f"{dtype}-{discriminator_steps}"
+    with np.load(runs / f"{kind}-1x1.npz") as whole, np.load(runs / f"{kind}-{shares}.npz") as shared:
         np.testing.assert_allclose(shared["curve"], whole["curve"], rtol=tolerance)
         scale = np.abs(whole["weights"]).max()
         np.testing.assert_allclose(shared["weights"], whole["weights"], rtol=0, atol=tolerance * scale)

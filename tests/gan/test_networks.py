@@ -136,7 +136,7 @@ def first_steps(name: str) -> dict[str, list[float]]:
         parts = [[batches.Batch(b.images.double(), b.label, b.z.double(), b.keys)] for b in batch(step)]
         terms = training.discriminator_step(found, objective, parts[0])
         terms |= training.generator_step(found, objective, parts[1])
-        training.update_average(found, batch=8, images_done=8 * step, halflife=50, ramp=1.0)
+        training.update_average(found, images=8, images_done=8 * step, halflife=50, ramp=1.0)
         rows.append([terms["loss_d"].item(), terms["loss_g"].item()])
     weights = [sum(p.abs().sum().item() for p in net.parameters()) for net in (found.average, found.discriminator)]
     return {"losses": [value for row in rows for value in row], "weights": weights}
@@ -247,8 +247,8 @@ def test_a_discriminator_that_compares_sees_that_a_group_is_one_image(minibatch:
     _, discriminator = pair({"name": "dcgan", "arguments": arguments}, classes=0)
     found, losses = training.assemble(OneImageAGroup(data), discriminator, lr=5e-3, betas=(0.0, 0.99)), []
     for step in range(100):
-        indices, z = batches.draw(0, step, 16, len(data), 1)
-        shown = batches.Batch(data[torch.from_numpy(indices[:16])], None, torch.from_numpy(z[:16]))
+        indices, z = batches.draw(0, 2 * step, 16, len(data), 1)
+        shown = batches.Batch(data[torch.from_numpy(indices)], None, torch.from_numpy(z))
         terms = training.discriminator_step(found, Objective(loss=Relativistic()), [shown])
         losses.append(terms["loss_d"].item())
     late = sum(losses[-20:]) / 20

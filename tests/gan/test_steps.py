@@ -171,7 +171,7 @@ def test_the_average_of_a_constant_generator_in_closed_form_with_its_running_mea
         for tensor in (*ours.generator.parameters(), *ours.generator.buffers()):
             tensor.add_(1.0)
     for step in range(7):
-        training.update_average(ours, batch=10, images_done=1000 + step, halflife=50, ramp=1.0)
+        training.update_average(ours, images=10, images_done=1000 + step, halflife=50, ramp=1.0)
     for before, now in zip(start, (*ours.average.parameters(), *ours.average.buffers()), strict=True):
         torch.testing.assert_close(now, before + 1 - 0.5 ** (7 * 10 / 50), rtol=1e-5, atol=1e-5)
 
@@ -191,7 +191,7 @@ def test_every_class_is_drawn_equally_often_and_every_image_of_it() -> None:
     labels = np.array([0] * 90 + [1] * 9 + [2])
     np.random.default_rng(0).shuffle(labels)
     classes = batches.Classes(labels)
-    drawn = np.concatenate([batches.draw(4, step, 64, 100, 5, classes)[0] for step in range(100)])
+    drawn = np.concatenate([batches.draw(4, number, 64, 100, 5, classes)[0] for number in range(200)])
     shares = np.bincount(labels[drawn]) / len(drawn)
     np.testing.assert_allclose(shares, 1 / 3, atol=0.02)
     assert set(drawn) == set(range(100))
@@ -201,9 +201,9 @@ def test_every_class_is_drawn_equally_often_and_every_image_of_it() -> None:
     np.testing.assert_array_equal(z, batches.draw(4, 3, 64, 100, 5, classes)[1])  # latents do not change with it
 
 
-def test_keys_are_functions_of_seed_and_step() -> None:
-    found = [batches.draw_keys(4, step, 64) for step in range(3)]
-    assert len(set(np.concatenate(found))) == 3 * 128 and found[0].dtype == np.int64
+def test_keys_are_functions_of_seed_and_number() -> None:
+    found = [batches.draw_keys(4, number, 64) for number in range(3)]
+    assert len(set(np.concatenate(found))) == 3 * 64 and found[0].dtype == np.int64
     np.testing.assert_array_equal(batches.draw_keys(4, 2, 64), found[2])
     assert (batches.draw_keys(5, 2, 64) != found[2]).all()
     assert math.isclose(float(chance.uniforms(torch.from_numpy(found[0]), 0, 50).mean()), 0.5, abs_tol=0.02)

@@ -1,5 +1,6 @@
 """Losses, penalties, the moving average and the networks, against values that can be computed by hand."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -103,9 +104,9 @@ def test_the_moving_average_halves_the_distance_in_a_half_life() -> None:
     with torch.no_grad():
         ours.generator.image.fill_(1.25)
     for done in range(100, 110):
-        training.update_average(ours, batch=10, images_done=done * 1000, halflife=100, ramp=1.0)
+        training.update_average(ours, images=10, images_done=done * 1000, halflife=100, ramp=1.0)
     torch.testing.assert_close(ours.average.image, torch.full((1, 1, 2, 2), 0.25 + 0.5))
-    training.update_average(ours, batch=10, images_done=0, halflife=100, ramp=0.05)
+    training.update_average(ours, images=10, images_done=0, halflife=100, ramp=0.05)
     torch.testing.assert_close(ours.average.image, ours.generator.image)
 
 
@@ -113,16 +114,25 @@ def test_cosine() -> None:
     assert [cosine(1.0, 0.1, p) for p in (-1, 0, 0.5, 1, 2)] == pytest.approx([1, 1, 0.55, 0.1, 0.1])
 
 
-def test_batches_are_functions_of_seed_and_step_and_cover_the_images() -> None:
-    indices, z = batches.draw(seed=4, step=10, batch=64, images=37, z_dim=5)
-    again, _ = batches.draw(seed=4, step=10, batch=64, images=37, z_dim=5)
-    other, _ = batches.draw(seed=4, step=11, batch=64, images=37, z_dim=5)
-    assert z.shape == (128, 5) and z.dtype == np.float32
+def test_batches_are_functions_of_seed_and_number_and_cover_the_images() -> None:
+    indices, z = batches.draw(seed=4, number=10, batch=64, images=37, z_dim=5)
+    again, _ = batches.draw(seed=4, number=10, batch=64, images=37, z_dim=5)
+    other, _ = batches.draw(seed=4, number=11, batch=64, images=37, z_dim=5)
+    assert z.shape == (64, 5) and z.dtype == np.float32
     np.testing.assert_array_equal(indices, again)
     assert (indices != other).any()
-    counts = np.bincount(np.concatenate([batches.draw(4, step, 64, 37, 5)[0] for step in range(100)]), minlength=37)
+    counts = np.bincount(np.concatenate([batches.draw(4, number, 64, 37, 5)[0] for number in range(200)]), minlength=37)
     chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
     assert chi_square < 36 + 4 * (2 * 36) ** 0.5
+
+
+def test_batches_are_those_of_earlier_versions() -> None:
+    """Of three steps with two batches each, as they were drawn when a step always had two."""
+    sha256 = hashlib.sha256()
+    for number in range(6):
+        indices, z = batches.draw(7, number, 16, 37, 5)
+        sha256.update(indices.tobytes() + z.tobytes() + batches.draw_keys(7, number, 16).tobytes())
+    assert sha256.hexdigest()[:16] == "572bf1ffb9203696"
 
 
 @pytest.mark.parametrize(("classes", "channels", "resolution"), [(0, 1, 8), (10, 1, 8), (3, 3, 16), (0, 3, 64)])

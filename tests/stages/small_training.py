@@ -31,6 +31,7 @@ SMALL: dict[str, Any] = {
     "gradient_clip": None,
     "precision": "float32",
     "batch": 16,
+    "discriminator_steps": 1,
     "processes": 1,
     "parts": 1,
     "total_kimg": 0.96,  # 60 steps

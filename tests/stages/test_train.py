@@ -55,9 +55,9 @@ def checkpoints(state: Path) -> list[Path]:
     return sorted(state.glob("train/*/checkpoint-*.safetensors"))
 
 
-def stop_after(tmp_path: Path, out: str, state: str, number: int) -> int:
+def stop_after(tmp_path: Path, out: str, state: str, number: int, **changes: Any) -> int:
     """Start a run, send it a signal after its first checkpoint, and return its exit code: 0 where it was quicker."""
-    arguments, env = command(tmp_path, out, state)
+    arguments, env = command(tmp_path, out, state, **changes)
     with subprocess.Popen(arguments, env=env, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 300  # on a loaded machine the start alone takes a minute
         while not checkpoints(tmp_path / state) and time.monotonic() < deadline:
@@ -66,32 +66,35 @@ def stop_after(tmp_path: Path, out: str, state: str, number: int) -> int:
         return process.wait(timeout=300)
 
 
-def test_killed_stopped_damaged_or_never_stopped_the_bytes_are_the_same(store: Path, tmp_path: Path) -> None:
-    assert train(tmp_path, "whole", "state-0").returncode == 0
+@pytest.mark.parametrize("changes", [{}, {"discriminator_steps": 3, "total_kimg": 2.88}])
+def test_killed_stopped_damaged_or_never_stopped_the_bytes_are_the_same(
+    store: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    assert train(tmp_path, "whole", "state-0", **changes).returncode == 0
     expected = digest(tmp_path / "whole")
 
     # SIGKILL leaves a checkpoint; the next run goes on from it.
-    killed = stop_after(tmp_path, "killed", "state-1", signal.SIGKILL)
+    killed = stop_after(tmp_path, "killed", "state-1", signal.SIGKILL, **changes)
     assert killed in (-signal.SIGKILL, 0)
-    finished = train(tmp_path, "killed", "state-1")
+    finished = train(tmp_path, "killed", "state-1", **changes)
     assert finished.returncode == 0 and digest(tmp_path / "killed") == expected
 
     # SIGTERM saves the present step and says: resume me.
-    code = stop_after(tmp_path, "preempted", "state-2", signal.SIGTERM)
+    code = stop_after(tmp_path, "preempted", "state-2", signal.SIGTERM, **changes)
     assert code in (75, 0)
     left = checkpoints(tmp_path / "state-2")
     if code == 75:
         # The newest checkpoint is damaged as by a full disk: the one before it serves.
         left[-1].write_bytes(left[-1].read_bytes()[:-100])
-    finished = train(tmp_path, "preempted", "state-2")
+    finished = train(tmp_path, "preempted", "state-2", **changes)
     assert finished.returncode == 0 and digest(tmp_path / "preempted") == expected
     assert code == 0 or "is damaged; falling back" in finished.stderr
     assert len(checkpoints(tmp_path / "state-2")) == 1  # a larger budget can go on from it
 
     # Ctrl-C is SIGINT: 130, one sentence, and the work is kept.
-    interrupted = stop_after(tmp_path, "interrupted", "state-3", signal.SIGINT)
+    interrupted = stop_after(tmp_path, "interrupted", "state-3", signal.SIGINT, **changes)
     assert interrupted in (130, 0) and any((killed, code, interrupted))  # one at least was stopped half-way
-    assert train(tmp_path, "interrupted", "state-3").returncode == 0
+    assert train(tmp_path, "interrupted", "state-3", **changes).returncode == 0
     assert digest(tmp_path / "interrupted") == expected
 
 

@@ -82,11 +82,24 @@ def test_adopted_work_may_have_other_losses_to_write_down(home: Path) -> None:
     assert ["gradient_fake" in row for row in found] == [False, True, True]
 
 
+def test_work_from_before_a_setting_was_there_is_adopted_as_what_it_was(home: Path) -> None:
+    train(home, "first", **SHORT)
+    record = home / "state" / "train" / named(home) / "trajectory.json"
+    found = json.loads(record.read_text())
+    assert found["settings"].pop("discriminator_steps") == 1
+    record.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"train\.discriminator_steps differs"):
+        train(home, "twice", adopt=named(home), discriminator_steps=2)
+    (entry,) = train(home, "adopted", adopt=named(home), seed=8).results["ancestry"]
+    assert entry["changes"] == ["seed 3 -> 8"]
+
+
 def test_what_does_not_fit_is_not_adopted(home: Path) -> None:
     train(home, "first", **SHORT)
     for changes, said in (
         ({"batch": 32}, "train.batch differs, and a checkpoint does not fit another"),
         ({"z_dim": 7}, "train.z_dim differs"),
+        ({"discriminator_steps": 2}, "train.discriminator_steps differs"),
         ({"total_kimg": 0.16, "seed": 9}, "no sound checkpoint of 10 steps or fewer"),
     ):
         with pytest.raises(ValueError, match=said):

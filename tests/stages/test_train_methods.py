@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from consumer import Generator
-from gan import networks
+from gan import batches, networks, pixels, training
 from stages.config import FileOf, build, load_section
 from stages.config.export import ExportConfig
 from stages.config.train import TrainConfig
@@ -23,7 +23,7 @@ from stages.export import run as export
 from stages.store import open_store
 from stages.train import run
 from stages.train._loop import Run
-from stages.train._objective import objective
+from stages.train._objective import halflife, objective, set_rates
 from stages.train._processes import Processes
 from tests.stages.small_training import small
 
@@ -152,7 +152,17 @@ ALL_AT_ONCE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, {"network": DCGAN | {"dropout": 0.2}, "penalties": GP}], ids=["r1", "wgan_gp"])
+RANDOM: dict[str, dict[str, Any]] = {
+    "r1": {},
+    "wgan_gp": {"network": DCGAN | {"dropout": 0.2}, "penalties": GP},
+    "three updates": {  # 12 steps, a checkpoint at 10
+        "discriminator_steps": 3, "total_kimg": 0.576, "checkpoint_kimg": 0.48,
+        "augmentation": ADAPTIVE | {"ramp_kimg": 1.5},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", RANDOM.values(), ids=RANDOM)
 def test_a_run_with_everything_random_goes_on_with_the_same_bytes(
     store: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -166,6 +176,35 @@ def test_a_run_with_everything_random_goes_on_with_the_same_bytes(
     again.to_the_end()
     assert torch.equal(weights(again), weights(whole)) and again.players.strength == strength
     assert [row["augmentation"] for row in again.rows] == [row["augmentation"] for row in whole.rows]
+
+
+def test_the_discriminator_is_updated_on_batches_of_their_own(store: Path, tmp_path: Path) -> None:
+    """By hand: three batches for it, each with new singular vectors, the fourth for the generator and the average."""
+    changes = {"discriminator_steps": 3, "total_kimg": 0.15, "network": NETWORKS["resnet"], "penalties": []}
+    chosen = config(**changes)
+    found = trained(chosen, store, tmp_path / "run")
+    assert (found.steps, found.images, found.interval("checkpoint_kimg")) == (3, 144, 3)
+    assert found.rows[-1]["step"] == 3 and found.rows[-1]["kimg"] == 0.144
+
+    players, split = found.fresh(), open_store(store).splits["train"]
+    for number in range(12):
+        indices, z = batches.draw(3, number, 16, 40, 6)
+        images = torch.from_numpy(pixels.to_float(split.take(indices))).contiguous(memory_format=torch.channels_last)
+        keys = torch.from_numpy(batches.draw_keys(3, number, 16))
+        batch = batches.Batch(images, torch.from_numpy(split.labels[indices]), torch.from_numpy(z), keys)
+        done = number // 4 * 48
+        set_rates(chosen, players, done)
+        if number % 4 < 3:
+            training.discriminator_step(players, objective(chosen, done), [batch])
+        else:
+            training.generator_step(players, objective(chosen, done), [batch])
+            training.update_average(
+                players, images=48, images_done=done, halflife=halflife(chosen, done), ramp=chosen.ema_ramp
+            )
+    nets = [(getattr(players, side), getattr(found.players, side)) for side in ("average", "discriminator")]
+    for expected, reached in nets:
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(tensor, reached.state_dict()[name]), name
 
 
 def test_schedules_count_images(store: Path) -> None:
@@ -295,6 +334,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "backwards": (
         {"loss": {"name": "minimax", "real_target": 0.0, "fake_target": 1.0}},
         r"train.loss: real_target must be larger than fake_target: .*; received 0 and 1",
+    ),
+    "no whole step": (
+        {"discriminator_steps": 13},
+        "total_kimg must hold at least one step, batch times discriminator_steps; received 0.192 for 208 images",
     ),
     "half precision": ({"precision": "float16"}, "float16 overflows in the double backward of gradient penalties"),
     "parts": ({"network": NETWORKS["resnet"], "parts": 2}, "parts must be 1 for network resnet: its batch statistics"),

@@ -90,15 +90,19 @@ def workers(parent: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_two_processes_follow_one_and_a_killed_one_is_resumed_by_another_number(home: Path) -> None:
-    alone = start(home, "alone", *room(home, "alone", total_kimg=0.32))
+@pytest.mark.parametrize("changes", [{"total_kimg": 0.32}, {"total_kimg": 0.96, "discriminator_steps": 3}])
+def test_two_processes_follow_one(home: Path, changes: dict[str, Any]) -> None:
+    alone = start(home, "alone", *room(home, "alone", **changes))
     alone.communicate(timeout=300)
     assert alone.returncode == 0
-    pair = start(home, "pair", *room(home, "pair", total_kimg=0.32, processes=2))
+    pair = start(home, "pair", *room(home, "pair", processes=2, **changes))
     said, complained = pair.communicate(timeout=300)
     assert pair.returncode == 0 and said.count('"summary"') == 1, complained
+    assert curve(home, "alone")[0] == 20
     np.testing.assert_allclose(curve(home, "pair"), curve(home, "alone"), rtol=1e-3)
 
+
+def test_a_killed_one_of_two_is_resumed_by_another_number(home: Path) -> None:
     # One of them is killed: the run ends soon, says so, and asks to be resumed.
     cut = start(home, "cut", *room(home, "cut", processes=2, **ENDLESS))
     until_checkpoint(home, "cut")
