@@ -2,7 +2,7 @@
 
 A training that begins with them names that digest as `train.init.sha256` and the folder as `train.init_from`, so that
 it depends on these bytes and on nothing that may move. With `--onnx` the copy is refused unless that file was exported
-from these very networks: a champion's ONNX file from the registry says which training output is the champion's.
+from these very networks. `python -m flows.warm_start` does all of it for a version of the registry.
 """
 
 import argparse
@@ -15,17 +15,18 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from consumer._wire import read_metadata
-from stages.common.files import digest, output_folder, read_json
-from stages.generator_folder import FILES, input_digest
+from stages.common.files import digest, output_folder, read_json, write_json
+from stages.generator_folder import DESCRIPTION, FILES, input_digest
 
 
-def copy(source: Path, out: Path, onnx: Path | None = None) -> str:
-    """Copy the networks in `source` to `out`; returns the digest of `out`. Raises ValueError where they are not whole,
-    or are not those that `onnx` was exported from."""
+def copy(source: Path, out: Path, onnx: Path | None = None, *, version: str | None = None) -> str:
+    """Copy the networks in `source` to `out`; returns the digest of `out`. `version` is what a registry calls them,
+    which their description tells from then on. Raises ValueError where they are not whole, or are not those that
+    `onnx` was exported from."""
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
         raise ValueError(f"{source} lacks {', '.join(missing)}; name the folder `generator` of a training's output")
-    read_json(source / "generator.json", needs=("architecture", "ancestry"))
+    about = read_json(source / DESCRIPTION, needs=("architecture", "ancestry"))
     for name in FILES[1:]:
         try:
             with safe_open(source / name, "np"):
@@ -42,7 +43,14 @@ def copy(source: Path, out: Path, onnx: Path | None = None) -> str:
     with output_folder(out) as work:
         for name in FILES:
             shutil.copyfile(source / name, work / name)
+        if version is not None:
+            write_json(work / DESCRIPTION, about | {"model_version": version})
     return digest(out)
+
+
+def settings(sha256: str, out: Path) -> str:
+    """The two settings of section `train` that begin with the networks in `out`, as JSON, which YAML is too."""
+    return json.dumps({"init": {"name": "weights", "sha256": sha256}, "init_from": str(out)})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"warm_start: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    print(json.dumps({"init": {"name": "weights", "sha256": sha256}, "init_from": str(options.out)}))  # noqa: T201
+    print(settings(sha256, options.out))  # noqa: T201
     return 0
 
 

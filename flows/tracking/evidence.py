@@ -86,7 +86,7 @@ def read_candidate(project: Path) -> Candidate:
         onnx=onnx,
         onnx_sha256=found,
         data_hash=verdict["data_hash"],
-        data_md5=_dvc_md5(project / "dvc.lock", "data/ingest") or verdict["data_hash"][:36],
+        data_md5=dvc_md5(project / "dvc.lock", "data/ingest") or verdict["data_hash"][:36],
         params_hash=verdict["params_hash"],
         work_key=work_key(project / "dvc.lock"),
         passed=verdict["passed"] is True,
@@ -175,7 +175,7 @@ def work_key(lock: Path) -> str:
     return hashlib.sha256(json.dumps([sorted(given), settings], sort_keys=True).encode()).hexdigest()
 
 
-def _dvc_md5(lock: Path, out: str) -> str | None:
+def dvc_md5(lock: Path, out: str) -> str | None:
     """The MD5 under which DVC's lock file knows the output `out`, if it does."""
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
     outs = [item for stage in stages.values() for item in stage.get("outs", ())]

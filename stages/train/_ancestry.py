@@ -67,7 +67,8 @@ def open_start(config: TrainConfig, folder: Path | None, store: Store, architect
                 f"the networks in {folder} have {name} {json.dumps(about[name])}, this run {json.dumps(value)}; a warm "
                 "start needs the same"
             )
-    kept = ("name", "licence", "data_hash", "step", "seed")
+    kept = ["name", "licence", "data_hash", "step", "seed"]
+    kept += ["model_version"] if "model_version" in about else []  # where they came from a registry
     ancestry = [*about["ancestry"], {"init": found, **{name: about[name] for name in kept}}]
     try:
         generator, discriminator = (load_file(folder / name) for name in FILES[1:])

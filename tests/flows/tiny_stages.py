@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ import yaml
 
 from stages.common.files import digest, output_folder, sha256_file, to_json, write_json
 from stages.common.summary import write_summary
+from stages.generator_folder import input_digest
 
 STEPS = range(20, 120, 20)  # of the tiny training, as its log has them
 SLEEPS = {"nap": 8.0, "sleep": 600.0}  # seconds that a training takes
@@ -64,6 +66,13 @@ def _train(params: dict[str, Any], data: Path, work: Path) -> None:
     lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
     (work / "curves.csv").write_text("\n".join(lines) + "\n")
     (work / "samples.png").write_bytes(PICTURE)
+    (work / "generator").mkdir()
+    about = {"format": 1, "architecture": {}, "ancestry": [], "quality": params["train"]["quality"]}
+    write_json(work / "generator" / "generator.json", about)
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    for side in ("generator", "discriminator"):
+        content = len(header).to_bytes(8, "little") + header + struct.pack("<f", params["train"]["quality"])
+        (work / "generator" / f"{side}.safetensors").write_bytes(content)
     (work / "weights.txt").write_text(json.dumps(params["train"]) + (data / "ingest" / "dataset.json").read_text())
 
 
@@ -148,6 +157,7 @@ def _export(params: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
     weights = hashlib.sha256((data / "train" / "weights.txt").read_bytes()).hexdigest()
     about = {"format": "1", "name": "tiny", "classes": "[]", "prior": "[]", "resolution": "2", "channels": "1"}
     about |= {"z_dim": "4", "data_hash": json.loads((data / "ingest" / "dataset.json").read_text())["data_hash"]}
+    about |= {"input_digest": input_digest(data / "train" / "generator")}
     helper.set_model_props(model, {**about, "quality": str(params["train"]["quality"]), "weights": weights})
     onnx.save(model, str(work / "generator.onnx"))
     protocols = {"parity": {"arithmetic": params["export"]["arithmetic"]}}

@@ -141,6 +141,14 @@ def test_a_warm_start_begins_with_pinned_networks_and_the_papers_say_so(
     }  # fmt: skip
     assert summary.inputs["init"] == digest(home / "init")
 
+    # Networks of a registry say so, and are the same otherwise.
+    sha256 = warm_start.copy(published, home / "registered", version="bars 7")
+    known = train(
+        home, "known", networks=home / "registered", **still | {"init": {"name": "weights", "sha256": sha256}}
+    )
+    assert known.results["ancestry"] == [entry | {"init": sha256, "model_version": "bars 7"}]
+    assert known.results["last"] == summary.results["last"]
+
     # Without the option it is the folder of the settings.
     named_there = train(home, "settings", init_from=str(home / "init"), **still)
     assert named_there.results["ancestry"] == summary.results["ancestry"]

@@ -1,0 +1,152 @@
+"""Begin a training with a registered version: `python -m flows.warm_start models:/NAME@champion`.
+
+The registry keeps a version's ONNX file and papers, not its discriminator. Of these papers `dvc.lock` names the output
+of its training, which lies in DVC's cache or on its remote. From there both networks are copied to data/init, as
+`python -m stages.warm_start` does, once their SHA-256 are those that the training's summary in the registry has and the
+registered ONNX file was exported from them. Printed are the two settings of section `train`. Moves nothing.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.command import command
+from flows.erase import TAG
+from flows.state import settle
+from flows.tracking.evidence import dvc_md5
+from flows.tracking.record import PIPELINE
+from flows.tracking.registry import ONNX, Registry, connect, fetch_file, plain, sentences, unmade
+from flows.upkeep.holdings import open_repo
+from stages import warm_start
+from stages.common.files import sha256_file
+from stages.common.summary import read_summary
+from stages.generator_folder import FILES
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from mlflow.entities.model_registry import ModelVersion
+
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>[0-9]+))")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Copy and print; exit code 0 done, 1 refused (data/init is as it was), 2 wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m flows.warm_start", description=__doc__)
+    parser.add_argument("version", metavar="models:/NAME@ALIAS", help="or models:/NAME/VERSION")
+    parser.add_argument("--out", type=Path, default=Path("data/init"), help="folder to write")
+    options = parser.parse_args(argv)
+
+    def act() -> int:
+        sha256 = begin(Path.cwd(), settle(), options.version, options.out)
+        sys.stdout.write(warm_start.settings(sha256, options.out) + "\n")
+        return 0
+
+    return command("warm_start", act)
+
+
+def begin(project: Path, state: Path, uri: str, out: Path) -> str:
+    """Write the networks of that version to `out`; returns the digest of `out`. Raises ValueError where there is no
+    such version, or its networks are gone or are not those that were registered."""
+    asked = _URI.fullmatch(uri)
+    if asked is None:
+        raise ValueError(
+            f"a registered version is written models:/NAME@ALIAS or models:/NAME/VERSION; received {plain(uri, 80)}"
+        )
+    if unmade(state):
+        raise ValueError(f"{uri} is not there: nothing was ever registered here; `make retrain` registers what it made")
+    with sentences(), tempfile.TemporaryDirectory() as folder, open_repo(project) as repo:
+        place, registry = Path(folder), connect(state, asked["name"])
+        version = _version(registry, asked["alias"], asked["number"])
+        called = f"version {version.version} of {registry.name}"
+        if erased := json.loads(version.tags.get(TAG, "{}")):
+            raise ValueError(
+                f"{called} has seen {len(erased)} images that were erased since, and so would what begins with it;"
+                " name another, or begin without one"
+            )
+        onnx = registry.fetch(version, place / ONNX)
+        for paper in (f"{PIPELINE}/dvc.lock", "train/summary.json"):
+            _fetch_paper(registry, version, paper, place)
+        md5 = dvc_md5(place / "dvc.lock", "data/train")
+        if md5 is None:
+            raise ValueError(f"{called} does not say where its training lies: its dvc.lock names no data/train")
+        _bring_networks(repo, md5, place / "generator", called)
+        expected = read_summary(place).outputs
+        for name in FILES:
+            if sha256_file(place / "generator" / name) != expected.get(f"generator/{name}"):
+                raise ValueError(
+                    f"{name} of the training {md5} in DVC's cache or remote is not the one that {called} was registered"
+                    " with; remove that object, so that another remote or a new training can bring it back"
+                )
+        return warm_start.copy(place / "generator", out, onnx, version=f"{registry.name} {version.version}")
+
+
+def _version(registry: Registry, alias: str | None, number: str | None) -> "ModelVersion":
+    if not registry.exists():
+        raise ValueError(f"the registry has no model {registry.name}")
+    found = registry.alias(alias) if alias else registry.version(str(number))
+    if found is None:
+        known = {name for version in registry.versions() for name in version.aliases}
+        what = f"version under the alias {alias}" if alias else f"version {number}"
+        raise ValueError(f"{registry.name} has no {what}; its aliases are {', '.join(sorted(known)) or 'none'}")
+    return found
+
+
+def _fetch_paper(registry: Registry, version: "ModelVersion", paper: str, folder: Path) -> None:
+    """Copy a file that was registered with the version to `folder`."""
+    from mlflow.artifacts import list_artifacts
+
+    parent, _, name = paper.rpartition("/")
+    source = f"{registry.source(version)}/{parent}"
+    if name not in {Path(item.path).name for item in list_artifacts(artifact_uri=source)}:
+        raise ValueError(
+            f"version {version.version} of {registry.name} was registered without {paper}, so it does not say which"
+            " networks are its own; use `python -m stages.warm_start --from FOLDER --onnx FILE`"
+        )
+    fetch_file(f"{source}/{name}", folder / name)
+
+
+def _bring_networks(repo: "Repo", md5: str, folder: Path, called: str) -> None:
+    """Copy the folder `generator` of that output of a training."""
+    folder.mkdir()
+    found = _bring(repo, md5, folder / "list")
+    files = json.loads((folder / "list").read_text(encoding="utf-8")) if found else []
+    objects = {entry["relpath"]: entry["md5"] for entry in files}
+    for name in FILES:
+        own = objects.get(f"generator/{name}")
+        if own is None or not _bring(repo, own, folder / name):
+            remote = repo.config["core"].get("remote")
+            raise ValueError(
+                f"the networks of {called} are gone: {name} of the training {md5} is not in DVC's cache "
+                + (f"nor on its remote {remote}" if remote else "and no DVC remote is configured")
+                + "; name another version, or train anew"
+            )
+
+
+def _bring(repo: "Repo", md5: str, to: Path) -> bool:
+    """Copy the object of that MD5 from DVC's cache, or from its default remote; False where neither has it."""
+    cached = Path(repo.cache.local.path) / md5[:2] / md5[2:]
+    if cached.is_file():
+        shutil.copyfile(cached, to)
+        return True
+    remote = repo.config["core"].get("remote")
+    if not remote:
+        return False
+    try:
+        odb = repo.cloud.get_remote_odb(remote, "warm start")
+        if not odb.fs.exists(odb.oid_to_path(md5)):
+            return False
+        odb.fs.get_file(odb.oid_to_path(md5), str(to))
+    except Exception as error:  # noqa: BLE001  every kind of storage has its own errors
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"DVC's remote {remote} could not be read ({type(error).__name__}: {said})") from None
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
