@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from consumer import Generator
-from gan import batches, networks, pixels, training
+from gan import batches, pixels, training
 from stages.config import FileOf, build, load_section
 from stages.config.export import ExportConfig
 from stages.config.train import TrainConfig
@@ -400,43 +400,3 @@ def test_the_recipes_of_the_docs_are_sound() -> None:
     for changes in [yaml.safe_load(line) for line in short.splitlines()]:
         found = build(TrainConfig, default | changes, "train")
         assert found.network.name == changes["network"]["name"]
-
-
-PRESETS = {
-    "r3gan_32": ("CIFAR-10, 32 px", {"resolution": 32, "classes": 10}),
-    "r3gan_64": ("FFHQ, 64 px", {"resolution": 64, "classes": 0}),
-    "r3gan_256": ("FFHQ, 256 px", {"resolution": 256, "classes": 0}),
-}
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_complete_and_the_rows_of_the_docs(name: str) -> None:
-    title, shape = PRESETS[name]
-    found = load_section(TrainConfig, PROJECT / "docs" / "presets" / f"{name}.yaml", "train")
-    text = (PROJECT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {title} |")]
-    *settings, weights = [cell.strip() for cell in line.strip("|").split("|")[1:]]
-    network: Any = found.network
-    augmentation: Any = found.augmentation
-    assert settings == [
-        *(str(number) for number in (network.width, network.full_to, network.group_width, found.batch)),
-        f"{found.penalties[0].gamma:g} to {found.penalties[0].gamma_final:g}",
-        f"{found.ema_halflife_start_kimg:g} to {found.ema_halflife_kimg:,g} kimg",
-        f"{augmentation.strength:g} to {augmentation.strength_final:g}",
-        f"{found.burn_in_kimg:,g} kimg",
-    ]
-    assert [p.name for p in found.penalties] == ["r1", "r2"] and network.projection == network.width
-    assert len({(p.gamma, p.gamma_final) for p in found.penalties}) == 1
-    with torch.device("meta"):
-        nets = [
-            networks.build_generator(networks.describe(network), z_dim=found.z_dim, channels=3, **shape),
-            networks.build_discriminator(networks.describe(network), channels=3, **shape),
-        ]
-    millions = [sum(p.numel() for p in net.parameters()) / 1e6 for net in nets]
-    assert millions == pytest.approx([float(number) for number in weights.split("/")], rel=0.006)
-
-
-@pytest.mark.fast
-def test_every_preset_is_tested() -> None:
-    assert {path.stem for path in (PROJECT / "docs" / "presets").iterdir()} == PRESETS.keys()
