@@ -27,9 +27,11 @@ data: setup ## put the default digits into data/raw where it is empty and the da
 	@python -m infra.digits --out data/raw --datasheet data/datasheet.yaml
 
 repro: data ## run all eight stages that are stale: raw images in, a generator with its card out
+	@[ dvc.lock -nt params.yaml ] || python -m stages.config
 	@dvc repro
 
 retrain: data ## the same as a Prefect flow, then register in MLflow and promote if it earned it
+	@[ dvc.lock -nt params.yaml ] || python -m stages.config
 	@python -m flows.retrain
 
 status: setup ## what is champion, since when, and what was refused and why

