@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -49,11 +50,11 @@ def _bias(function: Any, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes what layers with weights answer and where the network bends, in the order of the calls."""
+    """Notes where layers with weights answer in the graph and where the network bends, in the order of the calls."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: list[Tensor] = []
+        self.answers: list[GradientEdge] = []  # not the tensors, which the graph frees where it does not need them
         self.bends: list[Bend] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -63,7 +64,7 @@ class _Recorder(TorchFunctionMode):
         if slope is not None:
             self.bends.append((args[0].detach(), slope))
         if (function in _LAYERS and args[1].requires_grad) or _bias(function, args):
-            self.answers.append(answer)
+            self.answers.append(get_gradient_edge(answer))
         return answer
 
 
@@ -76,10 +77,10 @@ class _Replay(TorchFunctionMode):
     def __init__(self, bends: Iterable[Bend], scales: Tensor) -> None:
         super().__init__()
         self.bends, self.scales = iter(bends), scales
-        self.answers: list[Tensor] = []
+        self.answers: list[GradientEdge] = []
 
     def _kept(self, answer: Tensor) -> Tensor:
-        self.answers.append(answer)
+        self.answers.append(get_gradient_edge(answer))
         return answer.detach()
 
     def _scaled(self, bias: Tensor, dim: int, places: int) -> Tensor:
@@ -125,7 +126,7 @@ def record(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Recorde
     recorder = _Recorder()
     with recorder:
         logits = discriminator(images)
-    gradients, *slopes = torch.autograd.grad(logits.sum(), [images, *recorder.answers])
+    gradients, *slopes = torch.autograd.grad(logits.sum(), [get_gradient_edge(images), *recorder.answers])
     return Recorded(
         images=images.detach(), logits=logits.detach(), gradients=gradients, bends=recorder.bends, slopes=slopes
     )
@@ -142,6 +143,6 @@ def accumulate(discriminator: Callable[[Tensor], Tensor], pass_: Recorded, scale
         last = discriminator(mixed)
     answers, slopes = list(replay.answers), list(pass_.slopes)
     if last.requires_grad:  # a product with a label's vector, the only weight that is behind no layer
-        answers.append(last)
+        answers.append(get_gradient_edge(last))
         slopes.append(torch.ones_like(last))
     torch.autograd.backward(answers, slopes)
