@@ -13,6 +13,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 onnxruntime.disable_telemetry_events()
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CAPABILITY = (75, 76)  # CUDA's numbers of a device's attributes: compute capability, major and minor
+_LEAST = (7, 5)  # that onnxruntime-gpu for CUDA 13 has kernels for
 
 # onnxruntime's exceptions share no base class of their own.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -51,6 +53,9 @@ def why_no_cuda() -> str | None:
         return "the NVIDIA driver is not installed (libcuda.so.1)"
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return "the NVIDIA driver finds no device"
+    if (capability := _capability(driver)) < _LEAST:
+        found, least = (".".join(map(str, version)) for version in (capability, _LEAST))
+        return f"the GPU is of compute capability {found}, and onnxruntime-gpu has kernels from {least} on"
     with contextlib.redirect_stdout(io.StringIO()):  # CUDA and cuDNN from pip's nvidia-* packages, where installed
         onnxruntime.preload_dlls()
     libraries = Path(_state.__file__).parent
@@ -60,6 +65,14 @@ def why_no_cuda() -> str | None:
     except OSError as error:
         return f"a library is missing ({error})"
     return None
+
+
+def _capability(driver: Any) -> tuple[int, ...]:
+    """Compute capability of the first device; onnxruntime loads on one that it has no kernels for, and fails later."""
+    numbers = [ctypes.c_int(0) for _ in _CAPABILITY]
+    for number, attribute in zip(numbers, _CAPABILITY, strict=True):
+        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
+    return tuple(number.value for number in numbers)
 
 
 def open_session(content: bytes, providers: Sequence[str], threads: int) -> Any:

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 from consumer import Generator
-from consumer._runtime import CPU, CUDA, why_no_cuda
+from consumer._runtime import CPU, CUDA, choose_providers, why_no_cuda
 from gan.latents import labels, latents
 
 pytestmark = pytest.mark.fast
@@ -177,6 +177,27 @@ def test_cuda_is_used_where_it_can_load_and_refused_by_name_where_not() -> None:
     if CUDA in onnxruntime.get_available_providers():
         with pytest.raises(ValueError, match=r"CUDAExecutionProvider cannot be used here: .*; leave providers out"):
             Generator(FILE, providers=[CUDA, CPU])
+
+
+def test_a_gpu_without_kernels_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that tells of a V100; onnxruntime would load there, and fail at the first image."""
+
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGetCount(self, count: Any) -> int:
+            count._obj.value = 1
+            return 0
+
+        def cuDeviceGetAttribute(self, number: Any, attribute: int, device: int) -> int:
+            number._obj.value = {75: 7, 76: 0}[attribute]
+            return 0
+
+    monkeypatch.setattr("consumer._runtime.ctypes.CDLL", lambda name, **more: Driver())
+    monkeypatch.setattr("consumer._runtime.onnxruntime.get_available_providers", lambda: [CUDA, CPU])
+    assert why_no_cuda() == "the GPU is of compute capability 7.0, and onnxruntime-gpu has kernels from 7.5 on"
+    assert choose_providers(None) == [CPU]
 
 
 def test_loading_and_drawing_say_nothing() -> None:
