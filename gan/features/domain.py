@@ -12,7 +12,7 @@ Shapes: N images, H x W pixels, C channels, D features, K outputs.
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -97,12 +97,19 @@ class Pictures(Protocol):
 
 
 def fit(
-    images: Pictures, labels: NDArray[np.int64] | None, *, classes: int, recipe: Recipe, seed: int
+    images: Pictures,
+    labels: NDArray[np.int64] | None,
+    *,
+    classes: int,
+    recipe: Recipe,
+    seed: int,
+    done: Callable[[int], object] = lambda steps: None,
 ) -> DomainNetwork:
     """Train on `images` [N, H, W, C]: on their `labels` [N] in 0 ... classes - 1, or on rotations where None.
 
-    Returns the network in evaluation mode. Raises ValueError for fewer images than a quarter of a batch, for labels
-    that do not fit, for one class, and for a resolution that is no power of two from 8 to 256.
+    Returns the network in evaluation mode; `done` is told of each step. Raises ValueError for fewer images than a
+    quarter of a batch, for labels that do not fit, for one class, and for a resolution that is no power of two from 8
+    to 256.
     """
     _check(images, labels, classes, recipe)
     outputs = ROTATIONS if labels is None else classes
@@ -121,6 +128,7 @@ def fit(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        done(1)
     return network.eval().requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from gan.features.domain import Recipe, features, fit
 from gan.intervals import LEVEL, wilson
@@ -38,10 +39,12 @@ def cas(
         return _refused("the generator takes no labels, so its samples cannot teach them", len(held_labels), count)
     if len(np.unique(labels)) < 2:
         return _refused("the serving prior has one class only", len(held_labels), count)
-    network = fit(
-        images, labels, classes=len(reference.classes), recipe=Recipe(**reference.info["recipe"]),
-        seed=int(reference.info["seed"]),
-    )  # fmt: skip
+    recipe = Recipe(**reference.info["recipe"])
+    with tqdm(total=recipe.steps, desc="evaluate: classifier of cas", unit="step", disable=None) as bar:
+        network = fit(
+            images, labels, classes=len(reference.classes), recipe=recipe, seed=int(reference.info["seed"]),
+            done=bar.update,
+        )  # fmt: skip
     right = features(network, held_images)[1].argmax(axis=1) == held_labels
     hits = int(right.sum())
     record = measure(

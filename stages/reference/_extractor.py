@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from gan.features.domain import DomainNetwork, Recipe, features, fit, load, rotation_accuracy
 from gan.intervals import proportion
@@ -35,10 +36,11 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
         _check_width(config.extractor.width, config, store)
         chosen = store.splits["fit"]
         labels = chosen.labels if store.classes else None
-        network = fit(
-            chosen, labels, classes=len(store.classes), recipe=recipe(config, config.extractor.width),
-            seed=config.seed,
-        )  # fmt: skip
+        wanted = recipe(config, config.extractor.width)
+        with tqdm(total=wanted.steps, desc="reference: extractor", unit="step", disable=None) as bar:
+            network = fit(
+                chosen, labels, classes=len(store.classes), recipe=wanted, seed=config.seed, done=bar.update
+            )  # fmt: skip
         network.classes = store.classes
         return network
     network = _adopted(config.extractor)

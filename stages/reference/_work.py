@@ -69,6 +69,8 @@ def _write(
         guessed = guessing(network, store.splits["heldout"])
         if blind := blindness(network, right, guessed):
             _log.warning("%s", blind)
+        told = f"{right['value']:.1%} of {right['n']:,} held-out images right, guessing {guessed:.1%}"
+        _log.info("the extractor reads %s", told)
         about = {
             "sha256": sha256_file(work / "extractor.safetensors"),
             **network.settings,
@@ -184,9 +186,11 @@ def _baselines(config: ReferenceConfig, store: Store, width: int, odds: NDArray[
     if not store.classes:
         return {"cas": None, "label_agreement": None}
     train, held = store.splits["train"], store.splits["heldout"]
-    network = fit(
-        train, train.labels, classes=len(store.classes), recipe=recipe(config, width), seed=config.seed
-    )  # the same recipe and seed that evaluate trains on samples with
+    wanted = recipe(config, width)  # the same, and the same seed, that evaluate trains on samples with
+    with tqdm(total=wanted.steps, desc="reference: classifier", unit="step", disable=None) as bar:
+        network = fit(
+            train, train.labels, classes=len(store.classes), recipe=wanted, seed=config.seed, done=bar.update
+        )  # fmt: skip
     predicted = split_features(network, held)[1].argmax(axis=1)
     return {
         "cas": _baseline(predicted, held.labels, store.classes),
