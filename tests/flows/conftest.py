@@ -81,6 +81,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / package, project / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree(project / "stages" / "compare", ignore_errors=True)
     shutil.copy(HERE / "tiny_compare.py", project / "stages" / "compare.py")
+    (project / "stages" / "config" / "__main__.py").unlink()  # the settings of tiny stages are others
     shutil.rmtree(project / "stages" / "evaluate")
     shutil.copy(HERE / "tiny_evaluate.py", project / "stages" / "evaluate.py")
     shutil.copy(HERE / "tiny_stages.py", project)

@@ -223,6 +223,14 @@ def test_a_failed_stage_fails_the_flow_with_its_own_sentence(project: Path, stat
     assert ("Failed", outcome.error) in states
 
 
+def test_a_wrong_setting_is_told_before_the_first_stage_runs(project: Path, state: Path, prefect_api: str) -> None:
+    real = Path(__file__).parents[2] / "stages" / "config" / "__main__.py"  # to which the tiny settings are wrong
+    shutil.copy(real, project / "stages" / "config")
+    outcome = retrain(project)
+    assert outcome.error == "config: params.yaml must hold a section `audit`"
+    assert "ran" not in how(outcome).values() and not (project / "data" / "ingest").exists()
+
+
 def test_a_trainer_is_resumed_and_data_that_come_meanwhile_are_trained_too(
     project: Path, state: Path, prefect_api: str
 ) -> None:
