@@ -13,7 +13,10 @@ from typing import Any
 import yaml
 
 LOG, RECORD = "log.jsonl", "trajectory.json"
-MACHINE = {"time", "images_per_second", "seconds_per_kimg", "waiting_for_data", "memory_mib", "utilisation"}
+MACHINE = {
+    "time", "images_per_second", "seconds_per_kimg", "waiting_for_data", "memory_mib", "memory_reserved_mib",
+    "utilisation",
+}  # fmt: skip
 """What a row says of the machine, another time when a resumed training repeats it."""
 Row = dict[str, float]
 

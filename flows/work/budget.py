@@ -114,7 +114,10 @@ class Meter:
 
 
 def gpu_count() -> int:
-    """GPUs that a stage would see: CUDA_VISIBLE_DEVICES, else what NVIDIA's driver lists; 0 without a driver."""
+    """GPUs that a stage would see: CUDA_VISIBLE_DEVICES, else what NVIDIA's driver lists; 0 without a driver.
+
+    Where GPUs are cut into MIG slices, CUDA gives a process one slice and no other GPU.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
@@ -122,4 +125,5 @@ def gpu_count() -> int:
         answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines()) if answer.returncode == 0 else 0
+    listed = [line.split()[0] for line in answer.stdout.splitlines() if line.strip()] if answer.returncode == 0 else []
+    return 1 if "MIG" in listed else listed.count("GPU")

@@ -44,6 +44,8 @@ class Meter:
             "waiting_for_data": round(min(1.0, (waited - self.waited) / seconds), 4),
             "memory_mib": round(self.memory() / 2**20, 1),
         }
+        if self.cuda:  # what the allocator holds, more than the tensors: this is what runs out
+            line["memory_reserved_mib"] = round(torch.cuda.max_memory_reserved() / 2**20, 1)
         if self.cuda and (share := utilisation()) is not None:
             line["utilisation"] = share
             self.busy.append(share)

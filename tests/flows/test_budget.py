@@ -43,6 +43,13 @@ def used(state: Path, hours: float, ago: float = 0) -> None:
     os.utime(moved, (ended, ended))
 
 
+def test_of_mig_slices_a_stage_sees_one(tmp_path: Path, gpus: None) -> None:
+    slices = "echo '  MIG 1g.10gb     Device  0: (UUID: MIG-a)'\necho '  MIG 1g.10gb     Device  1: (UUID: MIG-b)'\n"
+    with (tmp_path / "bin" / "nvidia-smi").open("a") as listing:
+        listing.write(slices)
+    assert gpu_count() == 1
+
+
 def test_gpu_hours_of_thirty_days_count_and_bound_the_next_run(tmp_path: Path, gpus: None) -> None:
     assert gpu_count() == 2
     assert (

@@ -165,8 +165,9 @@ def test_a_gpu_whose_driver_does_not_tell_its_load_trains_all_the_same(
 ) -> None:
     """Here there is none at all, so that the question about its memory is the only one that must be answered."""
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 2**20)
+    monkeypatch.setattr("torch.cuda.max_memory_reserved", lambda: 3 * 2**20)
     line = Meter(tmp_path, "cuda:0").look({"step": 20.0}, waited=0.0)
-    assert line["memory_mib"] == 1.0 and "utilisation" not in line
+    assert line["memory_mib"] == 1.0 and line["memory_reserved_mib"] == 3.0 and "utilisation" not in line
     monkeypatch.setattr("torch.cuda.utilization", lambda: 83)
     assert Meter(tmp_path, "cuda:0").look({"step": 40.0}, waited=0.0)["utilisation"] == 0.83
 
