@@ -42,11 +42,11 @@ def valid(document: dict[str, Any]) -> None:
     kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
-def work_pool_job() -> dict[str, Any]:
-    """The manifest of one run, as the worker fills the template with its defaults."""
+def work_pool_job(**given: Any) -> dict[str, Any]:
+    """The manifest of one run, as the worker fills the template with its defaults and what a deployment gives."""
     template = json.loads((INFRA / "kubernetes" / "jobs" / "work-pool.json").read_text())
     values = {name: entry["default"] for name, entry in template["variables"]["properties"].items()}
-    values |= {"name": "run", "command": ["prefect flow-run execute"], "env": [{"name": "A", "value": "1"}]}
+    values |= {"name": "run", "command": ["prefect flow-run execute"], "env": [{"name": "A", "value": "1"}], **given}
 
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
@@ -59,9 +59,6 @@ def work_pool_job() -> dict[str, Any]:
         return re.sub(r"\{\{ (\w+) \}\}", lambda name: str(values[name[1]]), value) if isinstance(value, str) else value
 
     job: dict[str, Any] = fill(template["job_configuration"]["job_manifest"])
-    spec = job["spec"]["template"]["spec"]["containers"][0]["resources"]
-    for amounts in spec.values():  # the API takes a number for an amount, the schema wants its text
-        amounts["nvidia.com/gpu"] = str(amounts["nvidia.com/gpu"])
     return job
 
 
@@ -175,6 +172,15 @@ def test_a_run_of_the_work_pool_is_a_job() -> None:
     job["spec"]["backofLimit"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
         valid(job)
+
+
+def test_a_run_may_have_a_mig_slice_and_a_runtime_class() -> None:
+    mig = {"cpu": "8", "memory": "32Gi", "nvidia.com/mig-1g.10gb": "1"}
+    job = work_pool_job(limits=mig, runtime_class="nvidia")
+    valid(job)
+    spec = job["spec"]["template"]["spec"]
+    assert spec["runtimeClassName"] == "nvidia"
+    assert spec["containers"][0]["resources"] == {"requests": {"cpu": "4", "memory": "32Gi"}, "limits": mig}
 
 
 def test_networks_are_closed_first() -> None:
