@@ -22,7 +22,7 @@ from stages.train._control import Control
 from stages.train._course import alarm, go_back, measure
 from stages.train._feed import Feed
 from stages.train._measure import Yardstick
-from stages.train._memory import explained
+from stages.train._memory import explained, ran_out
 from stages.train._meter import Meter
 from stages.train._objective import halflife, kinds, objective, scheduled, set_rates
 from stages.train._processes import Processes
@@ -102,7 +102,9 @@ class Run:
         with the batch that would fit, where a GPU's memory runs out."""
         try:
             return self._one_step()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             said = str(error)
         raise explained(self, said)
 
