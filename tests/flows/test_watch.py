@@ -88,7 +88,8 @@ def test_the_default_images_are_made_only_under_their_own_datasheet(clone: Path,
     sh(clone, "git", "rm", "-q", "--cached", "data/raw.dvc")
     (clone / "infra").mkdir()
     (clone / "infra" / "digits.py").write_text(
-        "import pathlib; p = pathlib.Path('data/raw'); p.mkdir(); (p / 'made').touch()"
+        "import pathlib, sys; 'covers' in pathlib.Path(sys.argv[-1]).read_text() or sys.exit(3)\n"
+        "p = pathlib.Path('data/raw'); p.mkdir(); (p / 'made').touch()"
     )
     (clone / "data" / "datasheet.yaml").write_text("name: mine\n")
     sh(clone, "git", "add", "infra", "data/datasheet.yaml")
