@@ -1,7 +1,7 @@
 # The front door. `make help` lists what it opens. Needs Python 3.11 to 3.13, git and make; the rest installs itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup data repro retrain status recheck clean-state backup up down smoke test test-slow check format bench lock clean
+.PHONY: help setup data settings repro retrain status recheck clean-state backup up down smoke test test-slow check format bench lock clean
 
 # Every tool's telemetry is off.
 export DVC_NO_ANALYTICS := 1
@@ -26,12 +26,13 @@ setup: ## make .venv from requirements/dev.lock (the other targets do this first
 data: setup ## put the default digits into data/raw where it is empty and the datasheet is theirs
 	@python -m infra.digits --out data/raw --datasheet data/datasheet.yaml
 
-repro: data ## run all eight stages that are stale: raw images in, a generator with its card out
+settings: data
 	@[ dvc.lock -nt params.yaml ] || python -m stages.config
+
+repro: settings ## run all eight stages that are stale: raw images in, a generator with its card out
 	@dvc repro
 
-retrain: data ## the same as a Prefect flow, then register in MLflow and promote if it earned it
-	@[ dvc.lock -nt params.yaml ] || python -m stages.config
+retrain: settings ## the same as a Prefect flow, then register in MLflow and promote if it earned it
 	@python -m flows.retrain
 
 status: setup ## what is champion, since when, and what was refused and why

@@ -25,18 +25,11 @@ def fetch(uri: str) -> Path:
     The registry is $MLFLOW_TRACKING_URI, or else the embedded one, $GANOPS_STATE/mlflow.db. Raises ValueError where
     mlflow is not installed, the registry or the version cannot be read, or the file is not the one registered.
     """
-    match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))", uri)
-    if match is None:
-        raise ValueError(
-            f"a registered generator is written models:/NAME@ALIAS or models:/NAME/VERSION; received {uri}"
-        )
+    name, alias, number = parse(uri)
     state = state_folder()
     with _sentences(uri):
         client = _connect(_tracking_uri(state))
-        if match["alias"]:
-            version = client.get_model_version_by_alias(match["name"], match["alias"])
-        else:
-            version = client.get_model_version(match["name"], match["version"])
+        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         wanted = version.tags.get(_TAG, "")
         if not re.fullmatch(r"[0-9a-f]{64}", wanted):
             raise ValueError(f"{uri} is version {version.version}, which carries no tag {_TAG}; register it again")
@@ -44,6 +37,14 @@ def fetch(uri: str) -> Path:
         if not (kept.is_file() and _sha256(kept) == wanted):
             _download(client, version, kept, wanted)
     return kept
+
+
+def parse(uri: str) -> tuple[str, str | None, str | None]:
+    """(name, alias, version) of a registered model's address, one of the last two. Raises ValueError for another."""
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([0-9]+))", uri)
+    if match is None:
+        raise ValueError(f"a registered version is written models:/NAME@ALIAS or models:/NAME/VERSION; received {uri}")
+    return match[1], match[2], match[3]
 
 
 @contextlib.contextmanager

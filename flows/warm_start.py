@@ -8,7 +8,6 @@ registered ONNX file was exported from them. Printed are the two settings of sec
 
 import argparse
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -16,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from consumer.registry import parse
 from flows.command import command
 from flows.erase import TAG
 from flows.state import settle
 from flows.tracking.evidence import dvc_md5
 from flows.tracking.record import PIPELINE
-from flows.tracking.registry import ONNX, Registry, connect, fetch_file, plain, sentences, unmade
-from flows.upkeep.holdings import open_repo
+from flows.tracking.registry import ONNX, Registry, connect, fetch_file, sentences, unmade
+from flows.upkeep.holdings import Cache, open_repo
 from stages import warm_start
 from stages.common.files import sha256_file
 from stages.common.summary import read_summary
@@ -31,8 +31,6 @@ from stages.generator_folder import FILES
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from mlflow.entities.model_registry import ModelVersion
-
-_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>[0-9]+))")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,16 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def begin(project: Path, state: Path, uri: str, out: Path) -> str:
     """Write the networks of that version to `out`; returns the digest of `out`. Raises ValueError where there is no
     such version, or its networks are gone or are not those that were registered."""
-    asked = _URI.fullmatch(uri)
-    if asked is None:
-        raise ValueError(
-            f"a registered version is written models:/NAME@ALIAS or models:/NAME/VERSION; received {plain(uri, 80)}"
-        )
+    name, alias, number = parse(uri)
     if unmade(state):
         raise ValueError(f"{uri} is not there: nothing was ever registered here; `make retrain` registers what it made")
     with sentences(), tempfile.TemporaryDirectory() as folder, open_repo(project) as repo:
-        place, registry = Path(folder), connect(state, asked["name"])
-        version = _version(registry, asked["alias"], asked["number"])
+        place, registry = Path(folder), connect(state, name)
+        version = _version(registry, alias, number)
         called = f"version {version.version} of {registry.name}"
         if erased := json.loads(version.tags.get(TAG, "{}")):
             raise ValueError(
@@ -130,7 +124,7 @@ def _bring_networks(repo: "Repo", md5: str, folder: Path, called: str) -> None:
 
 def _bring(repo: "Repo", md5: str, to: Path) -> bool:
     """Copy the object of that MD5 from DVC's cache, or from its default remote; False where neither has it."""
-    cached = Path(repo.cache.local.path) / md5[:2] / md5[2:]
+    cached = Cache(repo).path(md5)
     if cached.is_file():
         shutil.copyfile(cached, to)
         return True

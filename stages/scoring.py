@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from gan.features.domain import DomainNetwork, features
+from gan.features.domain import DomainNetwork, Pictures, Recipe, features, fit
 from gan.intervals import LEVEL, RARE, mean_interval, share_interval, wilson
 from gan.metrics import energy_distance, frechet_distance, inception_score, kernel_distance_full, neighbourhoods
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION, PROTOCOLS
@@ -52,6 +52,14 @@ def set_scores(real: Features, fake: Features, odds: NDArray[np.float64]) -> dic
         inception_score(odds, splits=1)[0], near.precision, near.recall, near.density, near.coverage,
     )  # fmt: skip
     return dict(zip(SET_METRICS, values, strict=True))
+
+
+def learn(
+    images: Pictures, labels: NDArray[np.int64] | None, *, classes: int, recipe: Recipe, seed: int, title: str
+) -> DomainNetwork:
+    """`gan.features.domain.fit`, and its progress under this title."""
+    with tqdm(total=recipe.steps, desc=title, unit="step", disable=None) as bar:
+        return fit(images, labels, classes=classes, recipe=recipe, seed=seed, done=bar.update)
 
 
 def generated_sets(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows.tracking.evidence import Candidate
+from stages.config.ingest import same_licence
 from stages.config.promote import PromoteConfig, Waiver, WeightsOnly
 
 
@@ -35,8 +36,8 @@ def looser(mine: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
     rules, theirs = json.loads(mine["gate"]), json.loads(champion.get("gate", "{}"))
     found = [said for name, rule in theirs.items() if (said := _looser(name, rules.get(name), rule))]
     if "licences" in champion:
-        known = {_plain(name) for name in json.loads(champion["licences"])}
-        added = [name for name in json.loads(mine["licences"]) if _plain(name) not in known]
+        known = {same_licence(name) for name in json.loads(champion["licences"])}
+        added = [name for name in json.loads(mine["licences"]) if same_licence(name) not in known]
         found += [f"ingest.licences accepts {name} too" for name in added]
     return found
 
@@ -53,11 +54,6 @@ def _looser(name: str, mine: list[Any] | None, theirs: list[Any]) -> str | None:
 
 def _way(rule: list[Any]) -> str:
     return " ".join(map(str, [*rule[3:], rule[0], rule[2]]))
-
-
-def _plain(licence: str) -> str:
-    """As ingest compares licences."""
-    return " ".join(licence.split()).casefold()
 
 
 def needed(candidate: Candidate, champion: Mapping[str, str], *, champion_lost: str | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,14 @@ def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, o
         # The digest of the summary file, not of the folder: the summary holds the digests of all the rest.
         inputs = {stage: folder / "summary.json" for stage, folder in sorted(evidence.folders.items())}
         results = {key: verdict[key] for key in ("passed", "registrable", "onnx_sha256", "data_hash", "params_hash")}
-        results |= {"failed": [line["name"] for line in lines if line["status"] != "passed" and line["required"]]}
+        required = [line for line in lines if line["required"]]
+        failed = [line["name"] for line in required if line["status"] != "passed"]
+        results |= {"failed": failed}
         summary = write_summary(work, stage="card", config=config, inputs={**inputs, "passed": passed}, results=results)
-    print(f"card: {verdict_line(lines)}; see {out / 'MODEL_CARD.md'}", file=sys.stderr)  # noqa: T201
+    said = f"GREEN, all {len(required)} required checks passed"
+    if not verdict["passed"]:
+        said = (
+            f"RED, {len(failed)} of {len(required)} required checks not passed: {', '.join(failed) or 'there is none'}"
+        )
+    print(f"card: {said}; see {out / 'MODEL_CARD.md'}", file=sys.stderr)  # noqa: T201
     return summary
-
-
-def verdict_line(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict in one line: green, or red with the required checks that did not pass."""
-    required = [line for line in lines if line["required"]]
-    failed = [line["name"] for line in required if line["status"] != "passed"]
-    if is_green(lines):
-        return f"GREEN, all {len(required)} required checks passed"
-    return f"RED, {len(failed)} of {len(required)} required checks not passed: {', '.join(failed) or 'there is none'}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.common.files import read_json, sha256_file
 from stages.common.summary import Summary, measure, read_summary
+from stages.config.ingest import same_licence
 
 ONNX = "generator.onnx"
 RIGHTS_PROTOCOL = {
@@ -180,11 +181,10 @@ def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Se
     `uses` are those of `ingest.use`, which the licences are accepted for; ingest holds them against the datasheet.
     """
     licence, basis = (" ".join(str(datasheet.get(key) or "").split()) for key in ("licence", "legal_basis"))
-    accepted = {" ".join(name.split()).casefold() for name in licences}
     wrong = []
     if not licence:
         wrong.append("the datasheet names no licence")
-    elif licence.casefold() not in accepted:
+    elif same_licence(licence) not in map(same_licence, licences):
         wrong.append(
             f"the licence {licence!r} is not among ingest.licences, which are accepted for what ingest.use says "
             f"({', '.join(uses) or 'nothing'})"

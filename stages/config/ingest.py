@@ -6,6 +6,11 @@ from typing import Annotated, Literal, Protocol
 from stages.config import MACHINE, FileOf, Range
 
 
+def same_licence(name: str) -> str:
+    """A form in which names of one licence are equal: neither case nor the number of spaces counts."""
+    return " ".join(name.split()).casefold()
+
+
 class Source(Protocol):
     """What every `Config` of stages/ingest/sources/ has; the rest is in the file of that name."""
 

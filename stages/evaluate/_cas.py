@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from gan.features.domain import Recipe, features, fit
+from gan.features.domain import Recipe, features
 from gan.intervals import LEVEL, wilson
 from gan.metrics.protocols import PROTOCOLS
 from stages.common.summary import measure, not_assessed
 from stages.drawn import Drawer, drawn
 from stages.reference_folder import Reference
+from stages.scoring import learn
 
 NAME = "cas"
 
@@ -39,12 +39,10 @@ def cas(
         return _refused("the generator takes no labels, so its samples cannot teach them", len(held_labels), count)
     if len(np.unique(labels)) < 2:
         return _refused("the serving prior has one class only", len(held_labels), count)
-    recipe = Recipe(**reference.info["recipe"])
-    with tqdm(total=recipe.steps, desc="evaluate: classifier of cas", unit="step", disable=None) as bar:
-        network = fit(
-            images, labels, classes=len(reference.classes), recipe=recipe, seed=int(reference.info["seed"]),
-            done=bar.update,
-        )  # fmt: skip
+    network = learn(
+        images, labels, classes=len(reference.classes), recipe=Recipe(**reference.info["recipe"]),
+        seed=int(reference.info["seed"]), title="evaluate: classifier of cas",
+    )  # fmt: skip
     right = features(network, held_images)[1].argmax(axis=1) == held_labels
     hits = int(right.sum())
     record = measure(

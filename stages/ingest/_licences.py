@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from stages.config.ingest import same_licence
 from stages.ingest._spdx import IDS
 
 USES = ("internal", "research", "commercial", "publication")
@@ -52,16 +53,12 @@ def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> str
 
 def check_accepted(sheet: dict[str, Any], licences: Sequence[str], uses: Sequence[str]) -> None:
     """Raise ValueError where the licence, in the datasheet's words, is not among `licences`; case does not count."""
-    if _plain(str(sheet["licence"])) not in {_plain(name) for name in licences}:
+    if same_licence(str(sheet["licence"])) not in map(same_licence, licences):
         raise ValueError(
             f"the licence {sheet['licence']!r} of {sheet['name']} is not among ingest.licences in params.yaml "
             f"({', '.join(licences)}), which you accept for what ingest.use says ({', '.join(uses)}); read it and add "
             "it there, or use other images"
         )
-
-
-def _plain(licence: str) -> str:
-    return " ".join(licence.split()).casefold()
 
 
 def _canonical(spdx: str) -> str | None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from gan.features.domain import DomainNetwork, Recipe, features, fit, load, rotation_accuracy
+from gan.features.domain import DomainNetwork, Recipe, features, load, rotation_accuracy
 from gan.intervals import proportion
 from stages.common.files import sha256_file
 from stages.config.reference import File, Fit, ReferenceConfig
+from stages.scoring import learn
 from stages.store import Split, Store
 
 _CHUNK = 2**26  # bytes of images read at once
@@ -36,11 +36,10 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
         _check_width(config.extractor.width, config, store)
         chosen = store.splits["fit"]
         labels = chosen.labels if store.classes else None
-        wanted = recipe(config, config.extractor.width)
-        with tqdm(total=wanted.steps, desc="reference: extractor", unit="step", disable=None) as bar:
-            network = fit(
-                chosen, labels, classes=len(store.classes), recipe=wanted, seed=config.seed, done=bar.update
-            )  # fmt: skip
+        network = learn(
+            chosen, labels, classes=len(store.classes), recipe=recipe(config, config.extractor.width),
+            seed=config.seed, title="reference: extractor",
+        )  # fmt: skip
         network.classes = store.classes
         return network
     network = _adopted(config.extractor)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gan.draws import SUBSETS, permutation, spread
-from gan.features.domain import fit, save
+from gan.features.domain import save
 from gan.intervals import proportion
 from gan.metrics import moments
 from gan.ranks import joined
@@ -31,7 +31,7 @@ from stages.reference._extractor import (
 )
 from stages.reference._published import Kept, kept_features, place
 from stages.reference._selection import write_selection
-from stages.scoring import FLOOR_POOL, SET_METRICS, binomial_sd, set_scores, use_threads
+from stages.scoring import FLOOR_POOL, SET_METRICS, binomial_sd, learn, set_scores, use_threads
 from stages.store import SPLITS, Store, open_passed_store
 
 _log = logging.getLogger(__name__)
@@ -69,8 +69,10 @@ def _write(
         guessed = guessing(network, store.splits["heldout"])
         if blind := blindness(network, right, guessed):
             _log.warning("%s", blind)
-        told = f"{right['value']:.1%} of {right['n']:,} held-out images right, guessing {guessed:.1%}"
-        _log.info("the extractor reads %s", told)
+        else:
+            read, what = 100 * right["value"], "classes" if store.classes else "rotations"
+            told = (what, read, right["n"], 100 * guessed)
+            _log.info("the extractor reads the %s of %.1f %% of %d held-out images; guessing, of %.1f %%", *told)
         about = {
             "sha256": sha256_file(work / "extractor.safetensors"),
             **network.settings,
@@ -186,11 +188,10 @@ def _baselines(config: ReferenceConfig, store: Store, width: int, odds: NDArray[
     if not store.classes:
         return {"cas": None, "label_agreement": None}
     train, held = store.splits["train"], store.splits["heldout"]
-    wanted = recipe(config, width)  # the same, and the same seed, that evaluate trains on samples with
-    with tqdm(total=wanted.steps, desc="reference: classifier", unit="step", disable=None) as bar:
-        network = fit(
-            train, train.labels, classes=len(store.classes), recipe=wanted, seed=config.seed, done=bar.update
-        )  # fmt: skip
+    network = learn(  # by the same recipe and seed that evaluate trains on samples with
+        train, train.labels, classes=len(store.classes), recipe=recipe(config, width), seed=config.seed,
+        title="reference: classifier",
+    )  # fmt: skip
     predicted = split_features(network, held)[1].argmax(axis=1)
     return {
         "cas": _baseline(predicted, held.labels, store.classes),

@@ -179,8 +179,11 @@ def test_cuda_is_used_where_it_can_load_and_refused_by_name_where_not() -> None:
             Generator(FILE, providers=[CUDA, CPU])
 
 
-def test_a_gpu_without_kernels_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that tells of a V100; onnxruntime would load there, and fail at the first image."""
+@pytest.mark.parametrize(("major", "minor", "used"), [(7, 0, False), (7, 5, True), (9, 0, True)])
+def test_a_gpu_without_kernels_is_left_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, major: int, minor: int, used: bool
+) -> None:
+    """Drivers that tell of a V100, where onnxruntime would load and fail at the first image, and of newer cards."""
 
     class Driver:
         def cuInit(self, flags: int) -> int:
@@ -191,13 +194,15 @@ def test_a_gpu_without_kernels_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPat
             return 0
 
         def cuDeviceGetAttribute(self, number: Any, attribute: int, device: int) -> int:
-            number._obj.value = {75: 7, 76: 0}[attribute]
+            number._obj.value = {75: major, 76: minor}[attribute]
             return 0
 
     monkeypatch.setattr("consumer._runtime.ctypes.CDLL", lambda name, **more: Driver())
     monkeypatch.setattr("consumer._runtime.onnxruntime.get_available_providers", lambda: [CUDA, CPU])
-    assert why_no_cuda() == "the GPU is of compute capability 7.0, and onnxruntime-gpu has kernels from 7.5 on"
-    assert choose_providers(None) == [CPU]
+    monkeypatch.setattr("consumer._runtime.onnxruntime.preload_dlls", lambda: None)
+    said = f"the GPU is of compute capability {major}.{minor}, and onnxruntime-gpu has kernels from 7.5 on"
+    assert why_no_cuda() == (None if used else said)
+    assert choose_providers(None) == ([CUDA, CPU] if used else [CPU])
 
 
 def test_loading_and_drawing_say_nothing() -> None:

@@ -39,6 +39,12 @@ def test_digits_are_read_by_a_network_that_saw_540_of_them(
     assert odds.dtype == np.float64 and odds.sum(axis=1) == pytest.approx(1)
 
 
+def test_each_step_is_told(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    told: list[int] = []
+    fit(digits[0][:64], digits[1][:64], classes=10, recipe=Recipe(steps=3), seed=0, done=told.append)
+    assert told == [1, 1, 1]
+
+
 def test_features_do_not_depend_on_the_batch(network: DomainNetwork, digits: tuple[np.ndarray, np.ndarray]) -> None:
     images = digits[0][:300]
     whole, odds = features(network, images)
