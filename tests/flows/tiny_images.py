@@ -66,3 +66,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: str, **setting
     sh(project, "dvc", "repro")
     sh(project, "dvc", "push", "--run-cache")
     return project
+
+
+def holding(folders: list[Path], *needles: bytes) -> list[Path]:
+    """Files below these folders that contain any of these bytes."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
