@@ -1,12 +1,14 @@
 """Training steps, ours against loops written the usual way, on the same images, networks, batch and threads, in turns.
 
+Each side computes in a process of its own, prepared as its users would prepare it.
+
     dcgan_*   the networks, batch and step of PyTorch's own DCGAN example: 64 pixels, width 64, latents of 100, batch
               64, binary cross entropy; real and generated images pass the discriminator apart, not frozen for G
     r3gan_*   R3GAN with R1 and R2 at every step: fp32, contiguous tensors, each penalty by its own call of autograd, a
               moving average tensor by tensor, a DataLoader with workers
 
 Ours is what `stages.train` does: read-ahead on a thread, channels_last, one joined pass, penalties without a second
-derivative, fused Adam, the average by foreach. The rows `*_bfloat16` are ours at `precision: bfloat16` against the same
+derivative, fused Adam, the average by foreach, freed memory kept. The rows `*_bfloat16` are ours at `precision: bfloat16` against the same
 plain loop in float32: fast where the device has instructions for it (a GPU, or a CPU with AVX512-BF16).
 
 `r3gan_published_*` are the networks of docs/presets: at 64 px on a CPU with two images a batch, which takes seconds; at
@@ -15,9 +17,12 @@ second, and the others tell the GPU's utilisation at each of our turns. Nothing 
 """
 
 import argparse
+import contextlib
 import copy
+import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -31,6 +36,7 @@ from gan import batches, networks, pixels, training
 from gan.losses.non_saturating import Config as NonSaturating
 from gan.losses.relativistic import Config as Relativistic
 from gan.objective import Objective
+from stages.common.processor import use_processor
 from stages.train._meter import utilisation
 
 DCGAN = {
@@ -63,7 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 GPU_ONLY = ("r3gan_published_256",)
-BATCH, LR, BETAS = 64, 2e-4, (0.0, 0.99)
+BATCH, LR, BETAS, THREADS = 64, 2e-4, (0.0, 0.99), 2
 
 
 def batch_of(case: dict[str, Any], device: str) -> int:
@@ -220,37 +226,72 @@ class PlainR3GAN:
                     a.copy_(b.lerp(a, 0.999))
 
 
-def finished(run: Callable[[int], None], steps: int, device: str, busy: list[float | None]) -> None:
-    """Run, note the utilisation of a GPU while it computes, and wait for it."""
-    run(steps)
-    if device == "cuda":
-        busy.append(utilisation())
-        torch.cuda.synchronize()
+def loop(name: str, who: str) -> Any:
+    """One side of a case, prepared as its users would: stages prepare the processor, a plain loop sets the threads."""
+    case, device = CASES[name], "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = False  # as in stages.train
+    data = Images(case)
+    if who == "plain":
+        torch.set_num_threads(THREADS)
+        return (PlainDCGAN if case["network"][0] == "dcgan" else PlainR3GAN)(case, data, device)
+    use_processor(THREADS)
+    return Ours(case, data, device, torch.bfloat16 if who == "bfloat16" else None)
 
 
-def compare(name: str, case: dict[str, Any], *, device: str, quick: bool, threads: int) -> None:
+def serve(name: str, who: str, orders: Connection) -> None:
+    """In a process of its own: as many steps as asked for, then the utilisation of a GPU; 0 steps end it."""
+    side = loop(name, who)
+    while steps := orders.recv():
+        side.run(steps)
+        busy = utilisation() if side.device == "cuda" else None  # while it computes
+        if side.device == "cuda":
+            torch.cuda.synchronize()
+        orders.send(busy)
+    if who != "plain":
+        side.thread.shutdown()
+
+
+@contextlib.contextmanager
+def serving(name: str, who: str) -> Iterator[Callable[[int], float | None]]:
+    """Steps of one side, in a process of its own: how memory is kept is a property of the process."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(name, who, there))
+    process.start()
+    there.close()
+
+    def run(steps: int) -> float | None:
+        here.send(steps)
+        busy: float | None = here.recv()
+        return busy
+
+    yield run
+    here.send(0)
+    process.join()
+
+
+def compare(name: str, case: dict[str, Any], *, device: str, quick: bool) -> None:
     """Report images a second of one case."""
-    data, batch = Images(case), batch_of(case, device)
-    classic = case["network"][0] == "dcgan"
+    batch, classic = batch_of(case, device), case["network"][0] == "dcgan"
     steps = 1 if quick else case["steps"] * (10 if device == "cuda" else 1)
-    plain: Any = (PlainDCGAN if classic else PlainR3GAN)(case, data, device)
-    kinds: list[tuple[str, torch.dtype | None]] = [("", None), ("_bfloat16", torch.bfloat16)]
     own: list[float] = []
-    for suffix, precision in kinds:
-        ours, busy = Ours(case, data, device, precision), list[float | None]()
-        seconds = paired(
-            lambda ours=ours, busy=busy: finished(ours.run, steps, device, busy),  # type: ignore[misc]
-            lambda: finished(plain.run, steps, device, []),
-            1 if quick else case.get("turns", 5),
-        )
-        ours.thread.shutdown()
-        speeds = [steps * batch / s for s in seconds]
-        own.append(speeds[0])
-        more: dict[str, Any] = {"utilisation": busy} if device == "cuda" else {"threads": threads}
-        report(
-            name + suffix, unit="images/s", ours=speeds[0], peer="plain loop, fp32", theirs=speeds[1],
-            goal=1.3 if classic else 1.5, lower_is_better=False, device=device, batch=batch, **more,
-        )  # fmt: skip
+    with serving(name, "plain") as plain:
+        for who in ("float32", "bfloat16"):
+            busy: list[float | None] = []
+            with serving(name, who) as ours:
+                seconds = paired(
+                    lambda ours=ours, busy=busy: busy.append(ours(steps)),  # type: ignore[misc]
+                    lambda: plain(steps),
+                    1 if quick else case.get("turns", 5),
+                )
+            speeds = [steps * batch / s for s in seconds]
+            own.append(speeds[0])
+            more: dict[str, Any] = {"utilisation": busy} if device == "cuda" else {"threads": THREADS}
+            report(
+                name if who == "float32" else f"{name}_{who}", unit="images/s", ours=speeds[0],
+                peer="plain loop, fp32", theirs=speeds[1], goal=1.3 if classic else 1.5, lower_is_better=False,
+                device=device, batch=batch, **more,
+            )  # fmt: skip
     if device == "cuda":
         report(
             f"{name}_bfloat16_against_float32", unit="kimg/s", ours=own[1] / 1000, peer="ours, fp32",
@@ -262,16 +303,13 @@ def main() -> None:
     """Run the cases, all or those named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one step a turn, to see that it runs")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of both")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.backends.cudnn.allow_tf32 = False  # as in stages.train
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name in options.cases:
         if name in GPU_ONLY and device != "cuda":
             continue
-        compare(name, CASES[name], device=device, quick=options.quick, threads=options.threads)
+        compare(name, CASES[name], device=device, quick=options.quick)
 
 
 if __name__ == "__main__":

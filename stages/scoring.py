@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -16,6 +15,7 @@ from gan.features.domain import DomainNetwork, Pictures, Recipe, features, fit
 from gan.intervals import LEVEL, RARE, mean_interval, share_interval, wilson
 from gan.metrics import energy_distance, frechet_distance, inception_score, kernel_distance_full, neighbourhoods
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION, PROTOCOLS
+from stages.common.processor import use_processor
 from stages.common.summary import measure, not_assessed
 from stages.drawn import Drawer, blocks
 
@@ -72,7 +72,7 @@ def generated_sets(
     progress bar.
     """
     if threads is not None:
-        use_threads(threads)
+        use_processor(threads)
     rows: list[dict[str, float]] = []
     found, predicted, asked = [], [], []
     with tqdm(total=sets * len(real), desc=title, unit="image", disable=None) as bar:
@@ -93,11 +93,6 @@ def generated_sets(
         predicted=np.concatenate(predicted),
         features=np.concatenate(found),
     )
-
-
-def use_threads(threads: int) -> None:
-    """Give torch that many threads; the count changes the last bits, so it is never the machine's."""
-    torch.set_num_threads(threads)
 
 
 def set_measure(sets: Sets, name: str, floor: dict[str, Any] | None) -> dict[str, Any]:

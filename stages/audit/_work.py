@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gan.draws import spread
@@ -19,6 +18,7 @@ from stages.audit._refused import nearest_refused
 from stages.audit._shares import shares
 from stages.audit._sides import Side, by_attribute, by_class, side
 from stages.common.files import output_folder, write_atomically, write_json
+from stages.common.processor import use_processor
 from stages.common.summary import Summary, write_summary
 from stages.config.audit import AuditConfig
 from stages.drawn import drawn
@@ -30,7 +30,7 @@ FORMAT = 1
 
 def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out: Path) -> Summary:
     """See `stages.audit.run`."""
-    torch.set_num_threads(config.threads)
+    use_processor(config.threads)
     inputs = open_inputs(onnx, reference, images, threads=config.threads)
     with output_folder(out) as work:
         generator, split = inputs.generator, inputs.store.splits

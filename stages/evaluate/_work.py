@@ -7,6 +7,7 @@ from typing import Any
 from consumer import Generator
 from gan.ranks import joined
 from stages.common.files import output_folder, write_atomically, write_json
+from stages.common.processor import use_processor
 from stages.common.summary import Summary, not_assessed, write_summary
 from stages.config.evaluate import EvaluateConfig
 from stages.drawn import drawn
@@ -26,7 +27,6 @@ from stages.scoring import (
     generated_sets,
     protocols,
     set_measure,
-    use_threads,
 )
 
 
@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig, *, onnx: Path, reference: Path, out: Path, 
     check_floors(opened)
     asked = asked_for(config, opened)
     training = read_curves(curves) if curves else []
-    use_threads(config.threads)
+    use_processor(config.threads)
     inputs = {"onnx": onnx, "reference": reference} | ({"curves": curves} if curves else {})
     with joined() as ranks:
         # Published networks first: what all processes share. The rest is rank 0's.

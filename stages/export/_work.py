@@ -11,6 +11,7 @@ import torch
 from consumer import Generator
 from gan.latents import labels, latents
 from stages.common.files import output_folder, write_json
+from stages.common.processor import use_processor
 from stages.common.summary import Summary, measure, write_summary
 from stages.config.export import ExportConfig
 from stages.export._network import Trained, open_generator
@@ -22,7 +23,7 @@ _DESCRIBED = ("licence", "classes", "resolution", "channels", "z_dim")
 
 def export(config: ExportConfig, *, generator: Path, out: Path) -> Summary:
     """See `stages.export.run`."""
-    torch.set_num_threads(config.threads)
+    use_processor(config.threads)
     trained = open_generator(generator)
     info = trained.info
     with output_folder(out) as work:

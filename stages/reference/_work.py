@@ -15,6 +15,7 @@ from gan.intervals import proportion
 from gan.metrics import moments
 from gan.ranks import joined
 from stages.common.files import output_folder, sha256_file, write_array, write_blocks, write_json
+from stages.common.processor import use_processor
 from stages.common.summary import Summary, write_summary
 from stages.config.reference import Fit, ReferenceConfig
 from stages.reference._extractor import (
@@ -31,7 +32,7 @@ from stages.reference._extractor import (
 )
 from stages.reference._published import Kept, kept_features, place
 from stages.reference._selection import write_selection
-from stages.scoring import FLOOR_POOL, SET_METRICS, binomial_sd, learn, set_scores, use_threads
+from stages.scoring import FLOOR_POOL, SET_METRICS, binomial_sd, learn, set_scores
 from stages.store import SPLITS, Store, open_passed_store
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
     """See `stages.reference.run`."""
     store = open_passed_store(images, passed)
     _check(config, store)
-    use_threads(config.threads)
+    use_processor(config.threads)
     with joined() as ranks:
         # Published networks first: what all processes share. The rest is rank 0's.
         kept = kept_features(config, store, ranks)

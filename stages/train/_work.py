@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from stages.common.files import output_folder, write_atomically, write_json
+from stages.common.processor import use_processor
 from stages.common.summary import Summary, write_summary
 from stages.config.train import TrainConfig
 from stages.state import exclusive, state_folder
@@ -45,7 +46,7 @@ def train(
     adopted: str | None = None,
 ) -> Summary:
     """See `stages.train.run`."""
-    torch.set_num_threads(config.threads)
+    use_processor(config.threads)
     store = open_passed_store(images, passed)
 
     # Train in the state folder, from the last checkpoint where there is one.

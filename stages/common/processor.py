@@ -1,0 +1,21 @@
+"""The processor that a stage computes on: how many threads it gives, and memory that goes from step to step."""
+
+import ctypes
+
+import torch
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # as in glibc's malloc.h
+
+
+def use_processor(threads: int) -> None:
+    """Give torch that many threads, never the machine's count, which would change the last bits; keep freed memory.
+
+    glibc hands a large block back to the kernel once it is freed, and at the next step the kernel maps and clears all
+    its pages again, which can take as long as the step itself (docs/training.md). Here freed memory waits for the next
+    block until the process ends. Other C libraries stay as they are.
+    """
+    torch.set_num_threads(threads)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)  # large blocks come from the heap too,
+        mallopt(_TRIM_THRESHOLD, -1)  # whose free end is not given back
