@@ -61,8 +61,7 @@ def trained(digits: NDArray[np.uint8], method: str, seed: int, kimg: float) -> t
         parts = [
             batches.Batch(images[h], None, torch.from_numpy(z[h])) for h in (slice(None, BATCH), slice(BATCH, None))
         ]
-        training.discriminator_step(players, objective, parts[:1])
-        training.generator_step(players, objective, parts[1:])
+        training.step(players, objective, lambda turn, parts=parts: parts[turn : turn + 1])  # type: ignore[misc]
         training.update_average(players, images=BATCH, images_done=step * BATCH, halflife=kimg * 1000, ramp=0.05)
     return players.average
 

@@ -54,6 +54,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "dcgan, batch norm": _DCGAN | {"form": "transposed", "width": 96, "norm": "batch"},  # the classic, so no penalties
     "resnet": {"name": "resnet", "generator_width": 48, "discriminator_width": 48},
 }  # fmt: skip
+SHARED = {f"{name}, shared batch": name for name in ("r3gan", "dcgan, batch norm")}  # generator_batch: shared
+ROWS = [*NETWORKS, *SHARED]
 R1, R2 = ({"name": name, "gamma": 1.0, "gamma_final": 0.1} for name in ("r1", "r2"))
 TARGETS = {"real_target": 1.0, "fake_target": 0.0}
 LOSSES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
@@ -68,17 +70,18 @@ LOSSES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
 
 def combinations() -> list[tuple[str, str]]:
     """Networks and losses that go together: the Wasserstein loss needs a penalty, batch normalisation allows none."""
-    every = [(network, loss) for network in NETWORKS for loss in LOSSES]
-    return [one for one in every if one != ("dcgan, batch norm", "wasserstein")]
+    every = [(row, loss) for row in ROWS for loss in LOSSES]
+    return [(row, loss) for row, loss in every if "batch norm" not in row or loss != "wasserstein"]
 
 
-def section(network: str, loss: str, seed: int, share: float) -> TrainConfig:
-    """Section `train` with this network and loss, its budget and schedules cut to `share`."""
+def section(row: str, loss: str, seed: int, share: float) -> TrainConfig:
+    """Section `train` of this row and loss, its budget and schedules cut to `share`."""
     settings = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))["train"]
     more, penalties, _ = LOSSES[loss]
     settings |= {"loss": {"name": loss} | more, "penalties": penalties, "seed": seed}
     settings |= {"processes": 1, "threads": 1, "tensorboard": False}
-    settings["network"] = NETWORKS[network] or settings["network"]
+    settings["network"] = NETWORKS[SHARED.get(row, row)] or settings["network"]
+    settings["generator_batch"] = "shared" if row in SHARED else "fresh"
     if settings["network"].get("norm") == "batch":
         settings["penalties"] = []
     settings |= {name: settings[name] * share for name in _LENGTHS}
@@ -128,7 +131,7 @@ def table(found: dict[str, Result], share: float, seeds: int) -> list[str]:
         f"| network | weights G / D | {' | '.join(f'{loss} ({about[2]})' for loss, about in LOSSES.items())} |",
         f"|---|---{'|---' * len(LOSSES)}|",
     ]
-    for network in NETWORKS:
+    for network in ROWS:
         rows = {
             loss: [found[f"{network}/{loss}/{seed}/{share}"] for seed in range(seeds)]
             for other, loss in combinations()

@@ -3,13 +3,15 @@
 Each side computes in a process of its own, prepared as its users would prepare it.
 
     dcgan_*   the networks, batch and step of PyTorch's own DCGAN example: 64 pixels, width 64, latents of 100, batch
-              64, binary cross entropy; real and generated images pass the discriminator apart, not frozen for G
+              64, binary cross entropy; real and generated images pass the discriminator apart, not frozen for G, which
+              learns from the images of the discriminator's update: ours does so too (`generator_batch: shared`)
     r3gan_*   R3GAN with R1 and R2 at every step: fp32, contiguous tensors, each penalty by its own call of autograd, a
               moving average tensor by tensor, a DataLoader with workers
 
 Ours is what `stages.train` does: read-ahead on a thread, channels_last, one joined pass, penalties without a second
-derivative, fused Adam, the average by foreach, freed memory kept. The rows `*_bfloat16` are ours at `precision: bfloat16` against the same
-plain loop in float32: fast where the device has instructions for it (a GPU, or a CPU with AVX512-BF16).
+derivative, fused Adam, the average by foreach, freed memory kept. The rows `*_bfloat16` are ours at `precision:
+bfloat16` against the same plain loop in float32: fast where the device has instructions for it (a GPU, or a CPU with
+AVX512-BF16).
 
 `r3gan_published_*` are the networks of docs/presets: at 64 px on a CPU with two images a batch, which takes seconds; at
 256 px on a GPU only. There each case has a row `*_bfloat16_against_float32` of ours alone, in thousand images a
@@ -36,7 +38,7 @@ from gan import batches, networks, pixels, training
 from gan.losses.non_saturating import Config as NonSaturating
 from gan.losses.relativistic import Config as Relativistic
 from gan.objective import Objective
-from stages.common.processor import use_processor
+from stages.processor import use_processor
 from stages.train._meter import utilisation
 
 DCGAN = {
@@ -97,9 +99,9 @@ class Ours:
 
     def __init__(self, case: dict[str, Any], data: "Images", device: str, precision: torch.dtype | None = None) -> None:
         self.case, self.data, self.device, self.step = case, data, device, 0
-        self.batch = batch_of(case, device)
-        pair = [net.to(memory_format=torch.channels_last) for net in nets(case, device)]  # type: ignore[call-overload]
         classic = case["network"][0] == "dcgan"
+        self.batch, self.shared = batch_of(case, device), classic
+        pair = [net.to(memory_format=torch.channels_last) for net in nets(case, device)]  # type: ignore[call-overload]
         self.players = training.assemble(*pair, lr=LR, betas=(0.5, 0.999) if classic else BETAS)
         self.objective = Objective(
             loss=NonSaturating() if classic else Relativistic(),
@@ -110,8 +112,9 @@ class Ours:
         self.next: Future[Any] = self.thread.submit(self._prepare, 0)
 
     def _prepare(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        indices, z = batches.draw(0, step, 2 * self.batch, len(self.data.images), self.case["z_dim"])
-        keys = torch.from_numpy(batches.draw_keys(0, step, 2 * self.batch))
+        count = self.batch if self.shared else 2 * self.batch
+        indices, z = batches.draw(0, step, count, len(self.data.images), self.case["z_dim"])
+        keys = torch.from_numpy(batches.draw_keys(0, step, count))
         images = torch.from_numpy(pixels.to_float(self.data.images[indices]))
         return images, torch.from_numpy(self.data.labels[indices]), torch.from_numpy(z), keys
 
@@ -122,10 +125,9 @@ class Ours:
             self.next = self.thread.submit(self._prepare, self.step)
             images = images.contiguous(memory_format=torch.channels_last)
             label = labels if self.case["classes"] else None
-            halves = (slice(None, self.batch), slice(self.batch, None))
-            parts = [batches.Batch(images[h], None if label is None else label[h], z[h], keys[h]) for h in halves]
-            training.discriminator_step(self.players, self.objective, parts[:1])
-            training.generator_step(self.players, self.objective, parts[1:])
+            pieces = [slice(begin, begin + self.batch) for begin in range(0, len(z), self.batch)]
+            parts = [batches.Batch(images[p], None if label is None else label[p], z[p], keys[p]) for p in pieces]
+            training.step(self.players, self.objective, lambda turn: parts[turn : turn + 1], shared=self.shared)  # noqa: B023
             done = self.step * self.batch
             training.update_average(self.players, images=self.batch, images_done=done, halflife=5e5, ramp=0.05)
 

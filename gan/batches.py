@@ -12,12 +12,14 @@ from gan import latents
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """Real images [N, C, H, W] in [-1, 1], their labels int64 [N] or None, as many latents [N, z_dim], and keys int64
-    [N], from which all else follows that is random about an image; None where nothing is."""
+    [N], from which all else follows that is random about an image; None where nothing is. `fake` are the images
+    [N, C, H, W] that the generator made of the latents, where both networks are to see the same."""
 
     images: Tensor
     label: Tensor | None
     z: Tensor
     keys: Tensor | None = None
+    fake: Tensor | None = None
 
 
 def draw(

@@ -1,14 +1,15 @@
 """One training step of a generator and a discriminator, and the moving average that is kept.
 
-Everything random enters through the batch: see `gan.batches`. Follows R3GAN's order: the discriminator's step, or
-several of them, then the generator's, each on an independent batch, then the moving average. A step takes its batch in
-one or several parts, whose gradients add up before the update, and other processes may hold the rest of it: see
-`gan.exchange`. Losses are means over images, so parts and processes of equal size give what one large batch would.
+Everything random enters through the batch: see `gan.batches`. The discriminator's update comes first, or several of
+them, then the generator's, each on an independent batch as in R3GAN or both on one as in PyTorch's DCGAN example, then
+the moving average. An update takes its batch in one or several parts, whose gradients add up before it, and other
+processes may hold the rest: see `gan.exchange`. Losses are means over images, so parts and processes of equal size give
+what one large batch would.
 """
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -60,6 +61,28 @@ def assemble(
     return Players(generator, discriminator, average, g, d, mean_g, mean_d, strength, group)
 
 
+def step(
+    players: Players,
+    objective: Objective,
+    take: Callable[[int], Sequence[Batch]],
+    *,
+    discriminator_steps: int = 1,
+    shared: bool = False,
+) -> dict[str, Tensor]:
+    """Update the discriminator that many times and the generator once; returns the loss terms of the last updates.
+
+    `take` gives the batches one after the other, by their number in the step, in parts. With `shared` the generator
+    learns from the images that the discriminator saw last, as they were made then: one pass of the generator and one
+    batch less, and the memory of its activations meanwhile.
+    """
+    for turn in range(discriminator_steps):
+        parts = take(turn)
+        if shared and turn == discriminator_steps - 1:
+            parts = [dataclasses.replace(part, fake=_generated(players, objective, part)) for part in parts]
+        terms = discriminator_step(players, objective, parts)
+    return terms | generator_step(players, objective, parts if shared else take(discriminator_steps))
+
+
 def discriminator_step(players: Players, objective: Objective, parts: Sequence[Batch]) -> dict[str, Tensor]:
     """Update the discriminator once; returns its loss terms as detached scalars (no synchronisation with a GPU).
 
@@ -81,8 +104,8 @@ def discriminator_step(players: Players, objective: Objective, parts: Sequence[B
 
 def _discriminator_gradients(players: Players, objective: Objective, batch: Batch, share: float) -> dict[str, Tensor]:
     """Add `share` of this part's gradients to the discriminator's weights; returns its loss terms."""
-    with torch.no_grad(), _cast(objective, batch):
-        fake = _wide(players.generator(batch.z, batch.label))
+    with torch.no_grad():
+        fake = _generated(players, objective, batch) if batch.fake is None else batch.fake.detach()
     joined = torch.cat([batch.images, fake])
     if (
         getattr(players.discriminator, "piecewise_linear", False)
@@ -193,8 +216,7 @@ def generator_step(players: Players, objective: Objective, parts: Sequence[Batch
         if objective.loss.paired:
             with torch.no_grad():
                 real_logits = _logits(players, objective, batch.images, batch.label, keys[0])
-        with _cast(objective, batch):
-            fake = _wide(players.generator(batch.z, batch.label))
+        fake = _generated(players, objective, batch) if batch.fake is None else batch.fake
         value = objective.loss.generator_loss(real_logits, _logits(players, objective, fake, batch.label, keys[1]))
         with players.generator_mean if place == len(parts) - 1 else nullcontext():
             (value / len(parts)).backward()  # type: ignore[no-untyped-call]
@@ -202,6 +224,12 @@ def generator_step(players: Players, objective: Objective, parts: Sequence[Batch
     _update(players.generator_optimizer, players.generator, objective)
     players.discriminator.requires_grad_(True)
     return _mean(found)
+
+
+def _generated(players: Players, objective: Objective, batch: Batch) -> Tensor:
+    """The generator's images [N, C, H, W] of a batch's latents."""
+    with _autocast(objective, batch.images):
+        return _wide(players.generator(batch.z, batch.label))
 
 
 def _logits(
@@ -246,10 +274,6 @@ def _autocast(objective: Objective, images: Tensor) -> AbstractContextManager[ob
     if objective.precision is None:
         return nullcontext()
     return torch.autocast(images.device.type, dtype=objective.precision)
-
-
-def _cast(objective: Objective, batch: Batch) -> AbstractContextManager[object]:
-    return _autocast(objective, batch.images)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from gan.features.domain import DomainNetwork, Pictures, Recipe, features, fit
 from gan.intervals import LEVEL, RARE, mean_interval, share_interval, wilson
 from gan.metrics import energy_distance, frechet_distance, inception_score, kernel_distance_full, neighbourhoods
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION, PROTOCOLS
-from stages.common.processor import use_processor
 from stages.common.summary import measure, not_assessed
 from stages.drawn import Drawer, blocks
+from stages.processor import use_processor
 
 SET_METRICS = (
     "fid_domain", "kid_domain", "energy_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5",

@@ -18,11 +18,11 @@ from stages.audit._refused import nearest_refused
 from stages.audit._shares import shares
 from stages.audit._sides import Side, by_attribute, by_class, side
 from stages.common.files import output_folder, write_atomically, write_json
-from stages.common.processor import use_processor
 from stages.common.summary import Summary, write_summary
 from stages.config.audit import AuditConfig
 from stages.drawn import drawn
 from stages.pictures import write_grid
+from stages.processor import use_processor
 from stages.store import Split
 
 FORMAT = 1

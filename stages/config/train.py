@@ -218,6 +218,8 @@ class TrainConfig:
     batch: Annotated[int, Range(ge=2, le=65536)]
     discriminator_steps: Annotated[int, Range(ge=1, le=100)]
     """Updates of the discriminator for each of the generator, every one with a batch of its own."""
+    generator_batch: Literal["fresh", "shared"]
+    """What the generator's update sees: a batch of its own, or that of the discriminator's last update."""
     processes: Annotated[int, Range(ge=0, le=1024)]
     parts: Annotated[int, Range(ge=1, le=65536)]
     total_kimg: Annotated[float, Range(gt=0)]
@@ -257,6 +259,11 @@ class TrainConfig:
         """Real images that the discriminator is shown for one step of the generator."""
         return self.batch * self.discriminator_steps
 
+    @property
+    def batches_a_step(self) -> int:
+        """Batches drawn for one step of the generator."""
+        return self.discriminator_steps + (self.generator_batch == "fresh")
+
 
 def check_combinations(config: TrainConfig) -> None:
     """Raises ValueError, with the reason, where settings make no sense together."""
@@ -291,6 +298,11 @@ def check_combinations(config: TrainConfig) -> None:
         raise ValueError(
             f"parts must be 1 for network {network.name}: its batch statistics are those of the whole batch, which "
             f"parts one after the other do not see; received {config.parts}, use more processes instead"
+        )
+    if config.generator_batch == "shared" and config.parts > 1:
+        raise ValueError(
+            f"parts must be 1 with generator_batch shared, which keeps the generator's images and activations of the "
+            f"whole batch until its update; received {config.parts}, use more processes or generator_batch fresh"
         )
     for side, optimizer in (
         ("generator", config.optimizers.generator),

@@ -7,7 +7,6 @@ from typing import Any
 from consumer import Generator
 from gan.ranks import joined
 from stages.common.files import output_folder, write_atomically, write_json
-from stages.common.processor import use_processor
 from stages.common.summary import Summary, not_assessed, write_summary
 from stages.config.evaluate import EvaluateConfig
 from stages.drawn import drawn
@@ -19,6 +18,7 @@ from stages.evaluate._page import render, row_key
 from stages.evaluate._pictures import choose, write_pictures
 from stages.evaluate._population import population
 from stages.evaluate._published import Found, asked_for, published_measures
+from stages.processor import use_processor
 from stages.reference_folder import Reference, open_reference
 from stages.scoring import (
     SET_METRICS,

@@ -11,12 +11,12 @@ import torch
 from consumer import Generator
 from gan.latents import labels, latents
 from stages.common.files import output_folder, write_json
-from stages.common.processor import use_processor
 from stages.common.summary import Summary, measure, write_summary
 from stages.config.export import ExportConfig
 from stages.export._network import Trained, open_generator
 from stages.export._onnx import export_module, fp16_share
 from stages.export._parity import FP16_LARGEST, FP16_WARN, compared, probe
+from stages.processor import use_processor
 
 _DESCRIBED = ("licence", "classes", "resolution", "channels", "z_dim")
 

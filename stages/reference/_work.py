@@ -15,9 +15,9 @@ from gan.intervals import proportion
 from gan.metrics import moments
 from gan.ranks import joined
 from stages.common.files import output_folder, sha256_file, write_array, write_blocks, write_json
-from stages.common.processor import use_processor
 from stages.common.summary import Summary, write_summary
 from stages.config.reference import Fit, ReferenceConfig
+from stages.processor import use_processor
 from stages.reference._extractor import (
     WHY_ROTATIONS,
     accuracy,

@@ -16,8 +16,8 @@ from stages.train._processes import Processes
 
 
 class Feed:
-    """This process's share of each step's batches: the discriminator's, one an update, then the generator's. One batch
-    is always prepared ahead. Close it when done.
+    """This process's share of each step's batches: the discriminator's, one an update, then the generator's own, if it
+    has one. One batch is always prepared ahead. Close it when done.
 
     A batch is a pure function of (seed, step, turn), so what was prepared and not used is not missed. `waited` counts
     the seconds that `take` had to wait.
@@ -48,7 +48,7 @@ class Feed:
     def take(self, step: int, turn: int) -> list[Batch]:
         """A batch of a step on this process's device, in parts; the generator's has the turn after the discriminator's.
         The next one is begun."""
-        start, number = time.perf_counter(), step * (self.config.discriminator_steps + 1) + turn
+        start, number = time.perf_counter(), step * self.config.batches_a_step + turn
         if self._next is None or self._next[0] != number:
             self._next = (number, self._thread.submit(self._prepare, number))
         images, labels, z, keys = self._next[1].result()

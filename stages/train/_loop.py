@@ -1,6 +1,7 @@
 """The training loop: steps, curves, snapshots and checkpoints. All its randomness is a function of (seed, step)."""
 
 import contextlib
+import functools
 import logging
 from pathlib import Path
 from typing import NoReturn
@@ -113,10 +114,13 @@ class Run:
         present = objective(config, done)
         set_rates(config, self.players, done)
         self._slow_down()
-        for turn in range(config.discriminator_steps):
-            terms = training.discriminator_step(self.players, present, self.feed.take(self.step, turn))
-        last = self.feed.take(self.step, config.discriminator_steps)
-        terms |= training.generator_step(self.players, present, last)
+        terms = training.step(
+            self.players,
+            present,
+            functools.partial(self.feed.take, self.step),
+            discriminator_steps=config.discriminator_steps,
+            shared=config.generator_batch == "shared",
+        )
         training.update_average(
             self.players,
             images=config.images_a_step,

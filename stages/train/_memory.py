@@ -42,7 +42,7 @@ def explained(run: "Run", said: str) -> ValueError:
     fits = fitting(run)
     if fits is None:
         return ValueError(f"{begin}not even {config.network.group} would fit; choose a smaller train.network")
-    if config.network.batch_statistics:
+    if config.network.batch_statistics or config.generator_batch == "shared":
         return ValueError(f"{begin}{fits} would fit; set train.batch to {fits}")
     parts = config.batch // world // fits
     return ValueError(
@@ -65,7 +65,8 @@ def _share(run: "Run") -> int:
 
 
 def _fits(run: "Run", size: int) -> bool:
-    """Two steps, since optimisers allocate in the first, in two parts, since the second finds gradients there."""
+    """Two steps, since optimisers allocate in the first, in two parts where parts are allowed, since the second finds
+    gradients there."""
     for optimizer in (run.players.generator_optimizer, run.players.discriminator_optimizer):
         optimizer.zero_grad(set_to_none=True)
     if torch.device(run.processes.device).type == "cuda":
@@ -75,10 +76,15 @@ def _fits(run: "Run", size: int) -> bool:
     try:
         sent = [torch.empty_like(weight) for weight in copies]  # gradients on their way, as the exchange holds them
         alone.discriminator.requires_grad_(True)  # the generator's step, which freezes it, may have been the one
-        present, last = objective(run.config, run.images), run.config.discriminator_steps
+        present, shared = objective(run.config, run.images), run.config.generator_batch == "shared"
         for _ in range(2):
-            for turn, step in ((0, training.discriminator_step), (last, training.generator_step)):
-                step(alone, present, [_cut(run.feed.take(run.step, turn)[0], size)] * 2)
+            training.step(
+                alone,
+                present,
+                lambda turn: [_cut(run.feed.take(run.step, turn)[0], size)] * (1 if shared else 2),
+                discriminator_steps=run.config.discriminator_steps,
+                shared=shared,
+            )
         del sent
     except RuntimeError as error:
         if not ran_out(error):

@@ -22,7 +22,10 @@ FORMAT = 1
 _FREE = ("total_kimg", "checkpoint_kimg", "processes", "parts", "tensorboard")
 _PATHS = ("selection_inputs", "init_from")  # what lies there counts, not where
 RECORD = "trajectory.json"
-_SINCE = {"discriminator_steps": 1}  # settings that came later, as the work before them had them
+_SINCE = {
+    "discriminator_steps": 1,
+    "generator_batch": "fresh",
+}  # settings that came later, as the work before them had them
 _LIBRARY = (
     "augmentation.py",
     "batches.py",

@@ -16,9 +16,9 @@ from safetensors.torch import save
 from torch import nn
 
 from stages.common.files import output_folder, write_atomically, write_json
-from stages.common.processor import use_processor
 from stages.common.summary import Summary, write_summary
 from stages.config.train import TrainConfig
+from stages.processor import use_processor
 from stages.state import exclusive, state_folder
 from stages.store import open_passed_store
 from stages.train._ancestry import adopt, open_start

@@ -12,6 +12,7 @@ from gan import batches, networks, training
 from gan.losses.relativistic import Config as Relativistic
 from gan.objective import Objective, cosine
 from gan.penalties import penalty, squared_gradients
+from tests.gan import small_networks
 
 pytestmark = pytest.mark.fast
 SMALL = {"name": "r3gan", "arguments": {"widths": [8, 4], "blocks": [1, 1], "embedding": 4, "projection": 6}}
@@ -171,3 +172,26 @@ def test_widths_must_fit_the_resolution() -> None:
         ValueError, match="network name must be one of dcgan, r3gan, r3gan_paper, resnet; received 'r3gam'"
     ):
         networks.build_generator({"name": "r3gam", "arguments": {}}, z_dim=3, classes=2, resolution=16, channels=1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_pass_makes_the_images_that_both_networks_learn_from(shared: bool) -> None:
+    """Two updates of the discriminator and one of the generator: as with the same images made anew for each of them."""
+    ours, expected = (small_networks.players(small_networks.NETWORKS["r3gan"]) for _ in range(2))
+    objective = Objective(loss=Relativistic(), gammas={"real": 1.0, "fake": 1.0})
+    shown = [*small_networks.batch(0), *small_networks.batch(1)]
+    asked, passes = list[int](), list[Tensor]()
+    ours.generator.register_forward_hook(lambda _, __, images: passes.append(images))
+
+    def take(number: int) -> list[batches.Batch]:
+        asked.append(number)
+        return shown[number : number + 1]
+
+    terms = training.step(ours, objective, take, discriminator_steps=2, shared=shared)
+    assert asked == ([0, 1] if shared else [0, 1, 2]) and len(passes) == len(asked)
+    for number in range(2):
+        known = training.discriminator_step(expected, objective, shown[number : number + 1])
+    known |= training.generator_step(expected, objective, shown[1:2] if shared else shown[2:3])
+    assert {name: value.item() for name, value in terms.items()} == {name: known[name].item() for name in known}
+    for found, wanted in ((ours.generator, expected.generator), (ours.discriminator, expected.discriminator)):
+        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), wanted.parameters(), strict=True))

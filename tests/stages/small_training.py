@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
     "precision": "float32",
     "batch": 16,
     "discriminator_steps": 1,
+    "generator_batch": "fresh",
     "processes": 1,
     "parts": 1,
     "total_kimg": 0.96,  # 60 steps

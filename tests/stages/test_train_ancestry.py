@@ -86,7 +86,7 @@ def test_work_from_before_a_setting_was_there_is_adopted_as_what_it_was(home: Pa
     train(home, "first", **SHORT)
     record = home / "state" / "train" / named(home) / "trajectory.json"
     found = json.loads(record.read_text())
-    assert found["settings"].pop("discriminator_steps") == 1
+    assert [found["settings"].pop(name) for name in ("discriminator_steps", "generator_batch")] == [1, "fresh"]
     record.write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"train\.discriminator_steps differs"):
         train(home, "twice", adopt=named(home), discriminator_steps=2)

@@ -90,7 +90,10 @@ def workers(parent: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-@pytest.mark.parametrize("changes", [{"total_kimg": 0.32}, {"total_kimg": 0.96, "discriminator_steps": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"total_kimg": 0.32}, {"total_kimg": 0.96, "discriminator_steps": 3, "generator_batch": "shared"}],
+)
 def test_two_processes_follow_one(home: Path, changes: dict[str, Any]) -> None:
     alone = start(home, "alone", *room(home, "alone", **changes))
     alone.communicate(timeout=300)

@@ -12,7 +12,7 @@ def use_processor(threads: int) -> None:
 
     glibc hands a large block back to the kernel once it is freed, and at the next step the kernel maps and clears all
     its pages again, which can take as long as the step itself (docs/training.md). Here freed memory waits for the next
-    block until the process ends. Other C libraries stay as they are.
+    block until the process ends, at the price of some that fits none. Other C libraries stay as they are.
     """
     torch.set_num_threads(threads)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
