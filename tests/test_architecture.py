@@ -21,8 +21,8 @@ STAGES = ["ingest", "validate", "reference", "train", "export", "evaluate", "aud
 ROOMS = [*STAGES, "compare"]
 ORCHESTRATORS = {"prefect", "mlflow", "dvc"}
 SHARED = {
-    "common", "config", "drawn", "extraction", "generator_folder", "pictures", "processor", "reference_folder", "scoring",
-    "state", "store",
+    "common", "config", "drawn", "extraction", "generator_folder", "pictures", "processor", "reference_folder",
+    "scoring", "state", "store",
 }  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def stop_after(tmp_path: Path, out: str, state: str, number: int, **changes: Any
         return process.wait(timeout=300)
 
 
-@pytest.mark.parametrize("changes", [{}, {"discriminator_steps": 3, "total_kimg": 2.88}, {"generator_batch": "shared"}])
+@pytest.mark.parametrize("changes", [{}, {"discriminator_steps": 3, "generator_batch": "shared", "total_kimg": 2.88}])
 def test_killed_stopped_damaged_or_never_stopped_the_bytes_are_the_same(
     store: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
