@@ -39,21 +39,20 @@ def make_store(folder: Path, images: int) -> None:
 
 def measure(folder: Path, repeats: int) -> None:
     """Print seconds an image of the feed and of a step, and the peak of memory in bytes, for the store in `folder`."""
-    import torch
-
     from stages.config import load_section
     from stages.config.train import TrainConfig
+    from stages.processor import use_processor
     from stages.store import open_store
     from stages.train._loop import Run
     from stages.train._processes import Processes
 
     config = load_section(TrainConfig, Path("params.yaml"), "train")
-    torch.set_num_threads(config.threads)
+    use_processor(config.threads)
     run = Run(config, open_store(folder), folder, Processes())
     numbers = iter(range(10**9))
     found = {
         "feed": _median(lambda: run.feed._prepare(next(numbers)), 20 * repeats) / config.batch,
-        "step": _median(run.one_step, repeats) / (config.images_a_step + config.batch),
+        "step": _median(run.one_step, repeats) / (config.batches_a_step * config.batch),
     }
     run.feed.close()
     unit = 1 if sys.platform == "darwin" else 1024

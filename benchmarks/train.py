@@ -8,10 +8,10 @@ Each side computes in a process of its own, prepared as its users would prepare 
     r3gan_*   R3GAN with R1 and R2 at every step: fp32, contiguous tensors, each penalty by its own call of autograd, a
               moving average tensor by tensor, a DataLoader with workers
 
-Ours is what `stages.train` does: read-ahead on a thread, channels_last, one joined pass, penalties without a second
-derivative, fused Adam, the average by foreach, freed memory kept. The rows `*_bfloat16` are ours at `precision:
-bfloat16` against the same plain loop in float32: fast where the device has instructions for it (a GPU, or a CPU with
-AVX512-BF16).
+Ours computes as `stages.train` does, without its schedules: read-ahead on a thread, channels_last, one joined pass,
+penalties without a second derivative, fused Adam, the average by foreach, freed memory kept. The rows `*_bfloat16` are
+ours at `precision: bfloat16` against the same plain loop in float32: fast where the device has instructions for it (a
+GPU, or a CPU with AVX512-BF16).
 
 `r3gan_published_*` are the networks of docs/presets: at 64 px on a CPU with two images a batch, which takes seconds; at
 256 px on a GPU only. There each case has a row `*_bfloat16_against_float32` of ours alone, in thousand images a
@@ -52,14 +52,17 @@ DCGAN = {
 }
 DEFAULT = {"widths": [48, 24], "blocks": [1, 0], "embedding": 32, "projection": 64}
 PUBLISHED = {"width": 768, "full_to": 32, "blocks": 2, "group_width": 16, "embedding": 64, "projection": 768}
-PAPER = {"width": 96, "full_to": 32, "blocks": 2, "group_width": 16, "embedding": 64, "projection": 96}
+NARROW = {"width": 96, "full_to": 32, "blocks": 2, "group_width": 16, "embedding": 64, "projection": 96}
 CASES: dict[str, dict[str, Any]] = {
-    "dcgan_64": {"network": ("dcgan", DCGAN), "resolution": 64, "channels": 3, "classes": 0, "z_dim": 100, "steps": 4},
+    "dcgan_64": {
+        "network": ("dcgan", DCGAN), "resolution": 64, "channels": 3, "classes": 0, "z_dim": 100, "steps": 4,
+        "turns": 9,
+    },
     "r3gan_default_8": {
         "network": ("r3gan", DEFAULT), "resolution": 8, "channels": 1, "classes": 10, "z_dim": 32, "steps": 40,
     },
-    "r3gan_paper_32": {
-        "network": ("r3gan_paper", PAPER), "resolution": 32, "channels": 3, "classes": 10, "z_dim": 64, "steps": 2,
+    "r3gan_narrow_32": {
+        "network": ("r3gan_paper", NARROW), "resolution": 32, "channels": 3, "classes": 10, "z_dim": 64, "steps": 2,
     },
     "r3gan_published_64": {
         "network": ("r3gan_paper", PUBLISHED), "resolution": 64, "channels": 3, "classes": 0, "z_dim": 64, "steps": 1,
@@ -241,14 +244,16 @@ def loop(name: str, who: str) -> Any:
 
 
 def serve(name: str, who: str, orders: Connection) -> None:
-    """In a process of its own: as many steps as asked for, then the utilisation of a GPU; 0 steps end it."""
+    """In a process of its own: as many steps as asked for, then the utilisation of a GPU, until nobody asks more."""
     side = loop(name, who)
-    while steps := orders.recv():
-        side.run(steps)
-        busy = utilisation() if side.device == "cuda" else None  # while it computes
-        if side.device == "cuda":
-            torch.cuda.synchronize()
-        orders.send(busy)
+    with contextlib.suppress(EOFError):
+        while True:
+            side.run(orders.recv())
+            busy = utilisation() if side.device == "cuda" else None  # while it computes
+            if side.device == "cuda":
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()  # the other side needs the memory for its turn
+            orders.send(busy)
     if who != "plain":
         side.thread.shutdown()
 
@@ -267,13 +272,16 @@ def serving(name: str, who: str) -> Iterator[Callable[[int], float | None]]:
         busy: float | None = here.recv()
         return busy
 
-    yield run
-    here.send(0)
-    process.join()
+    try:
+        yield run
+    finally:
+        here.close()
+        process.join()
 
 
-def compare(name: str, case: dict[str, Any], *, device: str, quick: bool) -> None:
+def compare(name: str, *, device: str, quick: bool) -> None:
     """Report images a second of one case."""
+    case = CASES[name]
     batch, classic = batch_of(case, device), case["network"][0] == "dcgan"
     steps = 1 if quick else case["steps"] * (10 if device == "cuda" else 1)
     own: list[float] = []
@@ -311,7 +319,7 @@ def main() -> None:
     for name in options.cases:
         if name in GPU_ONLY and device != "cuda":
             continue
-        compare(name, CASES[name], device=device, quick=options.quick)
+        compare(name, device=device, quick=options.quick)
 
 
 if __name__ == "__main__":

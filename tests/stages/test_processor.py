@@ -29,5 +29,5 @@ def faults(who: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of another C library stays as it is")
 def test_freed_memory_serves_the_next_step() -> None:
-    assert faults("nobody") > 10 * 48 * 256 / 2  # pages of 4 KiB: else there is nothing to spare
-    assert faults("ours") < 48 * 256  # not one block's
+    """Pages may be of 4 KiB, of 64, or huge ones."""
+    assert 10 * faults("ours") < faults("nobody")
