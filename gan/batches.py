@@ -1,4 +1,4 @@
-"""What an update of a network sees, and how it is drawn: pure functions of (seed, number of the batch, index)."""
+"""What an update of a network sees. What is drawn of it is a pure function of (seed, number of the batch, index)."""
 
 import dataclasses
 
@@ -11,9 +11,13 @@ from gan import latents
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Real images [N, C, H, W] in [-1, 1], their labels int64 [N] or None, as many latents [N, z_dim], and keys int64
-    [N], from which all else follows that is random about an image; None where nothing is. `fake` are the images
-    [N, C, H, W] that the generator made of the latents, where both networks are to see the same."""
+    """Real images [N, C, H, W] in [-1, 1], their labels int64 [N], as many latents [N, z_dim], and keys int64 [N], from
+    which all else follows that is random about an image.
+
+    `images` may be empty [0, C, H, W] for an update that looks at no real ones; `label` is None if there are no
+    classes, `keys` if nothing is random. `fake` are the images [N, C, H, W] that the generator made of the latents, if
+    both networks are to see the same.
+    """
 
     images: Tensor
     label: Tensor | None

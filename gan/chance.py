@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-REAL, FAKE, BETWEEN, NOISE, SWAP, AUGMENT, DATA, DROPOUT = range(8)  # salts: one number is used for one thing
+REAL, FAKE, BETWEEN, NOISE, SWAP, AUGMENT, DATA, DROPOUT, AGAIN = range(9)  # salts: one number is used for one thing
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 

@@ -7,9 +7,10 @@ processes may hold the rest: see `gan.exchange`. Losses are means over images, s
 what one large batch would.
 """
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -72,8 +73,8 @@ def step(
     """Update the discriminator that many times and the generator once; returns the loss terms of the last updates.
 
     `take` gives the batches one after the other, by their number in the step, in parts. With `shared` the generator
-    learns from the images that the discriminator saw last, as they were made then: one pass of the generator and one
-    batch less, and the memory of its activations meanwhile.
+    learns from the images that the discriminator saw last, as they were made then, but augmented anew: one pass of the
+    generator and one batch less, and its activations in memory meanwhile.
     """
     for turn in range(discriminator_steps):
         parts = take(turn)
@@ -91,9 +92,8 @@ def discriminator_step(players: Players, objective: Objective, parts: Sequence[B
     layers.advance_norms(players.discriminator)
     players.discriminator_optimizer.zero_grad(set_to_none=True)
     found = []
-    for place, batch in enumerate(parts):
-        with players.discriminator_mean if place == len(parts) - 1 else nullcontext():
-            found.append(_discriminator_gradients(players, objective, batch, 1 / len(parts)))
+    for batch in _one_by_one(parts, players.discriminator_mean):
+        found.append(_discriminator_gradients(players, objective, batch, 1 / len(parts)))
     _update(players.discriminator_optimizer, players.discriminator, objective)
     terms = _mean(found)
     if isinstance(objective.strength, Adaptive):
@@ -105,7 +105,7 @@ def discriminator_step(players: Players, objective: Objective, parts: Sequence[B
 def _discriminator_gradients(players: Players, objective: Objective, batch: Batch, share: float) -> dict[str, Tensor]:
     """Add `share` of this part's gradients to the discriminator's weights; returns its loss terms."""
     with torch.no_grad():
-        fake = _generated(players, objective, batch) if batch.fake is None else batch.fake.detach()
+        fake = _generated(players, objective, batch).detach()
     joined = torch.cat([batch.images, fake])
     if (
         getattr(players.discriminator, "piecewise_linear", False)
@@ -178,9 +178,8 @@ def _penalties(objective: Objective, squared: Tensor) -> tuple[Tensor, dict[str,
 def _doubled(batch: Batch) -> tuple[Tensor | None, Tensor | None]:
     """Labels and keys [2 N] of a batch's real images, then of their generated partners."""
     label = None if batch.label is None else torch.cat([batch.label, batch.label])
-    if batch.keys is None:
-        return label, None
-    return label, torch.cat([chance.derived(batch.keys, side) for side in (chance.REAL, chance.FAKE)])
+    real, fake = _sides(batch)
+    return label, None if real is None or fake is None else torch.cat([real, fake])
 
 
 def _joined_logits(players: Players, objective: Objective, batch: Batch, joined: Tensor) -> Tensor:
@@ -204,31 +203,57 @@ def _between(players: Players, objective: Objective, batch: Batch, fake: Tensor)
 
 
 def generator_step(players: Players, objective: Objective, parts: Sequence[Batch]) -> dict[str, Tensor]:
-    """Update the generator once against a frozen discriminator; returns its loss as a detached scalar."""
-    players.discriminator.requires_grad_(False)
+    """Update the generator once against a frozen discriminator; returns its loss as a detached scalar.
+
+    `parts` hold equally many latents each; real images are looked at only if the loss is `paired`.
+    """
     players.generator_optimizer.zero_grad(set_to_none=True)
     found = []
-    for place, batch in enumerate(parts):
-        keys: list[Tensor | None] = [None, None]
-        if batch.keys is not None:
-            keys = [chance.derived(batch.keys, side) for side in (chance.REAL, chance.FAKE)]
-        real_logits = None
-        if objective.loss.paired:
-            with torch.no_grad():
-                real_logits = _logits(players, objective, batch.images, batch.label, keys[0])
-        fake = _generated(players, objective, batch) if batch.fake is None else batch.fake
-        value = objective.loss.generator_loss(real_logits, _logits(players, objective, fake, batch.label, keys[1]))
-        with players.generator_mean if place == len(parts) - 1 else nullcontext():
+    with _frozen(players.discriminator):
+        for batch in _one_by_one(parts, players.generator_mean):
+            real_keys, fake_keys = _sides(batch, chance.AGAIN if batch.fake is not None else None)
+            real_logits = None
+            if objective.loss.paired:
+                with torch.no_grad():
+                    real_logits = _logits(players, objective, batch.images, batch.label, real_keys)
+            fake_logits = _logits(players, objective, _generated(players, objective, batch), batch.label, fake_keys)
+            value = objective.loss.generator_loss(real_logits, fake_logits)
             (value / len(parts)).backward()  # type: ignore[no-untyped-call]
-        found.append({"loss_g": value})
+            found.append({"loss_g": value})
     _update(players.generator_optimizer, players.generator, objective)
-    players.discriminator.requires_grad_(True)
     return _mean(found)
 
 
+@contextlib.contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through the network and leave none in it."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+def _one_by_one(parts: Sequence[Batch], exchange: GradientMean) -> Iterator[Batch]:
+    """The parts of an update, whose gradients add up; those of the last one are exchanged with other processes."""
+    yield from parts[:-1]
+    with exchange:
+        yield parts[-1]
+
+
+def _sides(batch: Batch, view: int | None = None) -> tuple[Tensor | None, Tensor | None]:
+    """Keys [N] of a batch's real images and of their generated partners; others for another `view` of the same ones."""
+    if batch.keys is None:
+        return None, None
+    keys = batch.keys if view is None else chance.derived(batch.keys, view)
+    return chance.derived(keys, chance.REAL), chance.derived(keys, chance.FAKE)
+
+
 def _generated(players: Players, objective: Objective, batch: Batch) -> Tensor:
-    """The generator's images [N, C, H, W] of a batch's latents."""
-    with _autocast(objective, batch.images):
+    """The generator's images [N, C, H, W] of a batch's latents, unless they were made already."""
+    if batch.fake is not None:
+        return batch.fake
+    with _autocast(objective, batch.z):
         return _wide(players.generator(batch.z, batch.label))
 
 

@@ -31,7 +31,8 @@ class Feed:
         self.variation = variation(config)
         self.waited = 0.0
         self.seed = config.seed
-        self._pinned = torch.device(processes.device).type == "cuda"
+        self._device = torch.device(processes.device)
+        self._pinned = self._device.type == "cuda"
         own = functools.partial(torch.cuda.set_device, processes.device)  # CUDA's current device is each thread's own
         self._thread = ThreadPoolExecutor(1, "feed", own if self._pinned else None)
         self._next: tuple[int, Future[tuple[Tensor, Tensor | None, Tensor, Tensor]]] | None = None
@@ -54,9 +55,9 @@ class Feed:
         images, labels, z, keys = self._next[1].result()
         self._next = (number + 1, self._thread.submit(self._prepare, number + 1))
         self.waited += time.perf_counter() - start
-        device = self.processes.device
+        device = self._device
         images, keys = images.to(device, non_blocking=True), keys.to(device, non_blocking=True)
-        if self.variation:
+        if self.variation and len(images):
             images = augmentation.vary(images, keys, self.variation)
         images = images.contiguous(memory_format=torch.channels_last)
         labels = None if labels is None else labels.to(device, non_blocking=True)
@@ -66,10 +67,12 @@ class Feed:
         return [Batch(images[p], None if labels is None else labels[p], z[p], keys[p]) for p in pieces]
 
     def _prepare(self, number: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Images, labels, latents and keys of the run's batch of this number, on the CPU."""
+        """Images, labels, latents and keys of the run's batch of this number, on the CPU; no images for a generator's
+        update whose loss does not look at real ones."""
         config, own = self.config, self.processes.share(self.config.batch)
         indices, z = batches.draw(self.seed, number, config.batch, len(self.split), config.z_dim, self.classes, own=own)
-        images = torch.from_numpy(pixels.to_float(self.split.take(indices)))
+        seen = number % config.batches_a_step < config.discriminator_steps or config.loss.paired
+        images = torch.from_numpy(pixels.to_float(self.split.take(indices if seen else indices[:0])))
         labels = torch.from_numpy(self.split.labels[indices]) if self.labelled else None
         latents = torch.from_numpy(z)
         keys = torch.from_numpy(batches.draw_keys(self.seed, number, config.batch, own=own))

@@ -43,7 +43,7 @@ def explained(run: "Run", said: str) -> ValueError:
     if fits is None:
         return ValueError(f"{begin}not even {config.network.group} would fit; choose a smaller train.network")
     if config.network.batch_statistics or config.generator_batch == "shared":
-        return ValueError(f"{begin}{fits} would fit; set train.batch to {fits}")
+        return ValueError(f"{begin}{fits} would fit; set train.batch to {fits * world}")
     parts = config.batch // world // fits
     return ValueError(
         f"{begin}{fits} would fit; set train.parts to {parts}, which trains with the same batch, or train.batch to "
@@ -75,16 +75,11 @@ def _fits(run: "Run", size: int) -> bool:
     copies = alone.discriminator.parameters() if run.processes.world > 1 else ()
     try:
         sent = [torch.empty_like(weight) for weight in copies]  # gradients on their way, as the exchange holds them
-        alone.discriminator.requires_grad_(True)  # the generator's step, which freezes it, may have been the one
         present, shared = objective(run.config, run.images), run.config.generator_batch == "shared"
+        numbers = (0,) if shared else (0, run.config.discriminator_steps)  # one update of each network is enough
+        whole = [run.feed.take(run.step, number)[0] for number in numbers]
         for _ in range(2):
-            training.step(
-                alone,
-                present,
-                lambda turn: [_cut(run.feed.take(run.step, turn)[0], size)] * (1 if shared else 2),
-                discriminator_steps=run.config.discriminator_steps,
-                shared=shared,
-            )
+            training.step(alone, present, lambda turn: [_cut(whole[turn], size)] * (1 if shared else 2), shared=shared)
         del sent
     except RuntimeError as error:
         if not ran_out(error):

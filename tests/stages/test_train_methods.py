@@ -179,16 +179,23 @@ def test_a_run_with_everything_random_goes_on_with_the_same_bytes(
     assert [row["augmentation"] for row in again.rows] == [row["augmentation"] for row in whole.rows]
 
 
-@pytest.mark.parametrize("of_its_own", [True, False], ids=["fresh", "shared"])
-def test_the_discriminator_is_updated_on_batches_of_their_own(store: Path, tmp_path: Path, of_its_own: bool) -> None:
+@pytest.mark.parametrize(
+    ("of_its_own", "loss"), [(True, "relativistic"), (True, "hinge"), (False, "relativistic")],
+    ids=["fresh", "fresh, no real images", "shared"],
+)  # fmt: skip
+def test_the_discriminator_is_updated_on_batches_of_their_own(
+    store: Path, tmp_path: Path, of_its_own: bool, loss: str
+) -> None:
     """By hand: three batches for it, each with new singular vectors, the fourth or the third for the generator."""
     changes = {"discriminator_steps": 3, "total_kimg": 0.15, "network": NETWORKS["resnet"], "penalties": []}
-    changes["generator_batch"] = "fresh" if of_its_own else "shared"
+    changes |= {"generator_batch": "fresh" if of_its_own else "shared", "loss": {"name": loss}}
     chosen = config(**changes)
     found = trained(chosen, store, tmp_path / "run")
     assert (found.steps, found.images, found.interval("checkpoint_kimg")) == (3, 144, 3)
     assert found.rows[-1]["step"] == 3 and found.rows[-1]["kimg"] == 0.144
 
+    if of_its_own:  # images are read only for those who look at them
+        assert len(found.feed._prepare(3)[0]) == (16 if loss == "relativistic" else 0)
     players, split = found.fresh(), open_store(store).splits["train"]
     count = 3 + of_its_own
     for number in range(3 * count):

@@ -93,6 +93,7 @@ def test_memory_advice_knows_processes_groups_and_batch_statistics(home: Path) -
                "minibatch": "deviation", "group": 4}  # fmt: skip
     cases: list[tuple[int, int, dict[str, Any], str]] = [
         (6, 2, {}, "with 8 images at a time .*: 4 would fit; set train.parts to 2, .* or train.batch to 8$"),
+        (6, 2, {"generator_batch": "shared"}, "with 8 images .*: 4 would fit; set train.batch to 8$"),
         (1, 1, {"parts": 2}, "with 8 images .*: 1 would fit; set train.parts to 16, .* or train.batch to 2$"),
         (5, 1, {"network": RESNET}, "with 16 images .*: 4 would fit; set train.batch to 4$"),
         (5, 2, {"network": RESNET}, r"lower train.batch, or use more processes, which share it$"),
