@@ -64,7 +64,7 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")
     for parts in map(int, sys.argv[2:]):
         for dtype, steps, turns in (
-            (torch.float64, 200, 1), (torch.float32, 20, 1), (torch.float64, 60, 3), (torch.float32, 20, 3)
+            (torch.float64, 200, 1), (torch.float32, 20, 1), (torch.float64, 60, 3), (torch.float32, 5, 3)
         ):  # fmt: skip
             found = trained(dtype, steps, parts, turns)
             if dist.get_rank() == 0:
