@@ -1,7 +1,7 @@
 """Measured attributes of images in named bins: groups that are not the class, and that need no classifier.
 
-Sums of integers below 2**63 and one float64 division each, so that a bin never depends on the machine. Ingest writes
-the bins of the real images, the audit compares the shares of generated ones: both call `measure`.
+Each is one float64 division of integer sums below 2**63, so that a bin never depends on the machine. Ingest writes the
+bins of the real images and the audit compares the shares of generated ones: both call `measure`.
 
 Grey images (moments weigh each pixel with its level, so bright strokes on a dark ground are what is measured):
     ink     mean level / 255
@@ -76,8 +76,8 @@ def _table(channels: int) -> _Table:
 
 
 def _grey_values(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-    """Ink, slant and aspect from the moments up to order two of uint8 [N, H, W]; the sums are exact up to 64 x 64
-    pixels, and up to 256 x 256 int64 holds them, rounded once each before the division."""
+    """Ink, slant and aspect from the moments up to order two of uint8 [N, H, W]. Up to 64 x 64 pixels float64 holds the
+    sums exactly; up to 256 x 256 int64 holds them, and each is rounded once before the division."""
     height, width = images.shape[1:]
     rows = images.sum(axis=2, dtype=np.int64)  # [N, H]
     columns = images.sum(axis=1, dtype=np.int64)  # [N, W]
@@ -97,7 +97,7 @@ def _grey_values(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
 def _rgb_values(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     """Brightness and saturation of uint8 [N, H, W, 3]."""
     pixels = images.shape[1] * images.shape[2]
-    red, green, blue = (np.ascontiguousarray(images[..., channel]) for channel in range(3))  # many times faster so
+    red, green, blue = (np.ascontiguousarray(images[..., channel]) for channel in range(3))  # many times faster
     luma = 299 * _total(red) + 587 * _total(green) + 114 * _total(blue)
     top = _total(np.maximum(np.maximum(red, green), blue))
     bottom = _total(np.minimum(np.minimum(red, green), blue))

@@ -1,9 +1,10 @@
-"""Augmentation of images where they are, each a function of its key; gradients pass through it, twice where asked.
+"""Differentiable augmentation on the images' own device, each a function of its key; second derivatives work too.
 
 Two uses. `augment` changes what the discriminator sees, real and generated alike, each transform with probability
 `strength` (Karras et al.: "Training generative adversarial networks with limited data", NeurIPS 2020; Zhao et al.:
-"Differentiable augmentation for data-efficient GAN training", NeurIPS 2020): below about 0.8 the generator learns to
-draw images that are not augmented. `vary` changes the real images alone, and the generator learns to draw variants.
+"Differentiable augmentation for data-efficient GAN training", NeurIPS 2020): below a strength of about 0.8 the
+generator still learns to draw images without augmentation. `vary` changes the real images alone, and the generator
+learns to draw variants.
 """
 
 import dataclasses
@@ -22,7 +23,8 @@ _GEOMETRIC = TRANSFORMS[:5]
 
 @dataclasses.dataclass(frozen=True)
 class Variation:
-    """Of real images: half of them mirrored; turned by up to `rotation` degrees; enlarged or shrunk by up to `zoom`."""
+    """What `vary` does to real images: mirrors half of them if `flip`, turns each by up to `rotation` degrees, enlarges
+    or shrinks each by a share of up to `zoom`."""
 
     flip: bool = False
     rotation: float = 0.0
@@ -33,13 +35,13 @@ class Variation:
 
 
 def augment(images: Tensor, keys: Tensor, transforms: Sequence[str], strength: Tensor | float) -> Tensor:
-    """`images` [N, C, H, W] with each of `transforms` at probability `strength`, by int64 keys [N]: the same shape.
+    """`images` [N, C, H, W], each of `transforms` applied with probability `strength` by int64 keys [N]: same shape.
 
-    flip mirrors; turn by quarters; shift by whole pixels, up to an eighth of a side; zoom by 2^N(0, 0.2); rotation by
-    any angle; colour: brightness, contrast and, with three channels, saturation, each by its own draw; cutout greys a
-    square of half the side. At strength 0 every image comes back as it is.
+    flip mirrors; turn rotates by quarter turns; shift moves by whole pixels, up to an eighth of a side; zoom scales by
+    2^N(0, 0.2); rotation turns by any angle; colour changes brightness, contrast and, with three channels, saturation,
+    each by its own draw; cutout greys a square of half the side. At strength 0 every image comes back unchanged.
     """
-    # In float64: the last bit of a cosine depends on where in a batch the image stands, and must not be felt.
+    # In float64: the last bit of a cosine depends on the image's place in the batch, and must have no effect.
     drawn = chance.uniforms(keys, chance.AUGMENT, 8 * len(TRANSFORMS)).double().chunk(len(TRANSFORMS), 1)
     numbers = dict(zip(TRANSFORMS, drawn, strict=True))
     if chosen := [name for name in transforms if name in _GEOMETRIC]:
@@ -68,7 +70,7 @@ def vary(images: Tensor, keys: Tensor, variation: Variation) -> Tensor:
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
-    """Images [N, C, H, W] read at `matrix` [N, 3, 3] times each pixel's place, bilinear, mirrored at the edges.
+    """Images [N, C, H, W] read bilinearly at `matrix` [N, 3, 3] times each pixel's place, mirrored at the edges.
 
     Places are (x, y, 1) with x and y from -1 to 1 over the image. Made of gathers alone: torch's own grid_sample has no
     second derivative, which gradient penalties need.
@@ -153,6 +155,7 @@ def _coloured(images: Tensor, u: Tensor, strength: Tensor | float) -> Tensor:
     if images.shape[1] == 3:
         grey = images.mean(1, keepdim=True)
         saturation = torch.exp2(_SATURATION * _normal(u[:, 6], u[:, 7]))
+        # A third uniform number: all eight of this transform are used, and a sum modulo 1 is uniform.
         chosen = each(torch.remainder(u[:, 0] + u[:, 3], 1)) < strength
         images = torch.where(chosen, grey + (images - grey) * each(saturation), images)
     return images

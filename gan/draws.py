@@ -1,6 +1,6 @@
-"""Permutations and subsets from the counter-based streams of `gan.latents`, and even ones; numpy only.
+"""Permutations by counter-based streams, and evenly spaced rows; numpy only.
 
-numpy's own generators promise no stable stream between versions, these do.
+numpy's own generators do not promise the same stream in every version; those of `gan.latents` do.
 """
 
 from typing import TypeVar
@@ -22,5 +22,5 @@ def permutation(seed: int, stream: int, index: int, size: int) -> NDArray[np.int
 
 
 def spread(rows: NDArray[Kind], count: int) -> NDArray[Kind]:
-    """`count` rows, evenly spread: stores lie in order of classes, folders and sources."""
+    """`count` rows, evenly spaced, because stores are in order of class, folder and source."""
     return np.asarray(rows[np.arange(count) * len(rows) // count])

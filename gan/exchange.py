@@ -1,8 +1,8 @@
 """Means of gradients over the processes of a run, sent in buckets while the backward pass still computes.
 
 Every process holds the same weights and a part of the same global batch. A bucket is sent as soon as the last of its
-gradients is there; gradients appear from the last layer to the first, and so do the buckets. (The wrapper that torch
-offers for this asks for its own forward pass; here gradients come of several passes, see `gan.piecewise`.)
+gradients is there; gradients appear from the last layer to the first, so buckets fill in that order. (torch's
+DistributedDataParallel hooks one forward pass; here gradients come from several, see `gan.piecewise`.)
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class _Bucket:
             self.work = dist.all_reduce(self.flat, group=self.group, async_op=True)
 
     def receive(self, world: int) -> None:
-        """Wait for the sum and put its mean in place of the gradients."""
+        """Wait for the sum and replace the gradients by their mean."""
         assert self.flat is not None and self.work is not None
         with others_named():
             self.work.wait()
@@ -50,7 +50,7 @@ class GradientMean:
     """`with exchange:` around the last backward pass of a step replaces gradients by their mean over processes.
 
     Without torch.distributed, or with one process, it does nothing. All processes must use the same parameters; `group`
-    is what they send gradients over, the default group where None.
+    is the process group that gradients are sent over, the default one if None.
     """
 
     def __init__(

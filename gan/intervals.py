@@ -27,7 +27,7 @@ def wilson(hits: int, count: int, *, level: float = LEVEL) -> tuple[float, float
 
 
 def proportion(hits: int, count: int) -> dict[str, float]:
-    """{value, low, high, n} of a proportion, as results carry it: `wilson`, which says what is refused."""
+    """{value, low, high, n} of a proportion, as results carry it. Raises ValueError as `wilson` does."""
     low, high = wilson(hits, count)
     return {"value": hits / count, "low": low, "high": high, "n": count}
 
@@ -35,7 +35,7 @@ def proportion(hits: int, count: int) -> dict[str, float]:
 def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float, float]:
     """(mean, low, high) of the expected value, from independent draws: Student's t, sample deviation with ddof 1.
 
-    For a metric computed on independent generated sets against one fixed real set it covers the expected value at that
+    For a metric computed on independent generated sets against one fixed real set, it covers the expected value at that
     size given that real set, and nothing else; a share near 0 or 1 needs `share_interval`. Raises ValueError for fewer
     than two values or one that is not finite.
     """
@@ -50,10 +50,10 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[flo
 def share_interval(shares: Sequence[float], count: int) -> tuple[float, float, float]:
     """(mean, low, high) of an expected share in [0, 1], from independent sets of `count` rows each; within [0, 1].
 
-    `mean_interval`, but Wilson's over all sets * count rows where they hold fewer than RARE hits or misses: sets that
-    all say 0 or 1 agree by chance, and Student's t then has no width (coverage of a precision of .9996 from 20 sets of
-    263: .86, from three .25; so .9 or more). Raises ValueError as `mean_interval`, for shares outside [0, 1] and for
-    count < 1.
+    `mean_interval`, but Wilson's interval over all sets * count rows if these hold fewer than RARE hits or misses: sets
+    that all say 0 or 1 agree by chance, and Student's t then has no width (it covered a precision of .9996 in .86 of
+    cases from 20 sets of 263, in .25 from three; Wilson's covers it in .9 or more). Raises ValueError as
+    `mean_interval` does, for shares outside [0, 1] and for count < 1.
     """
     mean, low, high = mean_interval(shares)
     if count < 1 or min(shares) < 0 or max(shares) > 1:
@@ -92,10 +92,10 @@ def _student_t_cdf(t: float, freedom: int) -> float:
 def negative_hypergeometric_tail(count: int, *, fakes: int, controls: int, rank: int) -> float:
     """P(at least `count` of `fakes` distances lie below the `rank`-th smallest of `controls` distances), exactly.
 
-    The null is exchangeability: all fakes + controls distances come in an order that is equally likely any. Then the
-    number below is negative hypergeometric: P(j) = C(j + rank - 1, j) C(fakes - j + controls - rank, fakes - j)
-    / C(fakes + controls, fakes). Fakes that tie with that control: not counted, they can only make the p-value larger,
-    so that it stays valid; counted, they speak against the fakes (`gan.memorization.copying` counts them).
+    The null is exchangeability: every order of all fakes + controls distances is equally likely. Then the number below
+    is negative hypergeometric: P(j) = C(j + rank - 1, j) C(fakes - j + controls - rank, fakes - j)
+    / C(fakes + controls, fakes). Leaving out fakes that tie with that control can only make the p-value larger, so that
+    it stays valid; counting them is evidence against the fakes (`gan.memorization.copying` counts them).
     Raises ValueError unless 0 <= count <= fakes, fakes >= 1 and 1 <= rank <= controls.
     """
     if not 0 <= count <= fakes or fakes < 1 or not 1 <= rank <= controls:

@@ -1,10 +1,11 @@
-"""The one definition of randomness: counter-based, so that sample `index` of `seed` never depends on anything else.
+"""Randomness that numpy computes on the host, counter-based: sample `index` of `seed` never depends on anything else.
 
 Philox4x64-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with key
 (seed, stream) and counter (index, block). Image i of seed s therefore has the same latent and the same label, bit for
 bit, for every batch size, device count and runtime. Normals come from the raw words by an inverse CDF (Wichura,
 algorithm AS 241, PPND16, Applied Statistics 37, 1988) written in basic float64 arithmetic alone: a library's `log`
-may change its last bit between machines, additions and multiplications may not.
+may change its last bit between machines, but additions and multiplications may not. Numbers that torch computes per
+image are in `gan.chance`.
 
 Agrees with `numpy.random.Philox(key=..., counter=...)`; numpy only.
 """
@@ -34,7 +35,7 @@ def _multiply(a: np.uint64, b: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], 
 def words(seed: int, stream: int, indices: NDArray[np.integer], count: int) -> NDArray[np.uint64]:
     """The first `count` raw words of every index: uint64 [len(indices), count], uniform over all 64-bit values.
 
-    Raises ValueError where seed or stream lies outside [0, 2**64) or an index is negative.
+    Raises ValueError if seed or stream lies outside [0, 2**64) or an index is negative.
     """
     if not (0 <= seed < 2**64 and 0 <= stream < 2**64):
         raise ValueError(f"seed and stream must lie in [0, 2**64); received seed {seed}, stream {stream}")
@@ -72,7 +73,10 @@ def latents(seed: int, start: int, count: int, z_dim: int) -> NDArray[np.float32
 
 
 def labels(seed: int, start: int, count: int, prior: Sequence[float]) -> NDArray[np.int64]:
-    """Class labels of the same images, drawn from `prior` (one weight >= 0 a class, sum 1): int64 [count]."""
+    """Class labels of the same images, drawn from `prior` (one weight >= 0 per class, sum 1): int64 [count].
+
+    Raises ValueError for any other prior.
+    """
     weights = np.asarray(prior, dtype=np.float64)
     if weights.ndim != 1 or not len(weights) or (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
         raise ValueError(f"prior must hold one weight >= 0 a class with sum 1; received {list(prior)}")
@@ -81,7 +85,8 @@ def labels(seed: int, start: int, count: int, prior: Sequence[float]) -> NDArray
 
 
 def _log(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Natural logarithm by the series of atanh: additions, multiplications and divisions only, so never a bit off."""
+    """Natural logarithm by the series of atanh: additions, multiplications and divisions only, so the same bits
+    everywhere."""
     mantissa, exponent = np.frexp(x)
     small = mantissa < 0.7071067811865476
     mantissa, exponent = np.where(small, mantissa * 2, mantissa), exponent - small

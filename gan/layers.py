@@ -1,7 +1,7 @@
-"""Layers that several networks share, and what the training step must know of them.
+"""Layers that several networks share, and what the training step must know about them.
 
 Everything here is repeatable and independent of how a batch is shared out: batch statistics are those of all processes,
-dropout follows the images' keys, the power iteration of spectral norms advances once a step and not once a pass.
+dropout follows the images' keys, and the power iteration of spectral norms advances once per step, not once per pass.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from gan import chance
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Compute the block in float32 where autocast is on; without autocast, as in an export, nothing at all."""
+    """Compute the block in float32 if autocast is on; without autocast, as in an export, change nothing."""
     on = torch.is_autocast_enabled(x.device.type)
     return torch.autocast(x.device.type, enabled=False) if on else contextlib.nullcontext()
 
 
 class _KeptLayout(torch.autograd.Function):
-    """The identity, whose gradient is laid out as its input is."""
+    """The identity, whose gradient has the memory layout of its input."""
 
     @staticmethod
     def forward(ctx: "torch.autograd.function.FunctionCtx", x: Tensor) -> Tensor:
@@ -37,8 +37,8 @@ class _KeptLayout(torch.autograd.Function):
 
 
 def flat(x: Tensor) -> Tensor:
-    """[N, D, H, W] -> [N, D * H * W], with a gradient in the layout of x: where two layouts meet, what works element by
-    element takes many times as long (35 times in the slope of a leaky ReLU on a CPU)."""
+    """[N, D, H, W] -> [N, D * H * W], with a gradient in the layout of x: element-wise operations on operands of
+    different layouts are many times slower (35 times for the slope of a leaky ReLU on a CPU)."""
     kept: Tensor = _KeptLayout.apply(x)  # type: ignore[no-untyped-call]
     return kept.flatten(1)
 
@@ -75,8 +75,8 @@ def _summed(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over the global batch: [N, D, ...] -> the same.
 
-    In training the statistics are those of all processes (`group`: what they talk over), in evaluation running means.
-    With `classes` gain and bias belong to the label (de Vries et al. 2017), and `label` int64 [N] must be given.
+    In training the statistics are those of all processes, exchanged over `group`; in evaluation, running means. With
+    `classes`, gain and bias belong to the label (de Vries et al. 2017), and `label` int64 [N] must be given.
     """
 
     def __init__(self, width: int, *, classes: int = 0, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -118,7 +118,7 @@ class BatchNorm(nn.Module):
 class Dropout(nn.Module):
     """Drops whole channels with probability `rate` in training: [N, D, ...] -> the same (Tompson et al. 2015).
 
-    Which ones follows from the images' keys, set by `keyed`; `place` tells the layers of a network apart.
+    The images' keys, set by `keyed`, decide which ones; `place` tells the layers of a network apart.
     """
 
     def __init__(self, rate: float, place: int) -> None:
@@ -136,7 +136,7 @@ class Dropout(nn.Module):
 
 @contextlib.contextmanager
 def keyed(network: nn.Module, keys: Tensor | None) -> Iterator[None]:
-    """Passes of the block are over images with these keys int64 [N]."""
+    """Passes inside the block are over images with these keys, int64 [N]."""
     layers = [module for module in network.modules() if isinstance(module, Dropout)]
     for layer in layers:
         layer.keys = keys
@@ -148,7 +148,7 @@ def keyed(network: nn.Module, keys: Tensor | None) -> Iterator[None]:
 
 
 def _grouped(x: Tensor, group: int) -> Tensor:
-    """[N, ...] -> [N / group, group, ...]. Raises ValueError where the images do not fill their groups."""
+    """[N, ...] -> [N / group, group, ...]. Raises ValueError if the images do not fill their groups."""
     if len(x) % group:
         raise ValueError(
             f"the discriminator compares images in groups of {group} (network.group), and {len(x)} do not fill them; "
@@ -158,7 +158,10 @@ def _grouped(x: Tensor, group: int) -> Tensor:
 
 
 class MinibatchDeviation(nn.Module):
-    """One more channel: the mean deviation of features inside groups (Karras et al. 2018), [N, D, H, W] -> D + 1."""
+    """One more channel: the mean deviation of features within each group (Karras et al. 2018).
+
+    [N, D, H, W] -> [N, D + 1, H, W].
+    """
 
     def __init__(self, group: int) -> None:
         super().__init__()
@@ -172,7 +175,10 @@ class MinibatchDeviation(nn.Module):
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Closeness to the others of a group as features (Salimans et al. 2016, section 3.2): [N, A] -> A + kernels."""
+    """Closeness to the others of the group, as further features (Salimans et al. 2016, section 3.2).
+
+    [N, A] -> [N, A + kernels].
+    """
 
     def __init__(self, width: int, group: int, *, kernels: int = 16, dimensions: int = 5) -> None:
         super().__init__()
@@ -182,7 +188,7 @@ class MinibatchDiscrimination(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         m = _grouped(self.tensor(x).view(len(x), self.kernels, -1), self.group)
         distance = (m[:, :, None] - m[:, None]).abs().sum(-1)
-        return torch.cat([x, (torch.exp(-distance).sum(2) - 1).flatten(0, 1)], dim=1)  # less oneself, at distance 0
+        return torch.cat([x, (torch.exp(-distance).sum(2) - 1).flatten(0, 1)], dim=1)  # less itself, at distance 0
 
 
 class _Spectral(nn.Module):
@@ -205,7 +211,7 @@ class _Spectral(nn.Module):
 
     @torch.no_grad()
     def advance(self, times: int = 1) -> None:
-        """Power iterations; one a step is enough, since weights move little."""
+        """Power iterations; one per step is enough, since weights move little."""
         matrix = self.weight.flatten(1)
         for _ in range(times):
             self.right.copy_(F.normalize(self.left @ matrix, dim=0))
@@ -213,7 +219,7 @@ class _Spectral(nn.Module):
 
     @torch.no_grad()
     def start(self, generator: torch.Generator) -> None:
-        """Draw the first singular vector and iterate until it is one."""
+        """Draw a first vector and iterate until it is close to the leading singular vector."""
         self.left.copy_(F.normalize(torch.randn(len(self.left), generator=generator), dim=0))
         self.advance(20)
 
@@ -253,12 +259,12 @@ def singular_vectors(network: nn.Module) -> list[Tensor]:
 
 
 def has_batch_statistics(network: nn.Module) -> bool:
-    """True where the output for an image depends on the rest of its batch through batch normalisation."""
+    """True if the output for an image depends on the rest of its batch through batch normalisation."""
     return any(isinstance(module, BatchNorm) for module in network.modules())
 
 
 def use_group(network: nn.Module, group: "dist.ProcessGroup | None") -> None:
-    """Batch statistics are exchanged over `group` from now on."""
+    """Exchange batch statistics over `group` from now on."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
             module.group = group

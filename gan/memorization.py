@@ -1,18 +1,19 @@
 """Does a generator copy its training images? Pixel distances and the exact null of the nearest-neighbour test.
 
-Distance: squared L2 over uint8 pixels, in integers, so that a copy is at exactly 0 on every machine. Each generated
-image, and each control (a real image that the generator never saw), has its distance to the nearest training image.
-Null: generated images are to the training images what the controls are, so that all distances stand in an order of
-chance; where near duplicates of controls were taken out of training, their distances have to count all the same. Then
+Distance: squared L2 over uint8 pixels, in integers, so that a copy is at exactly 0 on every machine. It is taken from
+each generated image, and from each control (a real image that the generator never saw), to the nearest training image.
+Null: generated images and controls are exchangeable given the training images, so every order of their distances is
+equally likely; if near duplicates of controls were taken out of training, controls' distances to them still count. Then
 the number of generated images below the r-th smallest control is negative hypergeometric
 (`gan.intervals.negative_hypergeometric_tail`), whatever the distribution of distances is.
 
-Tests of the mean or of global rank miss a few percent of copies, the lower tail finds them (compare Meehan,
+Tests of the mean or of global rank miss a few percent of copies; the lower tail finds them (compare Meehan,
 Chaudhuri, Dasgupta: "A non-parametric test to detect data-copying in generative models", AISTATS 2020). The tail is
-looked at twice, at r = 1 (sharpest for exact copies) and at 1 % of the controls (near copies), joined by Bonferroni.
+tested twice, at r = 1 (sharpest for exact copies) and at 1 % of the controls (near copies), with Bonferroni's
+correction.
 
-What it cannot do: say anything of privacy. Images that are no pixel-near copies can still reveal who was in the data
-(Yao et al.: "The DCR Delusion", ESORICS 2025). numpy only.
+What it cannot do: say anything about privacy. Images that are not near copies in pixels can still reveal who was in the
+data (Yao et al.: "The DCR Delusion", ESORICS 2025). numpy only.
 """
 
 import bisect
@@ -37,7 +38,7 @@ class Neighbours(NamedTuple):
     """Nearest training image of each query."""
 
     squared: NDArray[np.int64]  # [N], squared L2 in grey levels of 255
-    place: NDArray[np.int64]  # [N], which of the training images
+    place: NDArray[np.int64]  # [N], index of that training image
 
 
 class Copying(NamedTuple):
@@ -54,10 +55,10 @@ class Copying(NamedTuple):
 def nearest(
     queries: "Pictures", train: "Pictures", *, done: Callable[[int], object] = lambda count: None
 ) -> Neighbours:
-    """Nearest training image of every query by squared L2 in pixels, exact; the first one where several are as near.
+    """Nearest training image of every query by squared L2 in pixels, exact; the first if several are equally near.
 
-    `queries` uint8 [N, H, W, C] and `train` uint8 [M, H, W, C]; which may lie on the disk; time N x M x pixels,
-    memory bounded by blocks. `done` is told how many more queries have their answer, as they get it.
+    `queries` uint8 [N, H, W, C] and `train` uint8 [M, H, W, C] may lie on disk; time N x M x pixels, memory bounded by
+    blocks. `done` is called after each block with the number of queries that it answered.
     Raises ValueError for another dtype, different image shapes, or no training images.
     """
     kinds = [images[np.arange(0)].dtype for images in (queries, train)]
@@ -93,7 +94,7 @@ def _flat(images: "Pictures", part: slice) -> NDArray[np.float64]:
 
 
 def fingerprints(images: "Pictures") -> list[bytes]:
-    """16 bytes for each image uint8 [N, H, W, C], the same for the same pixels alone (BLAKE2b)."""
+    """16 bytes for each image uint8 [N, H, W, C], equal only for equal pixels (BLAKE2b)."""
     step = max(1, _BLOCK_BYTES // math.prod(images.shape[1:]))
     return [
         hashlib.blake2b(image.tobytes(), digest_size=16).digest()
@@ -106,7 +107,7 @@ def counted(prints: Sequence[bytes], squared: NDArray[np.integer]) -> NDArray[np
     """Which generated images count in the test: bool [N], from their `fingerprints` and distances [N].
 
     Real images do not repeat (ingest keeps one of each), so a generator that repeats itself breaks the null without
-    having copied anything: of equal images only the first counts, or a collapsed generator would be called a copying
+    having copied anything: of equal images only the first counts, or a collapsed generator would be taken for a copying
     one. Exact copies of training images, at distance 0, count every time.
     """
     firsts: dict[bytes, int] = {}
@@ -121,9 +122,9 @@ def copying(fakes: NDArray[np.integer], controls: NDArray[np.integer]) -> Copyin
     """Test whether generated images lie closer to the training images than unseen real images do.
 
     `fakes` [m] and `controls` [n] are squared distances to the nearest training image (only their order matters).
-    A generated image as near as the r-th control counts against the generator, so that exact copies are found even
-    where a control has an exact copy in the training images; without such ties the p-value is exact at each rank.
-    Raises ValueError where one of them is empty.
+    A generated image as near as the r-th control counts against the generator, so that exact copies are found even if
+    a control has an exact copy in the training images; without such ties the p-value is exact at each rank.
+    Raises ValueError if either is empty.
     """
     if not len(fakes) or not len(controls):
         raise ValueError(f"the test needs generated images and controls; received {len(fakes)} and {len(controls)}")
@@ -138,10 +139,10 @@ def copying(fakes: NDArray[np.integer], controls: NDArray[np.integer]) -> Copyin
 
 
 def copies_needed(fakes: int, controls: int, *, alpha: float) -> int | None:
-    """Fewest exact copies among `fakes` images that give p < alpha; None where no number does."""
+    """Fewest exact copies among `fakes` images that give p < alpha; None if no number does."""
     tests, tail = len(_ranks(controls)), 1.0
     for copies in range(1, fakes + 1):
-        # P(at least so many of the fakes lie below every control), the tail at rank 1, as a running product.
+        # P(at least this many of the fakes lie below every control), the tail at rank 1, as a running product.
         tail *= (fakes - copies + 1) / (fakes + controls - copies + 1)
         if tests * tail < alpha:
             return copies
@@ -149,10 +150,10 @@ def copies_needed(fakes: int, controls: int, *, alpha: float) -> int | None:
 
 
 def detectable_share(fakes: int, controls: int, *, alpha: float) -> float | None:
-    """Smallest share of exact copies that is found with probability 0.95; None where none is.
+    """Smallest share of exact copies that is found with probability 0.95; None if none is.
 
-    Each image is a copy with that share as its probability, so the number of copies is binomial; images that lie in
-    the tail without being copies are left out, which makes the statement conservative.
+    Each image is a copy with that probability, so the number of copies is binomial; images that lie in the tail
+    without being copies are left out, which makes the statement conservative.
     """
     needed = copies_needed(fakes, controls, alpha=alpha)
     if needed is None:
@@ -165,9 +166,9 @@ def detectable_share(fakes: int, controls: int, *, alpha: float) -> float | None
 
 
 def samples_needed(controls: int, *, share: float, alpha: float, most: int) -> int | None:
-    """Images, at most `most`, with which exact copies in that share give p < alpha, and so do more; None where none do.
+    """Number of images, at most `most`, from which on exact copies in that share give p < alpha; None if none does.
 
-    The more images, the nearer p comes to (ranks) x (1 - share) ** controls, and never below it.
+    With more images p approaches (number of ranks) x (1 - share) ** controls from above.
     """
     copies = range(1, math.floor(share * most) + 1)
     place = bisect.bisect_left(copies, True, key=lambda n: _p_of_copies(math.floor(n / share), controls, n) < alpha)
@@ -175,20 +176,20 @@ def samples_needed(controls: int, *, share: float, alpha: float, most: int) -> i
 
 
 def controls_needed(fakes: int, *, share: float, alpha: float) -> int:
-    """Controls with which exact copies in that share of `fakes` images give p < alpha, and so do more."""
+    """Number of controls from which on exact copies in that share of `fakes` images give p < alpha."""
     copies, many = math.ceil(share * fakes), range(101, 10**10)  # from 101 on there are two ranks
     return many[bisect.bisect_left(many, True, key=lambda n: _p_of_copies(fakes, n, copies) < alpha)]
 
 
 def _p_of_copies(fakes: int, controls: int, copies: int) -> float:
-    """p where so many of the fakes are exact copies and all others lie beyond every control."""
+    """p if `copies` of the fakes are exact copies and all others lie beyond every control."""
     held = (math.lgamma(fakes + 1), -math.lgamma(fakes - copies + 1))
     free = (math.lgamma(fakes + controls - copies + 1), -math.lgamma(fakes + controls + 1))
     return min(1.0, len(_ranks(controls)) * math.exp(math.fsum((*held, *free))))
 
 
 def _ranks(controls: int) -> tuple[int, ...]:
-    """1 and a hundredth of the controls, rounded up; one rank where they are the same."""
+    """1 and a hundredth of the controls, rounded up; one rank if they are the same."""
     return tuple(sorted({1, math.ceil(controls / 100)}))
 
 

@@ -22,8 +22,8 @@ class Loss(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """Strength of augmentation by feedback: it grows by `change` a step while the mean sign of real logits, less the
-    loss's boundary, lies above `target`, falls otherwise, and stays in [0, `limit`] (Karras et al. 2020, section 3.2).
+    """Strength of augmentation by feedback: it grows by `change` per step while the mean sign of real logits minus the
+    loss's boundary lies above `target`, falls otherwise, and stays in [0, `limit`] (Karras et al. 2020, section 3.2).
     The loss must have a boundary."""
 
     target: float
@@ -33,7 +33,7 @@ class Adaptive:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What a step minimises, at this moment of the run: schedules are the caller's."""
+    """What a step minimises at this point of the run; schedules are up to the caller."""
 
     loss: Loss
     gammas: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -41,15 +41,15 @@ class Objective:
     transforms: tuple[str, ...] = ()
     """Augmentation of what the discriminator sees."""
     strength: float | Adaptive = 0.0
-    """Its probability."""
+    """Probability of each of these transforms."""
     noise: float = 0.0
-    """Deviation of the noise on what the discriminator sees."""
+    """Standard deviation of the noise on what the discriminator sees."""
     swapped: float = 0.0
-    """Share of pairs whose real image is called generated and the other way round."""
+    """Share of pairs that are swapped: the real image is called generated, the generated one real."""
     clip: float | None = None
     """Largest norm of each network's gradient."""
     precision: torch.dtype | None = None
-    """Arithmetic of networks under autocast; None for that of the weights."""
+    """Type that networks compute in under autocast; None for that of the weights."""
 
 
 def cosine(start: float, end: float, progress: float) -> float:

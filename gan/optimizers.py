@@ -1,5 +1,5 @@
-"""Optimisers by name, with one meaning of their settings: `betas` are the decays of the running mean of gradients and
-of their squares (for RMSprop, which keeps no mean, the second alone), epsilon is 1e-8."""
+"""Optimisers by name, whose settings mean the same: `betas` are the decays of the running means of gradients and of
+their squares (RMSprop, which keeps no mean of gradients, uses the second alone), epsilon is 1e-8."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,7 +34,7 @@ def optimizer(
     factor: float = 1.0,
     weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """One of KINDS over all weights of `network`, with `factor` times the learning rate; adamw takes `weight_decay`."""
+    """One of KINDS over all weights of `network`, with `factor` times the learning rate; `weight_decay` is adamw's."""
     made = KINDS[name](network.parameters(), lr * factor, betas, weight_decay)
     for group in made.param_groups:
         group["factor"] = factor

@@ -1,4 +1,4 @@
-"""Gradient penalties on the discriminator, every step, exact.
+"""Gradient penalties on the discriminator, exact and at every step.
 
 Zero-centred (Mescheder, Geiger, Nowozin 2018): R = gamma / 2 * mean_i |grad_x D(x_i)|^2, R1 on real images, R2 on
 generated ones; both sides share one backward pass over the joined batch. One-centred (Gulrajani et al. 2017, WGAN-GP):
@@ -14,7 +14,7 @@ SIDES = {"r1": "real", "r2": "fake", "wgan_gp": "between"}
 def squared_gradients(logits: Tensor, images: Tensor) -> Tensor:
     """|grad D|^2 of each image, summed over C, H, W: [N]; differentiable, so that D can be trained on it.
 
-    `logits` [N] must come from `images` [N, C, H, W] (with requires_grad), image i alone deciding logit i.
+    `logits` [N] must come from `images` [N, C, H, W] (with requires_grad), and logit i from image i alone.
     """
     (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradients.square().sum(dim=(1, 2, 3))

@@ -1,21 +1,20 @@
 """Exact gradients of a loss with R1 and R2 on a piecewise linear discriminator, without differentiating twice.
 
-The loss is L = f(D(x_1), ..., D(x_N)) + sum_i w_i / 2 * |grad_x D(x_i)|^2. Where D is made of linear layers and (leaky)
+The loss is L = f(D(x_1), ..., D(x_N)) + sum_i w_i / 2 * |grad_x D(x_i)|^2. If D is made of linear layers and (leaky)
 ReLUs, and logit i depends on image i alone, it is linear around x_i: for a layer z = W h + b with
 d_i = grad of logit i with respect to z,
 
     dL/dW = sum_i d_i (s_i h_i + t_i)^T,    dL/db = sum_i s_i d_i,    s_i = df/dD(x_i)
 
-where t_i is what the layer would see if the network, its bends as x_i set them and without biases, were given
-w_i grad_x D(x_i) instead of x_i. So one pass from s_i x_i + w_i grad_x D(x_i), with biases times s_i, gives everything.
-Where D sees A(x_i), augmented by a map A that is linear but for a constant, the gradient is A^T grad D(A(x_i)), and w_i
-A A^T grad D(A(x_i)) takes the place of w_i grad_x D(x_i). A step costs a forward, an input gradient, this pass and one
-gradient of the weights, four passes of equal work, where differentiating the penalty takes six. Nothing is
-approximated; sums are taken in another order.
+where t_i is the layer's input when the network, linearised at x_i and without biases, is fed w_i grad_x D(x_i). So one
+pass from s_i x_i + w_i grad_x D(x_i), with biases times s_i, gives everything. If D sees A(x_i), augmented by an affine
+map A, the gradient is A^T grad D(A(x_i)) with the linear part of A, and w_i A A^T grad D(A(x_i)) takes the place of
+w_i grad_x D(x_i). A step costs a forward pass, an input gradient, this pass and one gradient of the weights, four
+passes of equal work; differentiating the penalty takes six. Nothing is approximated; only the order of sums differs.
 
-A discriminator says `piecewise_linear = True` where this holds. It may use convolutions and linear layers, leaky ReLU
-and ReLU, addition, biases added to images of more dimensions, and what is linear in the images and has no weights:
-shapes, means, sums, constant factors, fixed filters. Its answer may end in a product with a label's vector.
+A discriminator sets `piecewise_linear = True` if this holds. It may use convolutions and linear layers, leaky ReLU and
+ReLU, addition, biases added to images of more dimensions, and whatever is linear in the images and has no weights:
+reshaping, means, sums, constant factors, fixed filters. Its output may end in a product with a label's vector.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 _LAYERS = (F.conv2d, F.linear)
 _ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
 Bend = tuple[Tensor, float]
-"""What a leaky ReLU was given, and its slope below zero."""
+"""The input of a leaky ReLU, and its slope below zero."""
 
 
 def _slope(function: Any, _: Tensor, negative_slope: float = 0.01, *__: Any, **___: Any) -> float | None:
@@ -42,7 +41,7 @@ def _slope(function: Any, _: Tensor, negative_slope: float = 0.01, *__: Any, **_
 
 
 def _bias(function: Any, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
-    """(images, bias) of an addition whose sides differ in dimensions; None for anything else."""
+    """(images, bias) of an addition whose operands differ in number of dimensions; None for anything else."""
     if function not in _ADDITIONS or not all(isinstance(side, Tensor) for side in args[:2]):
         return None
     small, large = sorted(args[:2], key=Tensor.dim)
@@ -50,11 +49,11 @@ def _bias(function: Any, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes where layers with weights answer in the graph and where the network bends, in the order of the calls."""
+    """Records the outputs of layers with weights, as edges of the graph, and the network's bends, in order of calls."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: list[GradientEdge] = []  # not the tensors, which the graph frees where it does not need them
+        self.answers: list[GradientEdge] = []  # not the tensors, which the graph frees if it does not need them
         self.bends: list[Bend] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,9 +68,9 @@ class _Recorder(TorchFunctionMode):
 
 
 class _Replay(TorchFunctionMode):
-    """Runs the network as it is around the recorded images: bends are those recorded, biases count `scales` times.
+    """Runs the network linearised at the recorded images: bends are those recorded, biases count `scales` times.
 
-    What a layer answers keeps its graph to the layer's own weights alone, in `answers`.
+    Each layer's output keeps the graph to that layer's own weights alone, in `answers`.
     """
 
     def __init__(self, bends: Iterable[Bend], scales: Tensor) -> None:
@@ -109,19 +108,19 @@ class _Replay(TorchFunctionMode):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """One pass of the discriminator over `images` [N, ...], with the gradient of its `logits` [N], no graph behind."""
+    """One pass of the discriminator over `images` [N, ...], with the gradient of its `logits` [N]; all detached."""
 
     images: Tensor
     logits: Tensor
     gradients: Tensor
-    """grad_x D(x_i), as `images`."""
+    """grad_x D(x_i), shaped as `images`."""
     bends: list[Bend]
     slopes: list[Tensor]
-    """The gradient of each image's logit with respect to what each layer answered."""
+    """The gradient of each image's logit with respect to each layer's output."""
 
 
 def record(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Recorded:
-    """Run `discriminator`, piecewise linear, over images [N, ...], and its input gradient."""
+    """Run a piecewise linear `discriminator` over images [N, ...], and take its input gradient."""
     images = images.detach().requires_grad_()
     recorder = _Recorder()
     with recorder:
@@ -135,14 +134,14 @@ def record(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Recorde
 def accumulate(discriminator: Callable[[Tensor], Tensor], pass_: Recorded, scales: Tensor, steps: Tensor) -> None:
     """Add dL/dw to `grad` of every weight of `discriminator`, the function that `pass_` recorded.
 
-    `scales` [N] are df/dD(x_i); `steps`, as the images, the gradients times the factors w_i of half their squares.
+    `scales` [N] are df/dD(x_i); `steps`, shaped as the images, are w_i grad_x D(x_i), or w_i A A^T grad D(A(x_i)).
     """
     mixed = pass_.images * scales.view(-1, *(1,) * (pass_.images.dim() - 1)) + steps
     replay = _Replay(pass_.bends, scales)
     with replay:
         last = discriminator(mixed)
     answers, slopes = list(replay.answers), list(pass_.slopes)
-    if last.requires_grad:  # a product with a label's vector, the only weight that is behind no layer
+    if last.requires_grad:  # a product with a label's vector, the only weight that belongs to no layer
         answers.append(get_gradient_edge(last))
         slopes.append(torch.ones_like(last))
     torch.autograd.backward(answers, slopes)

@@ -1,13 +1,13 @@
-"""Distances of populations: what infinitely many images of both sides would show, with the uncertainty of both samples.
+"""Distances of populations: what infinitely many images on both sides would show, with the uncertainty of both samples.
 
-The distances in `gan.metrics` answer for their N; beside them stand estimates for this generator and the distribution
-that the real images come from. They gate nothing. Their estimates can be negative and are never clipped.
+The distances in `gan.metrics` hold for their own N; these are estimates for the generator itself and the distribution
+that the real images come from. No gate uses them. They can be negative and are never clipped.
 
-Both estimands are squared distances: the nearer they are to 0, the less their estimates vary. To first order the
-variance is `first` = slope * distance, from how each image moves the estimate alone, plus `second`, from how pairs do;
-at distance 0 only `second` is left. The interval holds every distance that the estimate does not contradict at the
-variance which that distance implies (as Wilson's does for proportions), so it keeps its level near 0 and far from it.
-Coverage by simulation, and where it ends: `docs/intervals.md`. Not in it: the variance over training seeds.
+Both estimands are squared distances: the nearer they are to 0, the less their estimates vary. The variance is `first` =
+slope * distance, from the effect of each image alone on the estimate, plus `second`, from the effect of pairs; at
+distance 0 only `second` is left. The interval holds every distance that the estimate does not contradict at the
+variance that this distance implies (as Wilson's does for proportions), so it keeps its level near 0 and far from it.
+Coverage by simulation, and its limits: `docs/intervals.md`. The variance over training seeds is not included.
 """
 
 import math
@@ -22,11 +22,11 @@ from gan.intervals import LEVEL, mean_interval, student_t_quantile
 from gan.metrics.checks import feature_pair
 from gan.metrics.frechet import Moments, frechet_distance_of_moments
 
-LEAST_KERNEL = 100  # rows a side, below which the interval of `kernel_population` was found to cover too rarely
+LEAST_KERNEL = 100  # rows per side; with fewer, the interval of `kernel_population` covers too rarely
 
 _BLOCK = 1024  # rows and columns of a kernel matrix held at once
-_PER_FEATURE = 8  # rows a side: the quarters of `frechet_population` need two a feature
-_GROUPS = 16  # groups of rows that halves and quarters are made of, two rows or more in each
+_PER_FEATURE = 8  # rows per side: the quarters of `frechet_population` need two per feature
+_GROUPS = 16  # groups of rows, two or more in each, that halves and quarters are made of
 _SIGNS = np.array([[1 - 2 * ((i & j).bit_count() % 2) for j in range(_GROUPS)] for i in range(_GROUPS)])  # Hadamard
 _PAIRS = 1.2  # variance of pairs in the extrapolated value over that in the plain one
 _PLANES = ((1, 6, 7), (2, 12, 14), (4, 11, 15), (8, 5, 13), (3, 10, 9))  # each third is the exclusive or of the others
@@ -63,7 +63,7 @@ def kernel_population(real: NDArray[np.floating], fake: NDArray[np.floating], *,
 
 
 def least_frechet(width: int) -> int:
-    """Rows a side that `frechet_population` needs for `width` features: eight a feature, and 32."""
+    """Rows per side that `frechet_population` needs for `width` features: eight per feature, and at least 32."""
     return max(_PER_FEATURE * width, 2 * _GROUPS)
 
 
@@ -71,14 +71,14 @@ def frechet_population(real: NDArray[np.floating], fake: NDArray[np.floating], *
     """(value, low, high) of the squared Fréchet distance of both populations, from features [N, D] and [M, D].
 
     The distance at N and M rows is F + a + b with a of the order 1/N + 1/M and b of its square. Halves and quarters of
-    both sides together, disjoint and without replacement, have 2 a + 4 b and 4 a + 16 b, so
+    both sides together, disjoint and without replacement, have 2 a + 4 b and 4 a + 16 b in place of a + b, so
     F = 8/3 full - 2 halves + 1/3 quarters. 16 groups of rows, drawn with `seed`, make 15 pairs of halves and 5 sets of
     quarters in which every two groups meet equally often (a Hadamard design), so that the extrapolation adds next to no
-    variance. Variance: delete-a-group jackknife, corrected by the spread of the halves' averages, which is of
-    second order alone; that is taken 1.2 times: 16/15 for what the extrapolation adds to the variance of pairs, the
-    rest for heavy tails, by simulation. Student t with 15 degrees.
+    variance. Variance: delete-a-group jackknife, corrected by the spread of the halves' averages, which is of second
+    order alone. That spread is taken 1.2 times: 16/15 for what the extrapolation adds to the variance of pairs, the
+    rest for heavy tails, by simulation. Student's t with 15 degrees of freedom.
     Costs 67 distances and 32 matrices [D, D] of memory. Raises ValueError for bad features or fewer than
-    `least_frechet` rows on a side: below eight a feature the value would stay biased at N.
+    `least_frechet` rows on a side: below eight per feature the value would stay biased at N.
     """
     real, fake = feature_pair(real, fake, at_least=2)
     n, m, width = len(real), len(fake), real.shape[1]
@@ -113,11 +113,10 @@ def parts_interval(
 ) -> tuple[float, float, float, int]:
     """(mean, low, high, parts) of the expected score of `size` generated rows, from one generated set [M, ...].
 
-    The set is cut into M // size disjoint parts, in order; of independent rows these are independent sets, and the
+    The set is cut into M // size disjoint parts, in order; if the rows are independent, so are the parts, and the
     interval is Student's t over them. It estimates the value at `size` given whatever `score` holds fixed (the real
-    set), and not the value at M: a metric that depends on its N has another one there. Nothing is drawn twice: in a
-    bootstrap, duplicates are each other's nearest neighbours. Raises ValueError unless size >= 1 and M holds three
-    parts.
+    set), not the value at M, which differs for a metric that depends on its N. No row is drawn twice: in a bootstrap,
+    duplicates are each other's nearest neighbours. Raises ValueError unless size >= 1 and M holds three parts.
     """
     parts = len(fake) // size if size >= 1 else 0
     if parts < 3:
@@ -133,8 +132,8 @@ def _score_interval(value: float, first: float, second: float, quantile: float) 
 
     `first` estimates slope * F without bias and may be negative. Near 0 the quotient first / value says nothing, and
     deviation / 2, on the scale of both, takes its place; far from 0 the added terms vanish. Chosen by simulation.
-    An estimate below 0 may contradict every distance, itself too: the interval then still holds it, and reaches 0, the
-    nearest distance that can be.
+    An estimate below 0 may contradict every distance, even itself: the interval then still holds it, and reaches 0, the
+    nearest possible distance.
     """
     second = max(second, 0.0)
     deviation = math.sqrt(second)
@@ -147,7 +146,7 @@ def _score_interval(value: float, first: float, second: float, quantile: float) 
 
 
 def _within(x: Array, block: int) -> tuple[Array, float]:
-    """(sums over j != i of k(x_i, x_j) [N], sum over both of its square)."""
+    """(sums over j != i of k(x_i, x_j) [N], sum of its squares over both i and j)."""
     rows, squares = np.zeros(len(x)), 0.0
     for start in range(0, len(x), block):
         for other in range(start, len(x), block):
@@ -162,7 +161,7 @@ def _within(x: Array, block: int) -> tuple[Array, float]:
 
 
 def _across(real: Array, fake: Array, block: int) -> tuple[Array, Array, float]:
-    """(sums of k over fake [N], over real [M], sum over all of its square)."""
+    """(sums of k over fake [N], over real [M], sum of its squares over all pairs)."""
     rows, columns, squares = np.zeros(len(real)), np.zeros(len(fake)), 0.0
     for start in range(0, len(real), block):
         for other in range(0, len(fake), block):

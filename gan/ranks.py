@@ -4,8 +4,8 @@
         for index in range(ranks.rank, batches, ranks.world):
             ...
 
-They talk over gloo on the CPU: what passes here are numbers, finished features and checkpoints; for gradients see
-`gan.exchange`. Each process computes on the GPU of its LOCAL_RANK where there are GPUs, on the CPU otherwise.
+They talk over gloo on the CPU: what passes here is numbers, finished features and checkpoints; for gradients see
+`gan.exchange`. Each process computes on the GPU of its LOCAL_RANK if there are GPUs, on the CPU otherwise.
 """
 
 import contextlib
@@ -20,21 +20,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Death of a process is noticed at once, by its closed connection; this bounds the wait for one that hangs, and must be
-# longer than what rank 0 does alone (training the domain extractor of a large data set, say).
+# The death of a process is noticed at once, by its closed connection; this bounds the wait for one that hangs, and must
+# be longer than anything rank 0 does alone (training the domain extractor of a large data set, say).
 _PATIENCE = datetime.timedelta(hours=12)
 
 
 def gpus() -> int:
-    """GPUs that CUDA gives this process: of MIG slices one, none where the driver is too old for this torch.
+    """Number of GPUs that CUDA gives this process: one of several MIG slices, none if the driver is too old for torch.
 
-    `torch.cuda.device_count` asks the driver's own library instead, which tells of others too.
+    `torch.cuda.device_count` asks the driver's own library instead, which counts others too.
     """
     return torch._C._cuda_getDeviceCount() if torch.cuda.is_available() else 0
 
 
 def _check_kernels(index: int) -> None:
-    """Raises ValueError where this torch holds nothing that GPU number `index` can run, by torch's own rule."""
+    """Raises ValueError if this torch has no kernels for GPU number `index`, by torch's own rule."""
     major, minor = torch.cuda.get_device_capability(index)
     kinds = torch.cuda.get_arch_list() if torch.version.cuda else []
     versions = [torch.cuda._extract_arch_version(kind) for kind in kinds]
@@ -48,14 +48,14 @@ def _check_kernels(index: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """This process is number `rank` of `world`; rank 0 alone writes files and talks."""
+    """This process is number `rank` of `world`; rank 0 alone writes files and prints."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def device(self) -> str:
-        """`cuda:LOCAL_RANK` where there are GPUs, else `cpu`. Raises ValueError where torch has no kernels for it."""
+        """`cuda:LOCAL_RANK` if there are GPUs, else `cpu`. Raises ValueError if torch has no kernels for it."""
         if not gpus():
             return "cpu"
         index = int(os.environ.get("LOCAL_RANK", "0"))
@@ -65,7 +65,7 @@ class Ranks:
     def gathered(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """The arrays of all processes in order of rank on rank 0, an empty list elsewhere; all of one shape and dtype.
 
-        Raises ValueError where another process has ended.
+        Raises ValueError if another process has ended.
         """
         if self.world == 1:
             return [values]
@@ -76,13 +76,13 @@ class Ranks:
         return [part.numpy() for part in parts or []]
 
     def told(self, value: Any) -> Any:
-        """What rank 0 passes as `value` (JSON), on every process; the others' own argument is not looked at."""
+        """What rank 0 passes as `value` (JSON), on every process; the others' own argument is ignored."""
         if self.world == 1:
             return value
         return json.loads(self.sent(json.dumps(value).encode() if self.rank == 0 else b""))
 
     def sent(self, content: bytes) -> bytes:
-        """The bytes that rank 0 passes, on every process; the others' own argument is not looked at."""
+        """The bytes that rank 0 passes, on every process; the others' own argument is ignored."""
         if self.world == 1:
             return content
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0).byte()
@@ -111,9 +111,9 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined(patience: datetime.timedelta = _PATIENCE) -> Iterator[Ranks]:
-    """All processes of this run, met under torchrun's rendezvous; alone where WORLD_SIZE is not set or 1.
+    """All processes of this run, joined by torchrun's rendezvous; this one alone if WORLD_SIZE is not set or 1.
 
-    A process that answers nothing for `patience` is taken for dead.
+    A process that does not answer for `patience` is taken for dead.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -121,12 +121,12 @@ def joined(patience: datetime.timedelta = _PATIENCE) -> Iterator[Ranks]:
         return
     torch.distributed.init_process_group("gloo", timeout=patience)
     yield Ranks(torch.distributed.get_rank(), world)
-    torch.distributed.destroy_process_group()  # only where all is well: NCCL's waits for the others to do the same
+    torch.distributed.destroy_process_group()  # only if all went well: NCCL's waits for the others to do the same
 
 
 @contextlib.contextmanager
 def others_named() -> Iterator[None]:
-    """One sentence instead of gloo's or NCCL's when a connection closed: a process that failed has said why itself."""
+    """One sentence in place of gloo's or NCCL's error about a closed connection: the process that failed says why."""
     try:
         yield
     except torch.distributed.DistBackendError as error:  # NCCL's, which also fails by itself; its reason comes last

@@ -36,7 +36,7 @@ class TotalVariation(NamedTuple):
 
 
 class CorrectedShares(NamedTuple):
-    """Class shares with the classifier's errors taken out."""
+    """Class shares corrected for the classifier's errors."""
 
     shares: tuple[Interval, ...]
     variation: TotalVariation  # against the prior
@@ -58,9 +58,9 @@ def difference(real: tuple[int, int], fake: tuple[int, int]) -> Interval:
 
 
 def fisher_exact(real: tuple[int, int], fake: tuple[int, int]) -> float:
-    """Two-sided p-value that both shares, each (hits, count), are equal (Fisher's exact test; conservative).
+    """Two-sided p-value of both shares, each (hits, count), being equal (Fisher's exact test; conservative).
 
-    Sum over all tables with the same margins that are no likelier than the one found.
+    The sum is over all tables with the same margins that are no likelier than the one found.
     """
     hits, n_real, n_fake = real[0] + fake[0], real[1], fake[1]
     first, last = max(0, hits - n_real), min(hits, n_fake)
@@ -70,7 +70,7 @@ def fisher_exact(real: tuple[int, int], fake: tuple[int, int]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the order given (Holm 1979): one false alarm in p, among all."""
+    """p-values corrected for their number, in order (Holm 1979): controls the probability of any false alarm."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -84,9 +84,9 @@ def total_variation(
 ) -> TotalVariation:
     """Total variation between two histograms over the same bins, counts [B] each.
 
-    Interval: `_variation`, from a parametric bootstrap of both histograms. Floor: mean and deviation where both
-    histograms are drawn from their pooled shares, which is what unseen real images reach.
-    Raises ValueError where a histogram is empty.
+    Interval: `_variation`, from a parametric bootstrap of both histograms. Floor: mean and deviation if both histograms
+    are drawn from their pooled shares, which is what unseen real images reach.
+    Raises ValueError if a histogram is empty.
     """
     n_real, n_fake = int(real.sum()), int(fake.sum())
     if not n_real or not n_fake:
@@ -113,13 +113,14 @@ def corrected_shares(
     Rogan and Gladen (American Journal of Epidemiology 107, 1978) for many classes; then the nearest point of the
     simplex. Errors by the delta method, with both samples counted: Cov(p) = A (Cov(q) + sum_i p_i^2 Cov(C_i)) A^T,
     A = C^-T. Taking C as known, as CLEAM does (Teo et al., NeurIPS 2023), gives intervals that are too short.
-    Rows of C get one image spread evenly, so that a row without errors is not taken as certain.
+    Each row of C gets one more image, spread evenly, so that a row without errors is not taken as certain.
 
     Args:
         predicted: generated images per predicted class, counts [K].
         confusion: real images the classifier was not trained on, counts [K true, K predicted].
         prior: declared share of each class, [K], sum 1.
-    Raises ValueError where a class has no real image, or C is so close to singular that it would only add noise.
+    Raises ValueError if nothing was generated, a class has no real image, or C is so close to singular that it would
+    only add noise.
     """
     classes, rows = len(predicted), confusion.sum(axis=1)
     if not predicted.sum() or (rows == 0).any():
@@ -179,10 +180,10 @@ def _distance(real: NDArray[np.floating], fake: NDArray[np.floating]) -> NDArray
 def _variation(value: float, spread: NDArray[np.float64], floor: NDArray[np.float64]) -> TotalVariation:
     """The interval of a total variation: `spread` are draws around what was found, `floor` draws around equality.
 
-    Sampling adds to a total variation and never takes away, in the value and, less, once more in draws around it. So
-    the lower end goes down by half the spread and by that bias: twice what the draws add, and at most what chance adds
-    to equality; it is 0 where the value is one that equal distributions reach. The upper end stays the percentile,
-    which leans upwards, against the generator. Coverage: `docs/intervals.md`.
+    Sampling biases a total variation upwards: in the value and, less so, again in the draws around it. So the lower end
+    lies below the value by half the spread and by that bias, taken as twice what the draws add but at most what chance
+    adds to equality; it is 0 if equal distributions reach the value. The upper end stays the percentile, which leans
+    upwards, against the generator. Coverage: `docs/intervals.md`.
     """
     _, high = _percentiles(spread)
     middle, floor_mean = float(spread.mean()), float(floor.mean())
@@ -197,5 +198,5 @@ def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
-    """Draws for a bootstrap; unlike latents they need not outlive a numpy version, the lock file pins it."""
+    """Draws for a bootstrap; unlike latents they may change with numpy's version, which the lock file pins."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))

@@ -1,13 +1,13 @@
 """DINOv2 (Oquab et al.: "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024), for Fréchet
-distances that do not favour what was trained with an ImageNet classifier (Stein et al., NeurIPS 2023): the class token
-of the last layer, after the final norm.
+distances that do not favour generators trained with an ImageNet classifier (Stein et al., NeurIPS 2023): the class
+token of the last layer, after the final norm.
 
 timm's vision transformer, which names its tensors as the official checkpoints do, with one thing done as the official
 code does it. The position embedding was learned for 37 x 37 patches (518 pixels); 224 pixels are 16 x 16. The official
 code resamples with the scale factor (16 + 0.1) / 37, bicubic, no antialiasing; timm fits the size exactly and
-antialiases, which gives other features. At 518 pixels both leave it alone and agree.
+antialiases, which gives other features. At 518 pixels neither resamples, and they agree.
 
-Needs timm (`pip install "timm>=1.0.20"`). State dict: as in `dinov2_vitb14_pretrain.pth` and the one of ViT-L.
+Needs timm (`pip install "timm>=1.0.20"`). State dict: as in `dinov2_vitb14_pretrain.pth` and its counterpart for ViT-L.
 Shapes: N images, D features (768 or 1024), h x w patches.
 """
 
@@ -25,7 +25,7 @@ class DinoV2(VisionTransformer):
     """`forward`: levels 0 ... 255 float32 [N, 3, 14 h, 14 w] to features [N, D]; no probabilities."""
 
     side = 224
-    ignored: tuple[str, ...] = ("mask_token",)  # of training
+    ignored: tuple[str, ...] = ("mask_token",)  # used in training alone
 
     def __init__(self, *, width: int, depth: int, heads: int) -> None:
         super().__init__(
@@ -39,7 +39,7 @@ class DinoV2(VisionTransformer):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         """Tokens [N, 1 + h w, D] with their positions, of patches [N, h, w, D]."""
-        assert self.cls_token is not None and self.pos_embed is not None  # always so in this configuration
+        assert self.cls_token is not None and self.pos_embed is not None  # always set in this configuration
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
         return tokens + resampled(self.pos_embed, x.shape[1], x.shape[2])
 

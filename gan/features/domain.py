@@ -1,8 +1,8 @@
-"""The domain extractor: a small CNN trained on the images at hand, the default where no published network fits.
+"""The domain extractor: a small CNN trained on the images at hand; the default, since published networks may not fit.
 
 With labels it is a classifier of the classes. Without, it learns which of four rotations was applied (Gidaris, Singh,
 Komodakis: "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018): that needs no label, no
-download and no second network, and an image must be understood to know which way up it stands.
+download and no second network, and telling which way up an image stands takes some understanding of it.
 
 All randomness (weights, order, augmentation, dropout) comes from the counter-based streams of `gan.latents`; torch's
 own generators are never used, so a fit repeats byte for byte at the same thread count.
@@ -30,7 +30,7 @@ from gan.pixels import to_float
 
 SIDES = (8, 16, 32, 64, 128, 256)  # pixels
 ROTATIONS = 4  # quarter turns that the network without labels tells apart
-_CHUNK = 256  # images a pass when features are taken
+_CHUNK = 256  # images per pass when features are taken
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,11 @@ class Recipe:
 
 
 class DomainNetwork(nn.Module):
-    """3x3 convolutions with batch norm, halved by max-pools down to 2x2, a ReLU layer of D features, K outputs.
+    """3x3 convolutions with batch norm, max-pools that halve down to 2x2, a ReLU layer of D features, K outputs.
 
     Beyond 64 pixels the first convolution looks at 4x4 or 8x8 pixels and steps by 2 or 4: the rest costs what it costs
     at 64, and fine detail is still seen. `kind` says what the outputs mean: the classes, or four rotations; `classes`
-    are the classes' names in the order of the outputs, [] where they are not known.
+    are the classes' names in the order of the outputs, [] if they are not known.
     `resolution` is a power of two from 8 to 256.
     """
 
@@ -86,7 +86,7 @@ class DomainNetwork(nn.Module):
 
 
 class Pictures(Protocol):
-    """uint8 images [N, H, W, C] that may lie on the disk until some are asked for; an array is one."""
+    """uint8 images [N, H, W, C] that may stay on disk until some are asked for; an array will do."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -105,11 +105,11 @@ def fit(
     seed: int,
     done: Callable[[int], object] = lambda steps: None,
 ) -> DomainNetwork:
-    """Train on `images` [N, H, W, C]: on their `labels` [N] in 0 ... classes - 1, or on rotations where None.
+    """Train on `images` [N, H, W, C]: on their `labels` [N] in 0 ... classes - 1, or on rotations if None.
 
-    Returns the network in evaluation mode; `done` is told of each step. Raises ValueError for fewer images than a
-    quarter of a batch, for labels that do not fit, for one class, and for a resolution that is no power of two from 8
-    to 256.
+    Returns the network in evaluation mode; `done(1)` is called after each step. Raises ValueError for fewer images than
+    a quarter of a batch, for labels that do not fit, for one class, and for a resolution that is not a power of two
+    from 8 to 256.
     """
     _check(images, labels, classes, recipe)
     outputs = ROTATIONS if labels is None else classes
@@ -147,7 +147,7 @@ def _schedule(step: int, steps: int) -> float:
 def _batches(
     images: Pictures, labels: NDArray[np.int64] | None, network: DomainNetwork, recipe: Recipe, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """`steps` times: augmented images, targets and dropout scales; every epoch in an order of its own."""
+    """`steps` times: augmented images, targets and dropout scales; each epoch has its own order."""
     count, inputs = len(images), network.hidden.in_features
     order = np.empty(0, np.int64)
     epoch = 0
@@ -232,16 +232,16 @@ def rotation_accuracy(network: DomainNetwork, images: NDArray[np.uint8]) -> tupl
 
 
 def save(network: DomainNetwork, path: Path) -> None:
-    """Write weights, settings and names of classes as one safetensors file; `load` needs nothing else."""
+    """Write weights, settings and class names as one safetensors file; `load` needs nothing else."""
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     names = {"classes": network.classes} if network.classes else {}
     settings = json.dumps({"format": 1, **network.settings, **names}, sort_keys=True)
-    # One metadata key alone: safetensors writes several in an order of chance.
+    # A single metadata key: safetensors writes several in random order.
     path.write_bytes(safetensors_bytes(tensors, {"ganops_domain_network": settings}))
 
 
 def load(path: Path) -> DomainNetwork:
-    """The network of a file that `save` wrote, in evaluation mode. Raises ValueError where it is another file."""
+    """The network of a file that `save` wrote, in evaluation mode. Raises ValueError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             settings = json.loads((file.metadata() or {})["ganops_domain_network"])

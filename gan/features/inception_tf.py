@@ -1,7 +1,7 @@
 """The Inception network of 2015-12-05 that FID and the inception score were defined on (Szegedy et al.: "Rethinking the
 Inception Architecture for Computer Vision", CVPR 2016; the graph `inception-2015-12-05.tgz` of TensorFlow).
 
-torchvision's `Inception3` with what that graph does otherwise: average pools that leave the padding out (blocks A, C
+torchvision's `Inception3` with what that graph does differently: average pools that leave the padding out (blocks A, C
 and the first E), a max pool in the last block, 1,008 outputs, pixels scaled by (x - 128) / 128. torchvision's own
 weights give other features. Agrees with torch-fidelity's and pytorch-fid's networks (`tests/gan`).
 
@@ -26,7 +26,7 @@ from torchvision.models.inception import (
 class InceptionTF(Inception3):
     """`forward`: levels 0 ... 255 float32 [N, 3, 299, 299] to the pooled features [N, 2048] and logits [N, 1008].
 
-    The logits leave the last layer's bias out: so the inception score is defined (torch-fidelity `logits_unbiased`,
+    The logits leave the last layer's bias out, as the inception score is defined (torch-fidelity `logits_unbiased`,
     NVIDIA `no_output_bias`).
     """
 

@@ -22,7 +22,7 @@ from gan.features.resize import RESIZES, resized
 from gan.features.weights import SOURCES, fill, read_weights
 
 NAMES = tuple(SOURCES)
-PASS = 64  # images a pass; part of the result's last bits
+PASS = 64  # images per pass; the result's last bits depend on it
 
 
 class Network(Protocol):
@@ -50,10 +50,10 @@ class Published:
         return f"{self.name}-{self.resize}"
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
-        """Features float32 [N, D] and probabilities float64 [N, K] (None where the network has none).
+        """Features float32 [N, D] and probabilities float64 [N, K] (None if the network has none).
 
         `images` uint8 [N, H, W, C] of any size, grey or RGB; passes of at most 64. How many images come together
-        changes features by rounding alone (2e-5 of features of order one). Raises ValueError for other images.
+        changes features only by rounding (2e-5 in features of order one). Raises ValueError for other images.
         """
         found = np.empty((len(images), self.width), np.float32)
         odds: NDArray[np.float64] | None = None
@@ -71,8 +71,8 @@ class Published:
 def open_published(name: str, *, resize: str, weights: Path, sha256: str, device: str = "cpu") -> Published:
     """The extractor `name` (one of NAMES) with the weights in file `weights`, whose SHA-256 must be `sha256`.
 
-    `resize` is one of RESIZES; `device` a torch device. Raises ValueError where a name is unknown, the file is
-    missing, another one, damaged or of another network, or an optional package is not installed.
+    `resize` is one of RESIZES; `device` a torch device. Raises ValueError if a name is unknown, an optional package is
+    not installed, or the file is missing, has another SHA-256, is damaged or belongs to another network.
     """
     if name not in NAMES:
         raise ValueError(f"a published extractor is one of {', '.join(NAMES)}; received {name!r}")
@@ -87,7 +87,7 @@ def open_published(name: str, *, resize: str, weights: Path, sha256: str, device
 
 
 def _network(name: str) -> Any:
-    """The network without weights. Imported here: torchvision alone takes seconds, and timm may be missing."""
+    """The network without weights. Its module is imported here: torchvision takes seconds, and timm may be missing."""
     if name == "inception_tf":
         from gan.features.inception_tf import InceptionTF
 
@@ -105,7 +105,7 @@ def _network(name: str) -> Any:
 
 @contextlib.contextmanager
 def _exact() -> Iterator[None]:
-    """Float32 that is float32: GPUs otherwise convolve in TF32, which moves features by a thousandth."""
+    """True float32: GPUs otherwise convolve in TF32, which moves features by a thousandth."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")

@@ -1,4 +1,4 @@
-"""Images to the size that a published network reads, by the rule that the numbers in papers were made with.
+"""Resizes images to what a published network reads, by the rule that the numbers in papers were made with.
 
 The rule moves every value (the wrong one alone gives a Fréchet distance of 6 between equal images: Parmar, Zhang, Zhu:
 "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", CVPR 2022), so it is part of an extractor's name.

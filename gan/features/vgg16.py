@@ -3,7 +3,7 @@
 Torchvision's network and weights, as torch-fidelity's extractor `vgg16` takes them (feature `fc2_relu`). The paper of
 improved precision and recall (Kynkäänniemi et al., NeurIPS 2019) and NVIDIA's code take the same layer of the same
 architecture with other weights: those of the Caffe model, which reads BGR levels less their mean, not scaled by a
-deviation. Numbers therefore compare with torch-fidelity's, and with those papers only in order of size.
+deviation. So numbers are comparable with torch-fidelity's, and with those papers' only in order of magnitude.
 
 State dict: as in `vgg16-397923af.pth`. Shapes: N images, 4096 features.
 """

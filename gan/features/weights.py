@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The official file of a network: its name, its address, and what can be cited of its hash."""
+    """The official file of a network: its name, its address, and what its publisher states of its hash."""
 
     file: str
     url: str
     prefix: str = ""
-    """First digits of its SHA-256 where the publisher states them (in the file's name); else empty."""
+    """First digits of its SHA-256 if the publisher states them (in the file's name); else empty."""
 
 
 # torch-fidelity publishes the first one as `weights-inception-2015-12-05-6726825d.pth`: the same digits, the same file.
@@ -44,8 +44,8 @@ SOURCES = {
 def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of torch's own format, by name; nothing else in a file is ever loaded.
 
-    Raises ValueError where the file is missing, has another SHA-256 than `sha256` (64 hexadecimal digits), is cut
-    short, or holds anything but tensors.
+    Raises ValueError if the file is missing, has another SHA-256 than `sha256` (64 hexadecimal digits), is cut short,
+    or holds anything but tensors.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not there; place the weights with SHA-256 {sha256} at that path")
@@ -73,7 +73,7 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
 
 def _load_tensors(path: Path) -> object:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd streams, which end in an error or in whole tensors
+        warnings.simplefilter("ignore")  # about odd streams, which end in an error or in whole tensors
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -86,8 +86,8 @@ def digest(path: Path) -> str:
 def fill(network: nn.Module, state: Mapping[str, Tensor], *, name: str, path: Path, ignored: tuple[str, ...]) -> None:
     """Give `network` (built on the meta device) the tensors of `state` as float32.
 
-    Raises ValueError where names or shapes are those of another network, or values are not finite. Batch counters,
-    which old files lack and evaluation does not read, may be missing; names in `ignored` may be there.
+    Raises ValueError if names or shapes are those of another network, or values are not finite. Batch counters, which
+    old files lack and evaluation does not read, may be missing; names in `ignored` may be present.
     """
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     counters = {key for key in expected if key.endswith("num_batches_tracked")}

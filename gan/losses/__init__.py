@@ -1,9 +1,9 @@
 """Adversarial losses by name: each is a file of this folder whose frozen dataclass `Config` is the loss.
 
-discriminator_loss(real, fake) -> scalar    from logits [N] of real and of generated images, pairs share a label
-generator_loss(real, fake) -> scalar        the same; `real` is None where `paired` is false
+discriminator_loss(real, fake) -> scalar    from logits [N] of real and of generated images; pairs share a label
+generator_loss(real, fake) -> scalar        the same; `real` is None if `paired` is false
 paired: bool                                whether the generator's loss looks at real logits
-boundary: float | None                      the logit between "real" and "fake"; None where a logit alone says neither
+boundary: float | None                      the logit between "real" and "fake"; None if a logit alone says neither
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ class Config(Targets):
 
     @property
     def boundary(self) -> float:  # type: ignore[override]
-        """Half way between both targets."""
+        """Halfway between both targets."""
         return (self.real_target + self.fake_target) / 2
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:

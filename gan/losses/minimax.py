@@ -1,7 +1,7 @@
 """The minimax loss as first written down (Goodfellow et al. 2014, equation 1): G minimises log(1 - sigma(D(fake))).
 
-Its gradient fades where the discriminator is sure, which is why the same paper trains with `non_saturating`; D is the
-same as there, label smoothing too.
+Its gradient fades where the discriminator is sure, which is why the same paper trains with `non_saturating`; D's loss
+is the same as there, label smoothing included.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Metrics as pure arithmetic on arrays: float64 numbers from features [N, D], operands in the order (real, fake).
 
-numpy alone on the CPU; `device` names one of torch's where distances are taken elsewhere. float32 features are used as
-they are and never copied to float64 whole. Features come from `gan.features`; intervals from `gan.intervals`.
+numpy alone on the CPU; `device` names a torch device if distances are to be taken elsewhere. float32 features are used
+as they are and never copied to float64 as a whole. Features come from `gan.features`, intervals from `gan.intervals`.
 Conventions, with their sources: `docs/metrics.md`.
 """
 

@@ -1,19 +1,19 @@
-"""What every metric asks of its arrays, so that none returns a number that means nothing."""
+"""What every metric requires of its arrays, so that none returns a meaningless number."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 1e50  # in magnitude: beyond it cubes and squares of sums leave float64
-SMALLEST = 1e-50  # largest difference from the first row: far below it products of covariances become 0 in float64
-_ROWS = 4096  # looked at at once, so that a check never doubles the memory
+LARGEST = 1e50  # in magnitude: beyond it cubes and squares of sums overflow float64
+SMALLEST = 1e-50  # least difference from the first row: far below it products of covariances become 0 in float64
+_ROWS = 4096  # checked at once, so that a check never doubles the memory
 
 Features = NDArray[np.floating]
 
 
 def feature_rows(features: Features, name: str, *, at_least: int) -> Features:
-    """`features` [N, D] as they are where float32 or float64, else as float64: no copy of what may be large.
+    """`features` [N, D] as they are if float32 or float64, else as float64: what may be large is not copied.
 
     Raises ValueError unless it has two axes, `at_least` rows, and finite numbers below 1e50 in magnitude.
     """
@@ -34,7 +34,7 @@ def feature_rows(features: Features, name: str, *, at_least: int) -> Features:
 
 
 def rows_pair(real: Features, fake: Features, *, at_least: int) -> tuple[Features, Features]:
-    """Both operands, checked, of one width. Raises ValueError also where all real rows are the same one, within 1e-50.
+    """Both operands, checked, of one width. Raises ValueError also if all real rows are the same, within 1e-50.
 
     Identical fakes are a collapsed generator, which has a distance; identical real rows are a mistake.
     """

@@ -1,9 +1,9 @@
-"""Bounds on squared distances, fast, and the distances themselves, exact: what the neighbour metrics are decided by.
+"""Fast bounds on squared distances, and the exact distances themselves: what decides the neighbour metrics.
 
-|x - y|^2 = |x|^2 + |y|^2 - 2 x.y loses all digits where x and y are close to each other and far from the origin. Here
+|x - y|^2 = |x|^2 + |y|^2 - 2 x.y loses all digits if x and y are close to each other and far from the origin. Here
 rows are centred first, so that the rounding of the product is bounded by a known number c (|x|^2 + |y|^2), and each
 comparison that the bound leaves open is decided by the plain difference of the two rows in float64. The product is
-taken in float32 (twice as fast), and again in float64 where float32 leaves much open. So counts are those of plain
+taken in float32 (twice as fast), and again in float64 if float32 leaves much open. So counts are those of plain
 float64 differences for every block size and device, near duplicates included, and memory is bounded by the block.
 
 Why c = (D + 32) eps: with u = eps / 2, a product of D terms errs by at most D u |x| |y| for any order of summation,
@@ -61,9 +61,10 @@ class Lower:
     tiny: float
 
     def pick(self, limits: Array, axis: int) -> tuple[Indices, Indices, Array, Array]:
-        """(row, column, lower, upper bound), all [P], where the lower bound is at most `limits` (a row's, a column's).
+        """(row, column, lower, upper bound), all [P], of the pairs whose lower bound is at most their limit.
 
-        `limits` [n] for axis 0, [m] for axis 1, in scaled squares. Rows and columns count from the start of the block.
+        `limits` is per row [n] for axis 0, per column [m] for axis 1, in scaled squares. Rows and columns count from
+        the start of the block.
         """
         rounded = limits if self.values.dtype == SHARP else np.nextafter(limits.astype(FAST), FAST.type(np.inf))
         bound = _beside(rounded, self.values)
@@ -72,7 +73,7 @@ class Lower:
         return row, column, low, upper
 
     def kth(self, k: int, axis: int) -> Array:
-        """Upper bound on the k-th smallest scaled square of each row (axis 0) or column; infinite below k numbers."""
+        """Upper bound on the k-th smallest scaled square of each row (axis 0) or column; infinite if fewer than k."""
         own, other = (self.x.squares[self.i], self.y.squares[self.j])[:: 1 - 2 * axis]
         if len(other) < k:
             return np.full(len(own), np.inf)
@@ -80,7 +81,7 @@ class Lower:
 
 
 def points(*sets: NDArray[np.floating], device: str = "cpu") -> tuple[Points, ...]:
-    """Sets of rows [N, D], prepared around the mean of the first. The device is a name of torch's, or "cpu"."""
+    """Sets of rows [N, D], prepared around the mean of the first. `device`: "cpu" for numpy, else a torch device."""
     middle = sum((part.sum(axis=0, dtype=np.float64) for part in blocks(sets[0])), np.zeros(1)) / len(sets[0])
     squares = [np.concatenate([row_sums(_centred(part, middle) ** 2) for part in blocks(rows)]) for rows in sets]
     largest = max(float(part.max()) for part in squares)
@@ -110,7 +111,7 @@ def lower(x: Points, i: slice, y: Points, j: slice, dtype: np.dtype[Any] = FAST)
 def exact_squares(x: Points, rows: Indices, y: Points, columns: Indices) -> Array:
     """|x_row - y_column|^2 by plain differences in float64 for each pair of places, [P], not scaled.
 
-    Each is summed alone and in one order, so it never depends on the others; equal pairs of many are taken once.
+    Each is summed alone and in one order, so it never depends on the others; of many pairs, equal ones are taken once.
     """
     if len(rows) > 4096:
         pairs = x.twins[rows] * len(y) + y.twins[columns]
@@ -166,7 +167,7 @@ def _fast(rows: NDArray[np.floating], middle: Array, scale: float, device: str) 
 
 
 def _beside(array: NDArray[Any], like: Any) -> Any:
-    """`array` where `like` is: the same, or a tensor on the same device."""
+    """`array` on the device of `like`: unchanged for numpy, else a tensor."""
     if isinstance(like, np.ndarray):
         return array
     import torch
@@ -203,7 +204,7 @@ def _where(values: Any, mask: Any) -> tuple[Indices, Indices, Array]:
 
 
 def _at_least_kth(values: Any, k: int, axis: int) -> Array:
-    """At least the k-th smallest along an axis, and hardly more where it is long: that of the least of each group."""
+    """An upper bound on the k-th smallest along an axis, close if it is long: the k-th smallest of groups' minima."""
     count, groups = values.shape[axis], 16 * k
     if count >= 4 * groups:
         size = count // groups

@@ -29,7 +29,7 @@ def energy_distance(
     n, m = len(real), len(fake)
     x, y = points(real, fake, device=device)
     between = _sum(x, y, block) / (n * m)
-    (x,), (y,) = points(real, device=device), points(fake, device=device)  # by their own means, for close bounds
+    (x,), (y,) = points(real, device=device), points(fake, device=device)  # around their own means, for tight bounds
     return 2 * between - _sum(x, x, block) / (n * (n - 1)) - _sum(y, y, block) / (m * (m - 1))
 
 

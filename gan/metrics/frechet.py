@@ -5,7 +5,7 @@ Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Dowson and Landau, 198
 
 Covariances with ddof 1, all in float64. With S_r = L L^T the trace of the root is the sum of the roots of the
 eigenvalues of L^T S_f L, which is symmetric: no general matrix root, no complex numbers, no jitter on the diagonal.
-The value is biased upwards by about 1/N; it means something beside another value at the same N only.
+The value is biased upwards by about 1/N; it can be compared only with a value at the same N.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def moments(features: NDArray[np.floating]) -> Moments:
 
 
 def _moments(features: NDArray[np.floating]) -> Moments:
-    start = features[0].astype(np.float64)  # sums of what is left after it keep their digits
+    start = features[0].astype(np.float64)  # sums of differences from it keep their digits
     mean = start + sum(np.subtract(part, start, dtype=np.float64).sum(axis=0) for part in blocks(features)) / len(
         features
     )
@@ -73,7 +73,7 @@ def merge_moments(parts: Sequence[tuple[int, Moments]]) -> tuple[int, Moments]:
 
 
 def frechet_distance_of_moments(real: Moments, fake: Moments) -> float:
-    """The distance from means and covariances. Raises ValueError where they are not finite or do not fit."""
+    """The distance from means and covariances. Raises ValueError if they are not finite or do not fit."""
     (mean_r, cov_r), (mean_f, cov_f) = real, fake
     if not mean_r.shape == mean_f.shape or not cov_r.shape == cov_f.shape == 2 * mean_r.shape:
         raise ValueError(
@@ -99,7 +99,7 @@ def _trace_of_root(cov_r: NDArray[np.float64], cov_f: NDArray[np.float64]) -> fl
 
 
 def _congruent(factor: NDArray[np.float64], cov: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lower triangle of L^T S L for a lower triangular L [D, D]; what is above it is unset.
+    """Lower triangle of L^T S L for a lower triangular L [D, D]; what is above it has no meaning.
 
     In blocks of columns that leave out the zeros of L: less than half of the work of two full products.
     """

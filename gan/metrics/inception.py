@@ -1,8 +1,8 @@
 """Inception score: exp of the mean KL divergence of p(y|x) from p(y) (Salimans et al.: "Improved Techniques for
 Training GANs", NeurIPS 2016).
 
-On another classifier than the Inception network the number lives on another scale; it is then named after that
-network (`is_domain`) and compared with nothing else.
+With a classifier other than the Inception network the score is on another scale; it is then named after that network
+(`is_domain`) and compared with nothing else.
 """
 
 import itertools
@@ -16,8 +16,8 @@ from gan.metrics.checks import blocks, feature_rows
 def inception_score(probabilities: NDArray[np.floating], *, splits: int) -> tuple[float, float]:
     """(mean, deviation with ddof 0) over `splits` consecutive parts of class probabilities [N, K]; in 1 ... K.
 
-    The rows are used in the order given: shuffle first where neighbours are related. Part i is rows i N // splits to
-    (i + 1) N // splits. Raises ValueError for fewer rows than splits, or rows that are no probabilities.
+    The rows are used in the order given: shuffle first if neighbours are related. Part i is rows i N // splits to
+    (i + 1) N // splits. Raises ValueError for fewer rows than splits, or rows that are not probabilities.
     """
     if splits < 1:
         raise ValueError(f"splits must be at least 1; received {splits}")

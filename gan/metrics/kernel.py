@@ -26,11 +26,11 @@ Indices = NDArray[np.int64]
 def kernel_distance(
     real: Features, fake: Features, *, subsets: int, subset_size: int, seed: int, first: int = 0
 ) -> tuple[float, float]:
-    """(mean, deviation with ddof 0) over `subsets` draws of `subset_size` rows a side, without replacement in a draw.
+    """(mean, deviation with ddof 0) over `subsets` draws of `subset_size` rows per side, without replacement in a draw.
 
     Features [N, D] and [M, D]; dimensionless. `first` is the number of the first draw of `seed`: values of several
-    generated sets are independent given `real` only where each has draws of its own. Raises ValueError for bad
-    features, or a subset_size that is below 2 or above N or M: it is never made smaller silently.
+    generated sets are independent given `real` only if each has draws of its own. Raises ValueError for bad features,
+    or a subset_size that is below 2 or above N or M: it is never made smaller silently.
     """
     real, fake = rows_pair(real, fake, at_least=2)
     if subsets < 1 or not 2 <= subset_size <= min(len(real), len(fake)):
@@ -52,7 +52,7 @@ def kernel_distance(
 def kernel_distances(real: Features, fake: Features, rows_r: list[Indices], rows_f: list[Indices]) -> Array:
     """The unbiased distance of each pair of subsets, [S]: places in real and in fake, without repeats in a subset.
 
-    Where subsets overlap so much that all pairs of rows are fewer than the pairs of all subsets, each kernel value is
+    If subsets overlap so much that all pairs of rows are fewer than the pairs of all subsets, each kernel value is
     computed once and added to every subset that holds both rows.
     """
     pairs = sum((len(a) + len(b)) ** 2 for a, b in zip(rows_r, rows_f, strict=True))
@@ -107,7 +107,7 @@ def _kernel_sum(x: Features, y: Features) -> float:
 
 
 def _blocks(n: int, m: int, *, symmetric: bool) -> list[tuple[slice, slice, int]]:
-    """(rows, columns, weight) of the blocks to sum; where they are symmetric the upper triangle stands for both."""
+    """(rows, columns, weight) of the blocks to sum; if they are symmetric, the upper triangle stands for both."""
     rows, columns = ([slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)] for count in (n, m))
     if not symmetric:
         return [(i, j, 1) for i, j in itertools.product(rows, columns)]
@@ -118,7 +118,7 @@ def _kernel(x: Features, y: Features) -> Array:
     """k of every row of x with every row of y, [n, m]."""
     a = x.astype(np.float64, copy=False)
     b = a if x is y or (x.ctypes.data == y.ctypes.data and x.shape == y.shape) else y.astype(np.float64, copy=False)
-    inner = a @ b.T  # of one array with itself BLAS computes half
+    inner = a @ b.T  # for one array with itself BLAS computes only half
     inner /= x.shape[1]
     inner += 1
     cubes = inner * inner

@@ -25,7 +25,7 @@ _OPEN = 1 / 32  # share of a block that float32 may leave open before float64 lo
 
 @dataclasses.dataclass(frozen=True)
 class Balls:
-    """Balls around the rows (axis 0) or the columns (axis 1): squared radii; closed ones hold their surface."""
+    """Balls around the rows (axis 0) or the columns (axis 1): squared radii; closed ones include their surface."""
 
     squares: Array
     axis: int
@@ -33,7 +33,7 @@ class Balls:
 
 
 class _Search:
-    """The k smallest distances of each row so far: candidates by their bounds, taken exactly when they are many."""
+    """The k smallest distances of each row so far: candidates wait with their bounds, and many are settled exactly."""
 
     def __init__(self, points: Points, k: int) -> None:
         self.points, self.k = points, k
@@ -58,7 +58,7 @@ class _Search:
             self.settle()
 
     def settle(self) -> None:
-        """Take the distances of the candidates that are still possible."""
+        """Compute the distances of the candidates that are still possible."""
         row, column, low = (np.concatenate(part) for part in zip(*self.pending, strict=True))
         possible = low <= self.upper[row, -1]
         row, column = row[possible], column[possible]
@@ -109,7 +109,7 @@ def members(x: Points, y: Points, balls: list[Balls], block: int = BLOCK) -> lis
 
 
 def _inside(block: Lower, kind: Balls, last: bool = False) -> tuple[Indices, Indices, bool]:
-    """(rows, columns) of the pairs within a ball of this kind, and False where the bounds leave too much open."""
+    """(rows, columns) of the pairs within a ball of this kind, and False if the bounds leave too much open."""
     squares = kind.squares[block.i if kind.axis == 0 else block.j]
     row, column, _, high = block.pick(squares * block.x.unit, kind.axis)
     radius = squares[row if kind.axis == 0 else column]

@@ -3,8 +3,9 @@ for Assessing Generative Models", NeurIPS 2019), density and coverage (Naeem et 
 Metrics for Generative Models", ICML 2020).
 
 The radius of a row is the distance to its k-th neighbour in its own set, itself excluded. Precision and recall count a
-point on the surface of a ball as inside (`<=`), density and coverage do not (`<`), as their authors have it; it matters
-with duplicates. Counts are those of plain float64 differences for every block size and device: `gan.metrics.distances`.
+point on the surface of a ball as inside (`<=`), density and coverage do not (`<`), as their authors define them; it
+matters with duplicates. Counts are those of plain float64 differences for every block size and device:
+`gan.metrics.distances`.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,7 @@ Features = NDArray[np.floating]
 
 
 class Neighbourhoods(NamedTuple):
-    """All four of one pass."""
+    """All four numbers of one pass."""
 
     precision: float
     recall: float
@@ -34,7 +35,7 @@ def neighbourhoods(
     """Precision and recall at `k_precision`, density and coverage at `k_density`, of features [N, D] and [M, D].
 
     The numbers of `precision_recall` and `density_coverage` from one pass over the distances, in about half the time.
-    float32 and float64 features are used as they are; memory beside them: a float32 copy of each set, and blocks.
+    float32 and float64 features are used as they are; further memory: a float32 copy of each set, and blocks.
     Raises ValueError for bad features or fewer than k + 1 rows on a side.
     """
     real, fake = _checked(real, fake, max(k_precision, k_density), min(k_precision, k_density), block)
@@ -75,8 +76,8 @@ def density_coverage(
 ) -> tuple[float, float]:
     """(density, coverage) of features [N, D] and [M, D].
 
-    Density: real balls that a fake row lies in, on average, over k; about 1 for equal distributions, may exceed 1.
-    Coverage: share of real rows whose ball holds a fake row. Raises ValueError as `precision_recall`.
+    Density: mean number of real balls that a fake row lies in, divided by k; about 1 for equal distributions, may
+    exceed 1. Coverage: share of real rows whose ball holds a fake row. Raises ValueError as `precision_recall` does.
     """
     real, fake = _checked(real, fake, k, k, block)
     x, y = points(real, fake, device=device)
@@ -86,7 +87,7 @@ def density_coverage(
 
 
 def expected_coverage(n_real: int, n_fake: int, k: int) -> float:
-    """Expected coverage where both sets come from one distribution: 1 - prod of (N - i) / (N + M - i), i = 1 ... k."""
+    """Expected coverage if both sets come from one distribution: 1 - prod of (N - i) / (N + M - i), i = 1 ... k."""
     n = n_real - np.arange(1, k + 1)
     return float(1 - np.prod(n / (n + n_fake)))
 
@@ -95,8 +96,8 @@ def realism(real: Features, fake: Features, *, k: int, block: int = BLOCK, devic
     """Realism score of each fake row, float64 [M]: the largest radius / distance over real balls; no unit.
 
     Above 1: inside a ball. Of the real balls only the smaller half is used, those with a radius up to the median, so
-    that outliers with large balls lend no realism (section 5 of Kynkäänniemi et al.). A copy of such a real row has
-    inf. Raises ValueError as `precision_recall`.
+    that outliers with large balls lend no realism (section 5 of Kynkäänniemi et al.). A copy of such a real row scores
+    inf. Raises ValueError as `precision_recall` does.
     """
     real, fake = _checked(real, fake, k, k, block)
     (x,) = points(real, device=device)

@@ -8,7 +8,7 @@ A number without these is comparable with nothing. Names are built from parts an
 
 With a count: that many generated images, conventions of the papers (Fréchet distance against the whole split, kernel
 distance over 100 subsets of 1,000, inception score in 10 splits, neighbours among as many real images). Without one: as
-many generated as held-out images, every pair counted once. `fid` and `kid` are the Inception network's, other networks
+many generated as held-out images, every pair counted once. `fid` and `kid` are the Inception network's; other networks
 have `fd` and `kd`. Standard library only.
 """
 
@@ -23,7 +23,7 @@ Kind = Literal[
 Split = Literal["train", "heldout"]
 
 K_PRECISION, K_COVERAGE = 3, 5
-ROWS_PER_FEATURE = 2  # a Fréchet distance of fewer images a feature is mostly bias; it is refused
+ROWS_PER_FEATURE = 2  # a Fréchet distance of fewer images per feature is mostly bias; it is refused
 
 _CONVENTIONS: dict[Kind, dict[str, Any]] = {
     "frechet": {"metric": "squared Frechet distance", "ddof": 1},
@@ -43,7 +43,7 @@ _CONVENTIONS: dict[Kind, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One way to get a number. None means: not fixed by the name, and then the result carries what it was."""
+    """One way to get a number. None means: not fixed by the name; the result then states what it was."""
 
     name: str
     kind: Kind
@@ -52,7 +52,7 @@ class Protocol:
     resize: str
     """How images reach the network's size; `none` for the domain extractor, which is made for theirs."""
     real: Split | None
-    """Split of the real images; None where none are compared."""
+    """Split of the real images; None if none are compared."""
     n_real: int | None = None
     """Real images, evenly spread over the split; None: all of it."""
     n_fake: int | None = None
@@ -64,11 +64,11 @@ class Protocol:
     subsets: int | None = None
     """Random subsets of a kernel distance; None: the full U-statistic."""
     subset_size: int | None = None
-    """Rows a side in each of them."""
+    """Rows per side in each of them."""
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of its numbers: its own, or its own with what is counted behind it where there are two."""
+        """Names of its numbers: its own, or, if there are two, its own followed by what each measures."""
         pair = {"precision_recall": ("precision", "recall"), "density_coverage": ("density", "coverage")}
         return tuple(f"{self.name}_{each}" for each in pair.get(self.kind, ())) or (self.name,)
 
@@ -91,7 +91,7 @@ class Protocol:
 
 
 def named(name: str) -> Protocol:
-    """The protocol of that name. Raises ValueError with the nearest known one where there is none."""
+    """The protocol of that name. Raises ValueError with the nearest known ones if there is none."""
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(name, PROTOCOLS, n=3)
         known = f"did you mean {', '.join(near)}?" if near else "docs/metrics.md says how names are built"

@@ -1,9 +1,9 @@
 """Networks by name: each is a file of this folder that holds `Config`, `Generator`, `Discriminator`, `initialise`.
 
-`Config` is a frozen dataclass with `name: Literal["<file>"]` and the network's settings; it says, where that differs
-from `Plain`, what its discriminator does with a batch. A network is described by `{"name": file, "arguments": {...}}`,
-which is what `generator.json` carries; z_dim, classes, resolution and channels come from the data and the run.
-A Discriminator that is linear around every image says `piecewise_linear = True`: see `gan.piecewise`.
+`Config` is a frozen dataclass with `name: Literal["<file>"]` and the network's settings; it overrides what differs from
+`Plain`. A network is described by `{"name": file, "arguments": {...}}`, which is what `generator.json` carries; z_dim,
+classes, resolution and channels come from the data and the run.
+A Discriminator that is linear around every image sets `piecewise_linear = True`: see `gan.piecewise`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ __all__ = ["Plain", "build_discriminator", "build_generator", "describe", "full_
 
 
 class Plain:
-    """What a training must know of a network before it is built; `Config`s of networks say where they differ."""
+    """What training must know about a network before it is built; a network's `Config` overrides what differs."""
 
     batch_statistics: frozenset[str] = frozenset()
     """Sides ("generator", "discriminator") with batch normalisation."""
@@ -32,7 +32,7 @@ class Plain:
 
 
 def check_numbers(config: Any, low: int = 1) -> None:
-    """Raises ValueError where a whole number of `config`, or of a list in it, lies outside [low, 8192]."""
+    """Raises ValueError if a whole number of `config`, or of a list in it, lies outside [low, 8192]."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         for number in value if isinstance(value, tuple | list) else (value,):
@@ -63,7 +63,7 @@ def _module(name: str) -> Any:
 
 
 def _config(architecture: dict[str, Any]) -> tuple[Any, Any]:
-    """The network's file and its `Config`. Raises ValueError where the arguments are not those of its file."""
+    """The network's module and its `Config`. Raises ValueError if the arguments are not those of that module."""
     module, arguments = _module(architecture["name"]), architecture["arguments"]
     try:
         return module, module.Config(name=architecture["name"], **arguments)

@@ -3,7 +3,7 @@
 `upsampling`, nearest-neighbour upsampling and 3x3 convolutions with leaky ReLU (after Odena, Dumoulin, Olah:
 "Deconvolution and checkerboard artifacts", 2016). Both end in a tanh and start from N(0, 0.02).
 
-Labels are not part of the classics; where there are classes the generator gets an embedding beside the latent and the
+Labels are not part of the classics; if there are classes, the generator gets an embedding beside the latent and the
 discriminator a projection (Miyato and Koyama 2018). Stages go from 4x4 up; N images, D width of a stage.
 """
 
@@ -37,17 +37,17 @@ class Config(Plain):
     form: Literal["transposed", "upsampling"]
     """transposed: 4x4 transposed convolutions; upsampling: nearest neighbours, then 3x3 convolutions."""
     width: int
-    """Channels before the last stage, twice as many each stage down, up to eight times as many."""
+    """Channels at half the resolution; twice as many at each halving below, up to eight times as many."""
     embedding: int
     """Size of a label's vector in the generator."""
     norm: Literal["batch", "spectral", "none"]
-    """Of the discriminator; the generator always has batch normalisation. Gradient penalties need spectral or none."""
+    """The discriminator's; the generator always has batch normalisation. Gradient penalties need spectral or none."""
     dropout: float
     """Share of channels that the discriminator drops after each stage; 0 for none."""
     minibatch: Literal["none", "deviation", "discrimination"]
     """How the discriminator compares the images of a group."""
     group: int
-    """Images in a group; 1 where minibatch is none."""
+    """Images in a group; 1 if minibatch is none."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -61,12 +61,12 @@ class Config(Plain):
 
     @property
     def batch_statistics(self) -> frozenset[str]:  # type: ignore[override]
-        """The generator's always, the discriminator's where its norm is batch."""
+        """The generator's always, the discriminator's if its norm is batch."""
         return frozenset({"generator", "discriminator"} if self.norm == "batch" else {"generator"})
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Spectral norms bound the slope, but not that of minibatch discrimination, which has none."""
+        """Spectral norms bound the slope, unless minibatch discrimination, which has none, takes part."""
         return self.norm == "spectral" and self.minibatch != "discrimination"
 
     def widths(self, resolution: int) -> list[int]:
@@ -111,7 +111,7 @@ class Discriminator(nn.Module):
         spectral = config.norm == "spectral"
         conv = SpectralConv2d if spectral else nn.Conv2d
         kernel = 4 if config.form == "transposed" else 3
-        biased = config.form == "upsampling" or config.norm != "batch"  # the classic has none: its norms shift
+        biased = config.form == "upsampling" or config.norm != "batch"  # the classic has no biases: its norms shift
         widths = config.widths(resolution)[::-1]
         layers: list[nn.Module] = []
         for place, (before, width) in enumerate(zip([channels, *widths], widths, strict=False)):
@@ -127,7 +127,7 @@ class Discriminator(nn.Module):
         self.compare = MinibatchDiscrimination(wide, config.group) if config.minibatch == "discrimination" else None
         wide += self.compare.kernels if self.compare else 0
         linear, embedding = (SpectralLinear, SpectralEmbedding) if spectral else (nn.Linear, nn.Embedding)
-        self.score = linear(wide, 1, bias=biased)  # on 4x4 the classic 4x4 convolution
+        self.score = linear(wide, 1, bias=biased)  # on 4x4 pixels, the classic's 4x4 convolution
         self.embed = embedding(classes, wide) if classes else None
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:

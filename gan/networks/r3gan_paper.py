@@ -47,7 +47,7 @@ class Config(Plain):
         check_numbers(self)
 
     def widths(self, resolution: int) -> list[int]:
-        """Channels per stage from 4x4 up. Raises ValueError where a stage does not fill its groups."""
+        """Channels per stage from 4x4 up. Raises ValueError if a stage does not fill its groups."""
         sizes = [4 * 2**stage for stage in range(stages(resolution))]
         found = [self.width * self.full_to // max(size, self.full_to) for size in sizes]
         if any(width * _EXPANSION % self.group_width or not width for width in found):
@@ -59,7 +59,7 @@ class Config(Plain):
 
 
 class Act(nn.Module):
-    """leaky ReLU of x + bias, a bias a channel: [N, D, H, W] -> the same."""
+    """Leaky ReLU of x + bias, one bias per channel: [N, D, H, W] -> the same."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Act(nn.Module):
 
 
 class Residual(nn.Module):
-    """The block above: [N, D, H, W] -> the same."""
+    """The block in the module's docstring: [N, D, H, W] -> the same."""
 
     def __init__(self, width: int, group_width: int) -> None:
         super().__init__()

@@ -68,7 +68,7 @@ class Generator(nn.Module):
 
 
 class Down(nn.Module):
-    """ReLU, 3x3, ReLU, 3x3 beside a 1x1, then half the size where `down`; the first block begins without ReLU."""
+    """ReLU, 3x3, ReLU, 3x3 beside a 1x1, then half the size if `down`; the first block begins without ReLU."""
 
     def __init__(self, before: int, width: int, *, down: bool, first: bool = False) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Down(nn.Module):
     def forward(self, x_NDHW: Tensor) -> Tensor:
         hidden = self.convs[1](F.relu(self.convs[0](x_NDHW if self.first else F.relu(x_NDHW))))
         if self.down:
-            hidden, x_NDHW = F.avg_pool2d(hidden, 2), F.avg_pool2d(x_NDHW, 2)  # before the 1x1: the same, and cheaper
+            hidden, x_NDHW = F.avg_pool2d(hidden, 2), F.avg_pool2d(x_NDHW, 2)  # before the 1x1: same result, cheaper
         return hidden + (x_NDHW if self.short is None else self.short(x_NDHW))
 
 
