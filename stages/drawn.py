@@ -1,4 +1,4 @@
-"""Generated images a block at a time, or on the disk where a stage comes back to them: never a whole set in memory."""
+"""Generated images one block at a time, or on disk if a stage needs them again: never a whole set in memory."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-BATCH = 256  # images in memory at once; how many of them the generator makes at once is its own affair
+BATCH = 256  # images in memory at once; how many of them the generator makes per call is up to it
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
 class Drawer(Protocol):
-    """What is asked of a generator; `consumer.Generator` is one."""
+    """What is required of a generator; `consumer.Generator` is one."""
 
     def draw(self, count: int, seed: int = 0, *, start: int = 0) -> tuple[Images, Labels | None]: ...
 
@@ -32,9 +32,9 @@ def drawn(
 ) -> tuple[Images, Labels | None]:
     """The same images together, uint8 [count, H, W, C], read-only, and their labels [count].
 
-    They lie in a file without a name in `folder`, mapped into memory: the system keeps of it what there is room for,
-    and frees it with the last reference or the process. `title` names the progress bar. Raises OSError where the disk
-    is full.
+    They lie in an unnamed file in `folder`, mapped into memory: the system keeps in memory what there is room for, and
+    frees the file with the last reference or the process. `title` names the progress bar. Raises OSError if the disk is
+    full.
     """
     labels: list[Labels] = []
     shape: tuple[int, ...] = ()

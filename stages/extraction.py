@@ -24,7 +24,7 @@ Block = tuple[int, NDArray[np.float32], NDArray[np.float64] | None]
 
 
 class Extractor(Protocol):
-    """What is asked of an extractor; `gan.features.published.Published` is one."""
+    """What is required of an extractor; `gan.features.published.Published` is one."""
 
     @property
     def key(self) -> str: ...
@@ -37,7 +37,7 @@ def extract(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None] | None:
     """Features [count, D] and probabilities [count, K] (or None) on rank 0, None elsewhere; every process must call it.
 
-    Raises ValueError for fewer than one image, and where another process has ended.
+    Raises ValueError if `count` or `batch` is below 1, or another process has ended.
     """
     found: NDArray[np.float32] | None = None
     odds: NDArray[np.float64] | None = None
@@ -51,7 +51,7 @@ def extract(
 
 
 def blocks(images: Images, count: int, extractor: Extractor, *, ranks: Ranks, batch: int = 64) -> Iterator[Block]:
-    """The same block by block, in order, on rank 0; elsewhere nothing comes, but the work is done while iterating."""
+    """The same block by block, in order, on rank 0; other ranks yield nothing, but do their work while iterating."""
     if count < 1 or batch < 1:
         raise ValueError(f"features are taken of one image or more, in batches of one or more; got {count}, {batch}")
     rounds = range(0, count, batch * ranks.world)
@@ -79,7 +79,7 @@ def _filled(values: NDArray[Any], rows: int) -> NDArray[Any]:
 
 
 def open_entry(name: str, resize: str, weights: str, sha256: str, *, device: str = "cpu") -> Published:
-    """The extractor of an entry of `reference.published`. Raises ValueError without its file, or for another one."""
+    """The extractor of an entry of `reference.published`. Raises ValueError if its file is missing or another one."""
     path = weights_path(weights)
     if not path.is_file():
         raise ValueError(
@@ -91,6 +91,6 @@ def open_entry(name: str, resize: str, weights: str, sha256: str, *, device: str
 
 
 def weights_path(weights: str) -> Path:
-    """Where the file of an entry lies: as written, from the folder of the command, or by name in the state folder."""
+    """The path of an entry's file: `weights` as written if that file exists, else by name in the state folder."""
     stored = state_folder() / "weights" / weights
     return Path(weights) if Path(weights).is_file() else stored

@@ -1,4 +1,4 @@
-"""The folder `generator` that train writes, as those name it who read it."""
+"""The folder `generator` that train writes: the names of its files, for whoever reads them."""
 
 import hashlib
 import json
@@ -11,6 +11,6 @@ FILES = (DESCRIPTION, WEIGHTS, "discriminator.safetensors")
 
 
 def input_digest(folder: Path) -> str:
-    """SHA-256 over the names and digests of the two files that a generator consists of; its ONNX file carries it."""
+    """SHA-256 of the names and digests of the two files that a generator consists of; its ONNX file carries it."""
     files = {name: sha256_file(folder / name) for name in (DESCRIPTION, WEIGHTS)}
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

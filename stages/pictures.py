@@ -41,9 +41,9 @@ def grid_png(
 ) -> bytes:
     """PNG bytes of a grid, filled row by row; the last row may be short.
 
-    `images` uint8 [N, H, W, C] with C 1 or 3; `columns` cells a row; `cell` the side in pixels that smaller images are
-    enlarged to (Lanczos; larger ones keep their size); `row_labels` one text a row, drawn left of it as `row_texts`
-    gives it, or none.
+    `images` uint8 [N, H, W, C] with C 1 or 3; `columns` cells per row; `cell` the side in pixels that smaller images
+    are enlarged to (Lanczos; larger ones keep their size); `row_labels` one text per row, drawn to its left as
+    `row_texts` gives it, or none.
     Raises ValueError for another dtype or shape, no images, or another number of row labels than rows.
     """
     _check(images)
@@ -67,8 +67,9 @@ def grid_png(
 
 
 def row_texts(row_labels: Sequence[str]) -> list[str]:
-    """The labels, or the numbers of the rows, from 1, where Pillow's font lacks a letter of any of them: it has little
-    but ASCII, and all that it lacks is the same empty box. Whoever shows the picture must then say which is which."""
+    """The labels, or, if Pillow's font lacks a letter of any of them, the numbers of the rows from 1: the font has
+    little but ASCII, and draws the same empty box for anything else. Whoever shows the picture must then say which is
+    which."""
     font = ImageFont.load_default(size=14)
 
     def shape(letter: str) -> tuple[tuple[int, int], bytes]:
@@ -91,24 +92,24 @@ def enlarged(image: NDArray[np.uint8], cell: int = CELL) -> Image.Image:
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG as text that a page can hold as an image's source, so that the page opens alone."""
+    """A PNG as text that a page can hold as an image's source, so that the page needs no other file."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def image_uri(image: NDArray[np.uint8]) -> str:
-    """One image uint8 [H, W, C] as a `data_uri`: small ones enlarged, of more than PAGE pixels a side shrunk."""
+    """One image uint8 [H, W, C] as a `data_uri`, enlarged if small, shrunk if larger than PAGE pixels a side."""
     _check(image[None])
     return data_uri(_png(enlarged(_for_page(image[None])[0])))
 
 
 def grid_uri(images: NDArray[np.uint8], *, columns: int, row_labels: Sequence[str] = ()) -> str:
-    """`grid_png` as a `data_uri`; images of more than PAGE pixels a side are shrunk, for a page that opens at once."""
+    """`grid_png` as a `data_uri`; images of more than PAGE pixels a side are shrunk, so that the page opens fast."""
     _check(images)
     return data_uri(grid_png(_for_page(images), columns=columns, row_labels=row_labels))
 
 
 def _for_page(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of square blocks; sides are powers of two."""
+    """Images of at most PAGE pixels a side, by means of square blocks; sides are powers of two."""
     count, height, width, channels = images.shape
     block = max(1, max(height, width) // PAGE)
     if block == 1:

@@ -1,4 +1,4 @@
-"""The folder that reference writes, opened by those who measure against it."""
+"""The folder that reference writes, for the stages that measure against it."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from stages.common.summary import read_summary
 if TYPE_CHECKING:
     from gan.features.published import Published
 
-_LITTLE = 0.02  # total variation of class shares that no measure shows
+_LITTLE = 0.02  # total variation of class shares that is too small for any measure to show
 _NEEDS = ("data_hash", "classes", "counts", "set_size", "extractor", "recipe", "floors", "baselines", "seed")
 
 
@@ -30,7 +30,7 @@ class Reference:
 
     @property
     def classes(self) -> list[str]:
-        """Class names in label order; empty where the images carry no labels."""
+        """Class names in label order; empty if the images carry no labels."""
         return list(self.info["classes"])
 
     @property
@@ -40,7 +40,7 @@ class Reference:
 
     @property
     def set_size(self) -> int:
-        """N, the images of a set, real or generated: as many as are held out, and at most `reference.largest_set`."""
+        """N, images in a set, real or generated: as many as are held out, and at most `reference.largest_set`."""
         return int(self.info["set_size"])
 
     def compared(self) -> NDArray[np.float32]:
@@ -49,14 +49,14 @@ class Reference:
 
     @property
     def blind(self) -> str | None:
-        """Why no measure on the domain extractor's features means anything; None where it learned something."""
+        """Why no measure on the domain extractor's features means anything; None if the extractor learned something."""
         reason: str | None = self.info["extractor"].get("blind")
         return reason
 
     def served_otherwise(self, prior: list[float]) -> str | None:
-        """Why what is served in the shares `prior` [K] differs from the held-out images however good it is, or None.
+        """Why images served in the shares `prior` [K] differ from the held-out ones however good they are, or None.
 
-        Compared is the total variation of prior and held-out shares with what chance gives where they agree: mean and
+        The total variation of prior and held-out shares is compared with what chance gives if they agree: mean plus
         two deviations of N draws, by the normal approximation, and a little that does not matter.
         """
         if not prior or not self.classes:
@@ -74,14 +74,14 @@ class Reference:
         )
 
     def published(self) -> list[dict[str, Any]]:
-        """The extractors beside `domain`: {name, resize, sha256, width, device}; empty where there are none."""
+        """The extractors beside `domain`: {name, resize, sha256, width, device}; empty if there are none."""
         return list(self.info.get("published", []))
 
     def features(self, split: str, extractor: str = "domain") -> NDArray[np.float32]:
         """Features [N, D] of a split: train, fit or heldout.
 
-        A published `extractor` is named `<name>-<resize>`; its features, of train and heldout alone, come mapped into
-        memory, read-only. Raises ValueError where the reference was made without it.
+        A published `extractor` is named `<name>-<resize>`; its features, of train and heldout alone, are mapped into
+        memory, read-only. Raises ValueError if the reference was made without it.
         """
         if extractor == "domain":
             return read_array(self.path / f"features-{split}.npy")
@@ -105,8 +105,8 @@ class Reference:
             raise ValueError(f"{path} cannot be read ({error}); run `python -m stages.reference` again") from None
 
     def open_published(self, extractor: str, *, device: str = "cpu") -> "Published":
-        """The published network itself, to take features of other images. Raises ValueError where its file is gone."""
-        from stages.extraction import open_entry  # its networks and Pillow, which few readers need
+        """The published network itself, to take features of other images. Raises ValueError if its file is gone."""
+        from stages.extraction import open_entry  # loads networks and Pillow, which few readers need
 
         self._of(extractor)
         keys = ("name", "resize", "weights", "sha256")
@@ -130,11 +130,11 @@ class Reference:
         return images, read_array(self.path / f"{split}_labels.npy")
 
     def train_labels(self) -> NDArray[np.int64]:
-        """Labels [N] of the whole train split, row by row those of its features."""
+        """Labels [N] of the whole train split, in the order of its features."""
         return read_array(self.path / "labels-train.npy")
 
     def network(self) -> DomainNetwork:
-        """The feature network. Raises ValueError where the file is not the one that `reference.json` names."""
+        """The feature network. Raises ValueError if the file is not the one that `reference.json` names."""
         path = self.path / "extractor.safetensors"
         found, stated = sha256_file(path), self.info["extractor"]["sha256"]
         if found != stated:
@@ -145,7 +145,7 @@ class Reference:
 
 
 def open_reference(path: Path) -> Reference:
-    """Open the folder `path`. Raises ValueError where reference has not finished there."""
+    """Open the folder `path`. Raises ValueError if reference has not finished there."""
     if not (path / "summary.json").is_file():
         raise ValueError(f"{path} is no finished reference: it holds no summary.json; run `python -m stages.reference`")
     return Reference(path, read_json(path / "reference.json", needs=_NEEDS))

@@ -1,4 +1,4 @@
-"""Scores of feature sets, in one place: floors of real images, evaluate and compare all count the same way.
+"""Scores of feature sets, in one place, so that floors of real images, evaluate and compare all count the same way.
 
 Every distance is of one generated set of N images against N held-out ones; intervals come from independent sets.
 """
@@ -23,22 +23,21 @@ SET_METRICS = (
     "fid_domain", "kid_domain", "energy_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5",
 )  # fmt: skip
 
-FLOOR_POOL = (
-    2  # train images for each held-out one of a set: draws from fewer are nearly the same ones, and agree too well
-)
+# Train images for each held-out one of a set: draws from fewer are nearly the same images, and agree too well.
+FLOOR_POOL = 2
 
 SHARES = ("precision_k3", "recall_k3", "coverage_k5")  # of the N images of a set, real or generated
-_LEAST = {"fid_domain": 0.0, "is_domain": 1.0, "density_k5": 0.0}  # an interval never leaves what is possible
+_LEAST = {"fid_domain": 0.0, "is_domain": 1.0, "density_k5": 0.0}  # an interval never goes below what is possible
 
 Features = NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sets:
-    """Independent generated sets of N images: scores a set, and what each image was asked for and taken for."""
+    """Independent generated sets of N images: scores per set, and the class each image was asked for and taken for."""
 
     n: int
-    values: dict[str, list[float]]  # by name of SET_METRICS, one value a set
+    values: dict[str, list[float]]  # by name of SET_METRICS, one value per set
     labels: NDArray[np.int64] | None  # [sets * N], asked for
     predicted: NDArray[np.int64]  # [sets * N], most probable output
     features: Features  # [sets * N, D]
@@ -57,7 +56,7 @@ def set_scores(real: Features, fake: Features, odds: NDArray[np.float64]) -> dic
 def learn(
     images: Pictures, labels: NDArray[np.int64] | None, *, classes: int, recipe: Recipe, seed: int, title: str
 ) -> DomainNetwork:
-    """`gan.features.domain.fit`, and its progress under this title."""
+    """`gan.features.domain.fit`, with a progress bar of this title."""
     with tqdm(total=recipe.steps, desc=title, unit="step", disable=None) as bar:
         return fit(images, labels, classes=classes, recipe=recipe, seed=seed, done=bar.update)
 
@@ -105,7 +104,7 @@ def set_measure(sets: Sets, name: str, floor: dict[str, Any] | None) -> dict[str
 
 
 def agreement_measure(sets: Sets, baseline: dict[str, Any] | None) -> dict[str, Any]:
-    """The measure record of label agreement over all sets; no value where nothing carries a label."""
+    """The measure record of label agreement over all sets; without a value if either side has no labels."""
     if sets.labels is None or baseline is None:
         reason = "the generator or the real images carry no labels"
         return not_assessed(reason, n_real=0, n_fake=len(sets.predicted), protocol="label_agreement")
@@ -130,9 +129,9 @@ def sets_interval(sets: int) -> str:
 
 
 def protocols(extractor: dict[str, Any], *, n: int, heldout: int, sets: int, seed: int) -> dict[str, dict[str, Any]]:
-    """How each number of this module was made, by the key that measures name. `extractor` is of `reference.json`.
+    """How each number of this module was made, by the key that measures name. `extractor` is that of `reference.json`.
 
-    `n`: images of a set, real or generated, of the real ones out of `heldout`.
+    `n`: images in a set, real or generated; the real ones are chosen from `heldout`.
     """
     real = "the held-out images" if n == heldout else f"{n} of the {heldout} held-out images, evenly spread"
     common = {"extractor_sha256": extractor["sha256"], "extractor_width": extractor["width"], "seed": seed}

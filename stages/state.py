@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def state_folder() -> Path:
-    """The state folder, made where it is missing; only its owner may enter it."""
+    """The state folder, made if it is missing; only its owner may enter it."""
     folder = Path(os.environ["GANOPS_STATE"]) if os.environ.get("GANOPS_STATE") else _project_root() / ".ganops"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder.resolve()
@@ -30,9 +30,9 @@ def _project_root() -> Path:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` alone while the block runs; the lock ends with the process, however it ends.
+    """Hold `folder` alone while the block runs; the lock ends with the process, however that ends.
 
-    Raises ValueError where another process holds it, naming that process.
+    Raises ValueError if another process holds it, naming that process.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:

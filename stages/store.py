@@ -18,15 +18,14 @@ class Split:
 
     shards: tuple[NDArray[np.uint8], ...]  # memory maps [n, H, W, C]
     rows: NDArray[np.int64]  # rows of the split in the whole store
-    labels: NDArray[np.int64]  # [len(rows)]; -1 where the store has no classes
+    labels: NDArray[np.int64]  # [len(rows)]; -1 if the store has no classes
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[N, H, W, C] of all images; with `split[indices]` a split serves where an array would, and nothing is read
-        before."""
+        """[N, H, W, C] of all images; with this and `split[indices]` a split can stand in for an array."""
         return (len(self), *self.shards[0].shape[1:])
 
     def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -59,12 +58,12 @@ class Store:
 
     @property
     def classes(self) -> list[str]:
-        """Class names in label order; empty where the images carry no labels."""
+        """Class names in label order; empty if the images carry no labels."""
         return list(self.info["classes"])
 
 
 def open_store(path: Path) -> Store:
-    """Open the image store in folder `path`. Raises ValueError where it is not one or its parts disagree."""
+    """Open the image store in folder `path`. Raises ValueError if it is not one or its parts disagree."""
     if not (path / "dataset.json").is_file():
         raise ValueError(f"{path} is not an image store: it holds no dataset.json; run `python -m stages.ingest`")
     info = read_json(path / "dataset.json", needs=("resolution", "channels", "classes", "counts", "data_hash"))
@@ -89,7 +88,7 @@ def open_store(path: Path) -> Store:
 
 
 def open_passed_store(path: Path, passed: Path) -> Store:
-    """Likewise, where `passed` (validate's passed.json) says that these very images passed; else raises ValueError."""
+    """As `open_store`; also raises ValueError unless `passed` (validate's passed.json) says that its images passed."""
     store, verdict = open_store(path), read_json(passed)
     if verdict.get("passed") is not True or verdict.get("data_hash") != store.info["data_hash"]:
         raise ValueError(f"{passed} does not say that the images in {path} passed; run `python -m stages.validate`")

@@ -2,7 +2,7 @@
 
 A training that begins with them names that digest as `train.init.sha256` and the folder as `train.init_from`, so that
 it depends on these bytes and on nothing that may move. With `--onnx` the copy is refused unless that file was exported
-from these very networks. `python -m flows.warm_start` does all of it for a version of the registry.
+from these very networks. `python -m flows.warm_start` does all of this for a version in the registry.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from stages.generator_folder import DESCRIPTION, FILES, input_digest
 
 
 def copy(source: Path, out: Path, onnx: Path | None = None, *, version: str | None = None) -> str:
-    """Copy the networks in `source` to `out`; returns the digest of `out`. `version` is what a registry calls them,
-    which their description tells from then on. Raises ValueError where they are not whole, or are not those that
-    `onnx` was exported from."""
+    """Copy the networks in `source` to `out`; returns the digest of `out`. `version` is what a registry calls them; it
+    is added to their description. Raises ValueError if they are not whole, are not those that `onnx` was exported from,
+    or `out` holds other files."""
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
         raise ValueError(f"{source} lacks {', '.join(missing)}; name the folder `generator` of a training's output")
@@ -49,7 +49,7 @@ def copy(source: Path, out: Path, onnx: Path | None = None, *, version: str | No
 
 
 def settings(sha256: str, out: Path) -> str:
-    """The two settings of section `train` that begin with the networks in `out`, as JSON, which YAML is too."""
+    """The two settings of section `train` that begin with the networks in `out`, as JSON, which is also YAML."""
     return json.dumps({"init": {"name": "weights", "sha256": sha256}, "init_from": str(out)})
 
 

@@ -40,7 +40,7 @@ def to_json(value: Any) -> str:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write beside `path`, flush to disk, then rename over it: readers see the old file or the new one."""
+    """Write beside `path`, flush to disk, then rename onto it: readers see the old file or the new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with named(path), partial.open("wb") as file:
@@ -54,7 +54,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Say in errors that name no file, such as that of a full disk, that it was this one."""
+    """Add this path to errors that name no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -69,12 +69,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_array(path: Path, values: "NDArray[Any]") -> None:
-    """An array as .npy; unlike numpy's own writing to files it says what is wrong where the disk is full."""
+    """An array as .npy; unlike numpy's own writing, it says what is wrong if the disk is full."""
     write_blocks(path, (values,), len(values))
 
 
 def write_blocks(path: Path, blocks: "Iterable[NDArray[Any]]", count: int) -> None:
-    """One array of `count` rows as .npy, written block by block: no more than one of them need be in memory."""
+    """One array of `count` rows as .npy, written block by block, so that only one block need be in memory."""
     import numpy as np
 
     with named(path), path.open("wb") as file:
@@ -93,7 +93,7 @@ def write_array_header(file: BinaryIO, block: "NDArray[Any]", count: int) -> Non
 
 
 def read_array(path: Path, *, mapped: bool = False) -> "NDArray[Any]":
-    """An array that `write_array` wrote, read or `mapped` into memory. Raises ValueError where it is cut short."""
+    """An array that `write_array` wrote, read or `mapped` into memory. Raises ValueError if it is cut short."""
     from numpy.lib import format as npy
 
     try:
@@ -106,10 +106,11 @@ def read_array(path: Path, *, mapped: bool = False) -> "NDArray[Any]":
 
 
 def read_json(path: Path, *, format: int = 1, needs: Iterable[str] = ()) -> dict[str, Any]:
-    """A JSON object of ours. Raises ValueError where it is none, of another format, or lacks a key of `needs`."""
+    """A JSON object that ganops wrote. Raises ValueError if it is not one, has another format, or lacks a key of
+    `needs`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also a number of too many digits, and lists nested too deeply
+    except (ValueError, RecursionError) as error:  # also numbers of too many digits, and lists nested too deeply
         raise ValueError(f"{path} is not a JSON file of ganops: {error}") from None
     if not isinstance(value, dict) or value.get("format") != format:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
@@ -124,7 +125,7 @@ def read_json(path: Path, *, format: int = 1, needs: Iterable[str] = ()) -> dict
 def output_folder(out: Path) -> Iterator[Path]:
     """A fresh folder beside `out` that takes its place when the block ends well.
 
-    Where the block fails, or the process dies, what was at `out` is still there, whole.
+    If the block fails or the process dies, what was at `out` is still there, whole.
     """
     partial, previous = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.previous")
     if previous.exists() and not out.exists():

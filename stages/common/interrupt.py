@@ -5,10 +5,11 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The command is to end, by signal `number`.
+    """The command is to end because of signal `number`.
 
-    CPython 3.11 to 3.13 ends a `python -m` by SIGINT itself where a bare KeyboardInterrupt has passed through `exec` of
-    source text (an import that makes a dataclass is enough), caught afterwards or not. It looks for that very class.
+    CPython 3.11 to 3.13 ends a `python -m` by SIGINT itself if a bare KeyboardInterrupt has passed through `exec` of
+    source text (an import that makes a dataclass is enough), caught afterwards or not. It checks for that exact class,
+    hence this subclass.
     """
 
     def __init__(self, number: int) -> None:
@@ -22,7 +23,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interruptible(*numbers: signal.Signals) -> None:
-    """Raise Interrupted in the main thread for these signals; one that is ignored (a job of `nohup`) stays so."""
+    """Raise Interrupted in the main thread for these signals; one that is ignored (as under `nohup`) stays so."""
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise)

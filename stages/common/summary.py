@@ -14,8 +14,8 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One finished stage; digests are SHA-256, output paths are relative to the stage's folder. `config` holds the
-    settings but those that no byte depends on."""
+    """One finished stage; digests are SHA-256, output paths are relative to the stage's folder. `config` holds all
+    settings except those that no byte of the result depends on."""
 
     stage: str
     inputs: dict[str, str]
@@ -35,8 +35,8 @@ def write_summary(
 ) -> Summary:
     """Digest the inputs and all files in `work`, write `work/summary.json`, and return it.
 
-    An input is the path to digest, or the digest itself where the stage has read the files already; `known` are digests
-    of files in `work` that are known likewise.
+    An input is the path to digest, or the digest itself if the stage has read the files already; `known` are digests of
+    files in `work` that are known in the same way.
     """
     summary = Summary(
         stage=stage,
@@ -61,12 +61,12 @@ def measure(
 
 
 def not_assessed(reason: str, *, n_real: int, n_fake: int, protocol: str) -> dict[str, Any]:
-    """A measure without a value, and why; the gate fails where it is required."""
+    """A measure without a value, and why; the gate fails if the measure is required."""
     return measure(None, None, None, n_real=n_real, n_fake=n_fake, protocol=protocol, reason=reason)
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary of a stage's folder. Raises ValueError where the stage has not finished or the format differs."""
+    """The summary of a stage's folder. Raises ValueError if the stage has not finished or the format differs."""
     path = folder / "summary.json"
     if not path.is_file():
         raise ValueError(f"{folder} holds no summary.json: that stage has not finished; run `dvc repro`")

@@ -1,4 +1,4 @@
-"""YAML files that people write: a name that stands there twice is a slip of the hand, and refused."""
+"""YAML files that people write: a key given twice is a mistake, and refused."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 
 class _Once(yaml.composer.Composer):
-    """Of a mapping each key once; YAML's own loaders let the last one win without a word."""
+    """Refuses a mapping with a repeated key; PyYAML's own loaders silently take the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # as written: merges (`<<`) come later
         node = super().compose_mapping_node(anchor)
@@ -27,9 +27,9 @@ class _Texts(_Once, yaml.BaseLoader): ...
 
 
 def read_yaml(path: Path, *, texts: bool = False) -> Any:
-    """What a YAML file says; with `texts` every value as the text that was written: no dates, and `no` stays `no`.
+    """What a YAML file says; with `texts`, every value as the text that was written: no dates, and `no` stays `no`.
 
-    Raises ValueError where it is no YAML in UTF-8, or gives one key twice.
+    Raises ValueError if it is not YAML in UTF-8, or gives a key twice.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Texts if texts else _Values)

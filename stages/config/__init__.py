@@ -1,9 +1,9 @@
 """params.yaml, one section per stage, checked: unknown, missing, mistyped and out-of-range settings are refused.
 
-Each section is a frozen dataclass in a module of its own; its `__post_init__` raises ValueError where settings do not
-fit each other. Its fields are `bool`, `int`, `float`, `str`, `Literal`, `X | None`, `tuple[X, ...]`, other dataclasses,
-and unions of dataclasses that carry their name as `name: Literal["..."]` (tagged unions, written
-`{name: relativistic}`). Ranges are `Annotated[int, Range(ge=1)]`.
+Each section is a frozen dataclass in a module of its own; its `__post_init__` raises ValueError if settings do not fit
+each other. Its fields are `bool`, `int`, `float`, `str`, `Literal`, `X | None`, `tuple[X, ...]`, other dataclasses, and
+unions of dataclasses that carry their name as `name: Literal["..."]` (tagged unions, written `{name: relativistic}`).
+Ranges are `Annotated[int, Range(ge=1)]`.
 `Annotated[Any, FileOf("package")]` is a tagged union whose variants are the files of a package, so that a new variant
 is a new file and changes no other.
 """
@@ -41,14 +41,14 @@ class Range:
 
 
 def recorded(config: Any) -> dict[str, Any]:
-    """The settings that a result follows from: all but those for the machine alone."""
+    """The settings that determine a result: all except those that concern only the machine."""
     free = {field.name for field in dataclasses.fields(config) if field.metadata == MACHINE}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
 
 
 @dataclasses.dataclass(frozen=True)
 class FileOf:
-    """The mapping's `name` is a file of `package`, and that file's dataclass `Config` says what else it holds.
+    """The mapping's `name` is a file of `package`, and that file's dataclass `Config` says what else the mapping holds.
 
     Only the chosen file is imported, so that a stage depends on that one alone.
     """
@@ -62,7 +62,7 @@ def load_section(config: type[T], params: Path, section: str) -> T:
 
 
 def read_section(params: Path, section: str) -> Any:
-    """Section `section` of the YAML file `params`, unchecked. Raises ValueError where there is none."""
+    """Section `section` of the YAML file `params`, unchecked. Raises ValueError if there is none."""
     content = read_yaml(params)
     if not isinstance(content, dict) or section not in content:
         near = _near(section, content) if isinstance(content, dict) else ""

@@ -1,7 +1,7 @@
 """`python -m stages.config`: all that params.yaml says, checked before any work begins.
 
-A typing error in the section of the last stage is told now and not after a training. What only the data can tell, such
-as a batch larger than the training split, a stage says itself.
+A typing error in the last stage's section is reported now and not after a training. What only the data can show, such
+as a batch larger than the training split, is reported by the stage itself.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _KEPT_IN_GIT = ("data/datasheet.yaml", "data/erased.json", "data/baseline.json")
 
 def check(project: Path) -> None:
     """Raise ValueError for the first fault in params.yaml of the folder `project`, for sections that nobody reads, and
-    where a file that the pipeline starts from is missing."""
+    if a file that the pipeline starts from is missing."""
     params = project / "params.yaml"
     known = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
     sections = {}
@@ -39,7 +39,7 @@ def check(project: Path) -> None:
 
 
 def _check_sizes(ingest: IngestConfig, train: TrainConfig) -> None:
-    """Raise ValueError where the network of `train` does not draw what `ingest` stores. Nothing is allocated."""
+    """Raise ValueError if the network of `train` cannot draw what `ingest` stores. Nothing is allocated."""
     import torch
 
     from gan import networks
@@ -55,7 +55,7 @@ def _check_sizes(ingest: IngestConfig, train: TrainConfig) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 with a sentence, or 130 where it was interrupted."""
+    """Exit code 0, 1 with a sentence, or 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m stages.config", description=__doc__)
     parser.add_argument("--project", type=Path, default=Path(), help="folder that holds params.yaml")
     options = parser.parse_args(argv)

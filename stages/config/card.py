@@ -13,8 +13,8 @@ KINDS = {
     "memorization": ("memorization_*",),
     "parity": ("parity_*",),
     "data rights": ("data_rights",),
-}  # what a gate must look at, and names of measures of that kind: the domain extractor's, then those of papers
-LABELLED_KINDS = ("label agreement", "classification accuracy score")  # mean nothing where images carry no labels
+}  # what a gate must look at, and the names of measures of that kind: the domain extractor's, then those of papers
+LABELLED_KINDS = ("label agreement", "classification accuracy score")  # meaningless if images carry no labels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,14 @@ HIGHER_IS_BETTER = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Margin:
-    """How much worse than the champion a candidate may be by one measure."""
+    """How much worse than the champion a candidate may be on one measure."""
 
     measure: str
     """One of the measures that both generators are scored by."""
     margin: Annotated[float, Range(ge=0)]
     """Largest loss that still counts as not worse, in the unit that `relative_to` gives."""
     relative_to: Literal["none", "ratio", "deviations"]
-    """The measure's own unit, means of its real-against-real floor, or standard deviations of the floor's draws."""
+    """Unit of `margin`: the measure's own, the mean of its real-against-real floor, or the deviation of the floor."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class CompareConfig:
     """Measures of `margins`; on the champion's own data at least one must be shown to be better."""
 
     def __post_init__(self) -> None:
-        """Refuse margins of unknown or repeated measures, and a comparison that decides by nothing."""
+        """Refuse margins of unknown or repeated measures, and a comparison that no measure decides."""
         names = [margin.measure for margin in self.margins]
         if not names:
             raise ValueError("margins must name at least one measure, or every candidate would be `not worse`")

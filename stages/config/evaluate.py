@@ -11,12 +11,13 @@ class PublishedNumbers:
     """Named protocols on published networks, beside the domain extractor's; `reference.published` must hold those."""
 
     protocols: tuple[str, ...]
-    """Names of gan/metrics/protocols.py, such as fid50k_inception_tf_train; docs/metrics.md says how they are built."""
+    """Names from gan/metrics/protocols.py, such as fid50k_inception_tf_train; docs/metrics.md says how they are built.
+    """
     sets: Annotated[int, Range(ge=1, le=1000)]
     """Independent generated sets, each as large as the protocol says; with fewer than three there is no interval."""
 
     def __post_init__(self) -> None:
-        """Refuse a name that stands there twice."""
+        """Refuse a name that is given twice."""
         for name in self.protocols:
             if self.protocols.count(name) > 1:
                 raise ValueError(f"protocols names {name} twice")
@@ -24,17 +25,17 @@ class PublishedNumbers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """How many sets are drawn, and what is too small to say something about."""
+    """How many sets are drawn, and what is too small to say anything about."""
 
     threads: Annotated[int, Range(ge=1, le=64)]
-    """CPU threads; part of the result's identity, they change the last bits."""
+    """CPU threads; part of the result's identity, since they change the last bits."""
     seed: Annotated[int, Range(ge=0, lt=2**63)]
-    """Seed of the latents and labels; another one than audit's, so that both look afresh."""
+    """Seed of the latents and labels; different from audit's, so that both see new images."""
     sets: Annotated[int, Range(ge=3, le=1000)]
     """Independent generated sets, each as large as the reference says; intervals are over sets."""
     smallest_set: Annotated[int, Range(ge=8)]
-    """Images; with fewer held-out ones the distances and neighbour metrics are not assessed."""
+    """Images; with fewer held-out ones, the distances and neighbour metrics are not assessed."""
     columns: Annotated[int, Range(ge=1, le=100)]
-    """Images a row in the picture grids."""
+    """Images per row in the picture grids."""
     published: PublishedNumbers = PublishedNumbers(protocols=(), sets=1)
     """Further numbers, by name."""

@@ -25,10 +25,10 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What the exported file is called and serves, and how far it may be from the network that was trained.
+    """What the exported file is called and serves, and how far it may differ from the network that was trained.
 
     name: the model's name, inside the file and in the registry.
-    prior: shares of the labels that are drawn where a caller names none.
+    prior: shares of the labels that are drawn if a caller names none.
     opset: version of the ONNX operator set.
     parity_images: latents on which the file is compared with the float32 network.
     parity_seed: seed of those latents.

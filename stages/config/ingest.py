@@ -7,12 +7,12 @@ from stages.config import MACHINE, FileOf, Range
 
 
 def same_licence(name: str) -> str:
-    """A form in which names of one licence are equal: neither case nor the number of spaces counts."""
+    """A form in which spellings of one licence name are equal: neither case nor the number of spaces counts."""
     return " ".join(name.split()).casefold()
 
 
 class Source(Protocol):
-    """What every `Config` of stages/ingest/sources/ has; the rest is in the file of that name."""
+    """What every `Config` in stages/ingest/sources/ has; the rest is in the file of that name."""
 
     @property
     def name(self) -> str: ...
@@ -37,7 +37,7 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """When two stored images are the same picture to the eye: both limits hold."""
+    """When two stored images look like the same picture: if they are within both limits."""
 
     distance: Annotated[int, Range(ge=0, le=11)]
     """Bits of 64 in which their perceptual hashes may differ."""
@@ -50,17 +50,18 @@ class IngestConfig:
     """How raw images become the image store."""
 
     source: Annotated[Source, FileOf("stages.ingest.sources")]
-    """Kind of raw data: a file of stages/ingest/sources/."""
+    """Kind of raw data: a file in stages/ingest/sources/."""
     use: tuple[Literal["internal", "research", "commercial", "publication"], ...]
-    """What the data, and what is made of them, are used for; the datasheet and its licence must allow all of it."""
+    """What the data, and what is made from them, are used for; the datasheet and its licence must allow all of it."""
     licences: tuple[str, ...]
-    """Licences that are accepted for `use`, in the words of the datasheet's `licence`; another one is refused."""
+    """Licences that are accepted for `use`, worded as in the datasheet's `licence`; any other is refused."""
     resolution: Literal[8, 16, 32, 64, 128, 256]
     """Pixels a side."""
     channels: Literal[1, 3]
     """1 grey, 3 RGB."""
     fit: Literal["crop", "pad", "stretch"]
-    """How other shapes become square: the central square; the whole image on `background`; scaled unevenly."""
+    """How other shapes become square. crop: the central square; pad: the whole image on `background`; stretch: scaled
+    unevenly."""
     upscale: bool
     """Whether images smaller than `resolution` are enlarged; otherwise they are refused."""
     background: tuple[Annotated[int, Range(ge=0, le=255)], ...]
@@ -68,14 +69,14 @@ class IngestConfig:
     splits: Splits
     """Expected shares of train, fit and heldout; each image's side follows from its own SHA-256, or its group's."""
     near_duplicates: NearDuplicates | None
-    """Of such a pair on two sides the one nearer to training is refused; null does not look for them."""
+    """Of such a pair in two different splits, the one nearer to training is refused; null: they are not looked for."""
     max_refused_share: Annotated[float, Range(ge=0, lt=1)]
-    """Share of the files read that may be refused, and of all bytes that damaged archives may hold; above it ingest
-    fails."""
+    """Largest share of the files read that may be refused, and of all bytes that damaged archives may hold; above it
+    ingest fails."""
     max_pixels: Annotated[int, Range(ge=64, le=89_000_000)]
-    """Width times height by the header; larger images are refused before they are decoded."""
+    """Largest width times height as given by the header; larger images are refused before they are decoded."""
     shard_images: Annotated[int, Range(ge=8, le=1_000_000)]
-    """Images a shard, about: cuts follow content, so that new images leave old shards alone."""
+    """Images per shard, roughly: cuts follow content, so that new images leave old shards alone."""
     processes: Annotated[int, Range(ge=0, le=256)] = field(metadata=MACHINE)
     """Decoding processes, each under a memory limit; 0 decodes in the main process. No byte depends on it."""
 

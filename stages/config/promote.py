@@ -14,7 +14,7 @@ class Serving:
     python: str | None
     """Interpreter of the environment that serves; it needs numpy and onnxruntime. None: the one that runs the flow.
 
-    A relative path is one of the folder that the flow runs in."""
+    A relative path starts at the folder that the flow runs in."""
     minutes: Annotated[float, Range(gt=0, le=1440)]
     """Longest time, in minutes, for the whole check."""
     load_seconds: Annotated[float, Range(gt=0)]
@@ -22,14 +22,14 @@ class Serving:
     latency_ms: Annotated[float, Range(gt=0)]
     """Longest time, in milliseconds, for one image: median of 20 calls on one CPU thread."""
     size_mb: Annotated[float, Range(gt=0)]
-    """Largest file, in million bytes."""
+    """Largest file size, in million bytes."""
     levels: Annotated[int, Range(ge=0, le=255)]
     """Largest difference, in 8-bit levels, between self-test images and those recorded at registration."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsOnly:
-    """Promote although parity was measured where half precision is widened before it is computed with."""
+    """Promote although parity was measured on a provider that widens half precision before computing with it."""
 
     name: Literal["weights_only"]
     reason: str
@@ -38,7 +38,7 @@ class WeightsOnly:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LooserThresholds:
-    """Promote one candidate although its gate was looser than the one that the champion passed."""
+    """Promote one candidate although its gate was looser than the one the champion passed."""
 
     name: Literal["looser_thresholds"]
     onnx: str
@@ -80,9 +80,9 @@ class PromoteConfig:
     serving: Serving
     """The check of the registered bytes."""
     approval: Approval
-    """A person's word."""
+    """A person's approval."""
     waivers: tuple[Waiver, ...]
-    """What may pass all the same, each with its reason."""
+    """Exceptions to the rules, each with its reason."""
 
     def __post_init__(self) -> None:
         """Refuse waivers without a reason or for no candidate in particular."""

@@ -27,7 +27,7 @@ class File:
     """SHA-256 of that file, 64 hexadecimal digits; another file is refused."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no SHA-256."""
+        """Refuse what is not a SHA-256."""
         _check_sha256(self.sha256)
 
 
@@ -42,14 +42,14 @@ class PublishedExtractor:
 
     name: Literal["inception_tf", "vgg16", "dinov2_vitb14", "dinov2_vitl14"]
     resize: Literal["legacy_tf", "clean", "pil_bicubic"]
-    """How images come to the size that the network reads (docs/extractors.md); part of every number's protocol."""
+    """How images are brought to the network's size (docs/extractors.md); part of every number's protocol."""
     weights: str
     """The file: a path relative to the folder where the command runs, or a name in `$GANOPS_STATE/weights/`."""
     sha256: str
     """SHA-256 of that file, 64 hexadecimal digits; another file is refused."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no SHA-256."""
+        """Refuse what is not a SHA-256."""
         _check_sha256(self.sha256)
 
     @property
@@ -65,27 +65,27 @@ class Training:
     steps: Annotated[int, Range(ge=1, le=10_000_000)]
     """Optimizer steps."""
     batch: Annotated[int, Range(ge=4, le=65536)]
-    """Images a step."""
+    """Images per step."""
     learning_rate: Annotated[float, Range(gt=0, le=1)]
     """AdamW's peak; a tenth of the steps warm up to it, then it falls to 0 by a cosine."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferenceConfig:
-    """What the real images are measured with, and how often chance is asked for the floors."""
+    """What the real images are measured with, and how many draws the floors are made of."""
 
     threads: Annotated[int, Range(ge=1, le=64)]
-    """CPU threads; part of the result's identity, they change the last bits."""
+    """CPU threads; part of the result's identity, since they change the last bits."""
     seed: Annotated[int, Range(ge=0, lt=2**63)]
-    """Seed of weights, order, augmentation and of the draws behind the floors."""
+    """Seed of weights, order and augmentation, and of the draws behind the floors."""
     extractor: Fit | File
     """The feature network: `{name: fit, width: 32}` or `{name: file, path: ..., sha256: ...}`."""
     training: Training
     """Recipe of every classifier."""
     largest_set: Annotated[int, Range(ge=8, le=1_000_000)]
-    """Images of a set, real or generated, at most; of more held-out ones so many, evenly spread, are scored against."""
+    """Most images in a set, real or generated; if more are held out, that many, evenly spread, are scored against."""
     floor_draws: Annotated[int, Range(ge=2, le=1000)]
-    """Draws of a set of training images, each scored against the held-out ones."""
+    """Number of sets drawn from the training images, each scored against the held-out ones."""
     picture_pool: Annotated[int, Range(ge=1, le=100_000)]
     """Training images kept for pictures and nearest neighbours, evenly spread over the store."""
     published: tuple[PublishedExtractor, ...] = ()

@@ -20,12 +20,12 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """Where a deployed run has stage `train` done, as a deployment of its own."""
+    """A separate deployment that runs stage `train` for a deployed run."""
 
     deployment: str
-    """Name of its flow, a slash, and its own: `train/train-gpu`."""
+    """The flow's name, a slash, and the deployment's name: `train/train-gpu`."""
     minutes: Annotated[float, Range(gt=0, le=10080)]
-    """Minutes within which a worker must have begun; then nobody is waited for any longer."""
+    """Minutes within which a worker must have started; after that the run stops waiting."""
 
     def __post_init__(self) -> None:
         if not all(self.deployment.partition("/")):
@@ -37,16 +37,16 @@ class RetrainConfig:
     """Settings of `flows.retrain` and of the deployed flow."""
 
     rounds: Annotated[int, Range(ge=1, le=20)]
-    """Rounds of one run at most, the first included; another begins where data, code or settings changed meanwhile."""
+    """Most rounds in one run, the first included; another begins if data, code or settings changed meanwhile."""
     wait_minutes: Annotated[float, Range(ge=0, le=1440)]
     """Minutes that a deployed run waits for another retrain to end."""
     retries: Annotated[int, Range(ge=0, le=20)]
-    """How often work is tried again after a failure of network, store, server or node; never after another one."""
+    """How often work is tried again after a failure of network, store, server or node; never after any other."""
     retry_seconds: Annotated[float, Range(gt=0, le=3600)]
-    """Seconds before the first new attempt; each further pause is twice as long."""
+    """Seconds before the first new attempt; each further pause is twice as long as the last."""
     elsewhere: Elsewhere | None
-    """Which deployment trains for a deployed run; None: the run itself."""
+    """Which deployment trains for a deployed run; None: the run trains itself."""
     free_gb: Annotated[float, Range(ge=0)]
-    """Free space, in billion bytes, that the project and the state folder need before the start."""
+    """Free space, in billion bytes, that the project and the state folder must have before the start."""
     budgets: tuple[Budget, ...]
     """What stages may cost; a stage without an entry may take any time."""

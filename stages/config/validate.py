@@ -20,7 +20,7 @@ class Limits:
     max: float | None
     """Largest value allowed; null for none."""
     mostly: Annotated[float, Range(gt=0, le=1)]
-    """Share of the images that must lie within."""
+    """Share of the images that must lie within these limits."""
 
     def __post_init__(self) -> None:
         if self.min is None and self.max is None:
@@ -31,12 +31,12 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """When the data count as others than those of the last promoted run."""
+    """When the data count as different from those of the last promoted run."""
 
     false_alarms: Annotated[float, Range(gt=0, lt=0.5)]
-    """Probability that any of all columns alarms although nothing changed (Holm-corrected)."""
+    """Probability that any column alarms although nothing changed (Holm-corrected over all columns)."""
     min_moved: Annotated[float, Range(ge=0, lt=1)]
-    """Share of the images that must lie elsewhere than before (total variation); less never alarms."""
+    """Share of the images that must have moved (total variation) for an alarm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +44,27 @@ class ValidateConfig:
     """What the image store must be like before anything is trained on it."""
 
     min_images: Annotated[int, Range(ge=1)]
-    """Images kept, all splits together."""
+    """Least number of images kept, all splits together."""
     min_images_per_class: Annotated[int, Range(ge=1)]
-    """Images of each class in each split; without labels, images in each split."""
+    """Least number of images of each class in each split; without labels, of images in each split."""
     min_class_balance: Annotated[float, Range(ge=0, le=1)]
-    """Images of the smallest class / images of the largest; without labels it applies to nothing."""
+    """Least ratio of the images of the smallest class to those of the largest; without labels it does not apply."""
     max_split_deviation: Annotated[float, Range(gt=0)]
-    """Distance of a split's share from the configured one, in standard deviations of a binomial share; copies and near
-    duplicates that ingest took out count as assigned."""
+    """Largest distance of a split's share from the configured one, in standard deviations of a binomial share; copies
+    and near duplicates that ingest removed count as assigned."""
     min_level_range: Annotated[int, Range(ge=1, le=255)]
-    """Levels of 0..255: brightest less darkest pixel of every single image; 0 is a constant image."""
+    """Levels of 0..255: least difference of brightest and darkest pixel in every single image; 0 is a constant image.
+    """
     min_mean_level: Annotated[float, Range(ge=0, le=255)]
-    """Levels of 0..255: mean over all images at least."""
+    """Levels of 0..255: least mean over all images."""
     max_mean_level: Annotated[float, Range(ge=0, le=255)]
-    """Levels of 0..255: mean over all images at most."""
+    """Levels of 0..255: largest mean over all images."""
     limits: tuple[Limits, ...]
-    """Of every single image, with a share of exceptions."""
+    """Limits on every single image, with a share of exceptions."""
     max_near_duplicates: Annotated[float, Range(ge=0, le=1)]
-    """Share of the images that are near duplicates of another kept one."""
+    """Largest share of images that are near duplicates of another kept one."""
     drift: Drift
-    """Against the baseline that the last promotion wrote."""
+    """The comparison with the baseline that the last promotion wrote."""
     warn: tuple[str, ...]
     """Names of expectations, or of groups of them, that only warn; all others stop the pipeline."""
 
