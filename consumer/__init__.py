@@ -9,7 +9,7 @@ __all__ = ["Generator"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Generator` is loaded at first use, so that the command can explain itself where onnxruntime is absent."""
+    """`Generator` is loaded at first use, so that the command can explain itself if onnxruntime is absent."""
     if name != "Generator":
         raise AttributeError(f"module 'consumer' has no attribute {name!r}")
     from consumer._generator import Generator

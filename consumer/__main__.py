@@ -1,4 +1,4 @@
-"""`python -m consumer`: draw images with an exported generator. JSON on stdout, talk on stderr.
+"""`python -m consumer`: draw images with an exported generator. JSON on stdout, messages on stderr.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
@@ -78,7 +78,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _label(text: str, classes: Sequence[str]) -> str | int:
-    """A class name stays one; other whole numbers are indices."""
+    """A class name stays as it is; a whole number that is not a class name is an index."""
     return int(text) if text not in classes and text.lstrip("-").isdecimal() else text
 
 

@@ -1,4 +1,4 @@
-"""Format 1 of a generator file: what its metadata say, and the inputs and outputs that follow from them."""
+"""Format 1 of a generator file: what its metadata say, and the inputs and outputs that they imply."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"  # as export.name; it becomes part of
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a generator file says about itself; `classes` and `prior` are empty where it takes no label."""
+    """What a generator file says about itself; `classes` and `prior` are empty if it takes no label."""
 
     name: str
     classes: tuple[str, ...]
@@ -24,7 +24,7 @@ class Description:
 def describe(metadata: dict[str, str]) -> Description:
     """Read the metadata of a generator file.
 
-    Raises ValueError where they are not those of a ganops generator, are of another format version, or are broken.
+    Raises ValueError if they are not those of a ganops generator, are of another format version, or are broken.
     """
     if "format" not in metadata or "name" not in metadata:
         raise ValueError("it is an ONNX file, but not a generator that ganops exported (no format and name inside)")
@@ -61,7 +61,7 @@ def check_signature(session: Any, description: Description) -> None:
         inputs["label"] = ("tensor(int64)", [None])
     outputs = {"image": ("tensor(uint8)", [None, size, size, description.channels])}
     for kind, wanted, nodes in (("inputs", inputs, session.get_inputs()), ("outputs", outputs, session.get_outputs())):
-        # A batch axis of any size carries a name (or nothing) in place of a number.
+        # A batch axis of any size has a name (or nothing) in place of a number.
         found = {node.name: (node.type, [n if isinstance(n, int) else None for n in node.shape]) for node in nodes}
         if found != wanted:
             raise ValueError(f"its {kind} must be {_signature(wanted)}; found {_signature(found)}")

@@ -23,7 +23,7 @@ class Generator:
     """A generator that ganops exported, ready to draw.
 
     Image i of seed s is the same for every `batch` and `start`, within one 8-bit level on one provider. Attributes:
-    `name`, `classes` (names in label order), `prior` (their serving shares; both empty where there are no labels),
+    `name`, `classes` (names in label order), `prior` (their serving shares; both empty if there are no labels),
     `resolution` (pixels a side), `channels`, `z_dim`, `sha256` (of the file), `metadata` (all that the file says) and
     `provider` (what it runs on). Calls from several threads at once are safe.
     """
@@ -31,9 +31,9 @@ class Generator:
     def __init__(self, path: str | Path, *, providers: Sequence[str] | None = None, threads: int = 1) -> None:
         """Load the ONNX file `path`; weights come from that one file only.
 
-        `providers` as in onnxruntime, by default CUDA where it can load, else the CPU. `threads` is the number of CPU
-        threads; one by default, so that every machine rounds alike. Raises ValueError where the file is not a
-        generator of ours or a provider cannot be used, OSError where it cannot be read.
+        `providers` as in onnxruntime, by default CUDA if it can load, else the CPU. `threads` is the number of CPU
+        threads; one by default, so that every machine rounds alike. Raises ValueError if the file is not a generator
+        that ganops exported or a provider cannot be used, OSError if the file cannot be read.
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1; received {threads}")
@@ -55,9 +55,9 @@ class Generator:
     def generate(
         self, count: int = 1, seed: int = 0, label: int | str | None = None, *, start: int = 0, batch: int | None = None
     ) -> NDArray[np.uint8]:
-        """Images start ... start + count - 1 of `seed`: uint8 [count, H, W, C], `batch` of them a call.
+        """Images start ... start + count - 1 of `seed`: uint8 [count, H, W, C], `batch` of them per call.
 
-        By default 256 up to 64 pixels a side, and fewer beyond, so that a call takes no more memory.
+        By default `batch` is 256 up to 64 pixels a side, and smaller beyond, so that a call takes no more memory.
         `label` is a class's name or its index; None draws labels from the serving prior. Raises ValueError for a label
         outside the classes, one given to a generator without labels, a count below 0, or a seed outside [0, 2**64).
         """
@@ -72,8 +72,8 @@ class Generator:
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         """The images of `generate(label=None)` and their labels, drawn from the serving prior.
 
-        uint8 [count, H, W, C] and int64 [count], or None in place of labels where there are no classes. Raises
-        ValueError for a count below 0 or a seed outside [0, 2**64).
+        uint8 [count, H, W, C] and int64 [count], or None in place of labels if there are no classes. Raises ValueError
+        for a count below 0 or a seed outside [0, 2**64).
         """
         seed, start, count = _whole(seed, start, count)
         drawn = labels(seed, start, count, self.prior) if self.classes else None
@@ -84,9 +84,9 @@ class Generator:
     ) -> NDArray[np.uint8]:
         """Images of latents that the caller chose, for interpolations and the like: uint8 [N, H, W, C].
 
-        `z` float32 [N, z_dim], finite; `label` whole numbers [N], one index a latent, where there are classes, else
-        None. `generate` draws its latents from `gan.latents`; with those the images are the same. Raises ValueError
-        where either does not fit.
+        `z` float32 [N, z_dim], finite; `label` whole numbers [N], one index per latent, if there are classes, else
+        None. `generate` draws its latents from `gan.latents`; with the same latents the images are the same. Raises
+        ValueError if either does not fit.
         """
         z = np.asarray(z)
         if z.ndim != 2 or z.shape[1] != self.z_dim or z.dtype.kind != "f" or not np.isfinite(z).all():
@@ -95,7 +95,7 @@ class Generator:
         return self._images(lambda first, size: z[first : first + size], given, len(z), batch)
 
     def _checked(self, label: NDArray[np.int64] | None, count: int) -> NDArray[np.int64] | None:
-        """Labels that fit the graph: int64 [count] of this generator's classes, None where it has none."""
+        """Labels that fit the graph: int64 [count] of this generator's classes, None if it has none."""
         if not self.classes:
             if label is not None:
                 raise ValueError(f"{self.name} draws without labels; leave the label out")
@@ -112,7 +112,7 @@ class Generator:
         return given.astype(np.int64)
 
     def class_index(self, label: int | str) -> int:
-        """Index of a class given by name or index. Raises ValueError where the generator has no such class."""
+        """Index of a class given by name or index. Raises ValueError if the generator has no such class."""
         if not self.classes:
             raise ValueError(f"{self.name} draws without labels; leave the label out (received {label!r})")
         if isinstance(label, str):
@@ -137,7 +137,7 @@ class Generator:
         count: int,
         batch: int | None,
     ) -> NDArray[np.uint8]:
-        """`count` images, `batch` a call; z(first, size) gives the latents, so that never more than a batch is held."""
+        """`count` images, `batch` per call; z(first, size) gives the latents, so that at most one batch is held."""
         batch = at_once(self.resolution) if batch is None else batch
         if batch < 1:
             raise ValueError(f"batch must be at least 1; received {batch}")
@@ -157,7 +157,7 @@ class Generator:
 
 
 def _whole(seed: int, start: int, count: int) -> tuple[int, int, int]:
-    """The three as whole numbers. Raises ValueError where they name no images."""
+    """The three as whole numbers. Raises ValueError if they cannot name images."""
     try:
         seed, start, count = operator.index(seed), operator.index(start), operator.index(count)
     except TypeError:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 _CELL = 64  # pixels; smaller images are enlarged to about this, so that a person can look at them
 _BORDER = 4  # pixels between cells
-_SHADE = 96  # grey level of the border: neither paper nor ink
+_SHADE = 96  # grey level of the border: unlike paper and unlike ink
 _LARGEST = 100_000_000  # pixels of one picture; Pillow and browsers give up near twice that
 
 
 def write_images(out: Path, images: NDArray[np.uint8], *, stem: str, start: int, folder: bool) -> list[Path]:
     """Write uint8 images [N, H, W, C] and return the files.
 
-    With `folder`, one PNG each, named `stem` and the image's number; otherwise by the suffix of `out`, an array
-    (.npy) or a grid (.png). Raises OSError where a file cannot be written, ValueError where a grid would be too large.
+    With `folder`, one PNG each, named after `stem` and the image's number; otherwise, by the suffix of `out`, an array
+    (.npy) or a grid (.png). Raises OSError if a file cannot be written, ValueError if a grid would be too large.
     """
     if folder:
         files = [out / f"{stem}-{start + place:06d}.png" for place in range(len(images))]
@@ -75,7 +75,7 @@ def _save_png(path: Path, image: NDArray[np.uint8]) -> None:
 
 @contextlib.contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes its place when the block ends well, and goes away when not."""
+    """A path beside `path` to write to; the file takes its place if the block ends well, and is removed if not."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

@@ -1,4 +1,4 @@
-"""onnxruntime as we use it: quiet, repeatable, and only on providers that can really load."""
+"""onnxruntime as the consumer uses it: quiet, repeatable, and only on providers that can really load."""
 
 import contextlib
 import ctypes
@@ -13,20 +13,20 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 onnxruntime.disable_telemetry_events()
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_CAPABILITY = (75, 76)  # CUDA's numbers of a device's attributes: compute capability, major and minor
-_LEAST = (7, 5)  # that onnxruntime-gpu for CUDA 13 has kernels for
+_CAPABILITY = (75, 76)  # CUDA's numbers for two attributes of a device: compute capability, major and minor
+_LEAST = (7, 5)  # compute capability that onnxruntime-gpu for CUDA 13 has kernels for
 
-# onnxruntime's exceptions share no base class of their own.
+# onnxruntime's exceptions have no base class in common.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 
 def choose_providers(wanted: Sequence[str] | None) -> list[str]:
-    """Providers in order of preference: `wanted`, or by default CUDA where it can load, then the CPU.
+    """Providers in order of preference: `wanted`, or by default CUDA if it can load, then the CPU.
 
-    Raises ValueError for an unknown provider and for CUDA where it cannot load: asked for by name, it is never
-    replaced in silence.
+    Raises ValueError for an unknown provider, and for CUDA if it cannot load: asked for by name, it is never silently
+    replaced.
     """
     if wanted is None:
         return [CUDA, CPU] if why_no_cuda() is None else [CPU]
@@ -41,9 +41,9 @@ def choose_providers(wanted: Sequence[str] | None) -> list[str]:
 
 
 def why_no_cuda() -> str | None:
-    """Why CUDA cannot be used, or None where it can.
+    """Why CUDA cannot be used, or None if it can.
 
-    Found by loading the libraries as onnxruntime would: asking onnxruntime itself prints a red error on failure.
+    Found by loading the libraries as onnxruntime would: asking onnxruntime prints a red error on failure.
     """
     if CUDA not in onnxruntime.get_available_providers():
         return "this onnxruntime was built without it (pip install onnxruntime-gpu instead of onnxruntime)"
@@ -56,7 +56,7 @@ def why_no_cuda() -> str | None:
     if (capability := _capability(driver)) < _LEAST:
         found, least = (".".join(map(str, version)) for version in (capability, _LEAST))
         return f"the GPU is of compute capability {found}, and onnxruntime-gpu has kernels from {least} on"
-    with contextlib.redirect_stdout(io.StringIO()):  # CUDA and cuDNN from pip's nvidia-* packages, where installed
+    with contextlib.redirect_stdout(io.StringIO()):  # CUDA and cuDNN from pip's nvidia-* packages, if installed
         onnxruntime.preload_dlls()
     libraries = Path(_state.__file__).parent
     try:
@@ -68,7 +68,7 @@ def why_no_cuda() -> str | None:
 
 
 def _capability(driver: Any) -> tuple[int, ...]:
-    """Compute capability of the first device; onnxruntime loads on one that it has no kernels for, and fails later."""
+    """Compute capability of the first device; onnxruntime loads even if it has no kernels for it, and fails later."""
     numbers = [ctypes.c_int(0) for _ in _CAPABILITY]
     for number, attribute in zip(numbers, _CAPABILITY, strict=True):
         driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
@@ -78,16 +78,16 @@ def _capability(driver: Any) -> tuple[int, ...]:
 def open_session(content: bytes, providers: Sequence[str], threads: int) -> Any:
     """A session on a model's bytes with `threads` CPU threads.
 
-    Raises ValueError where onnxruntime refuses the model, or does not run it on the first provider.
+    Raises ValueError if onnxruntime refuses the model, or does not run it on the first provider.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    options.log_severity_level = 4  # refusals arrive as exceptions; the red lines beside them say nothing more
+    options.log_severity_level = 4  # refusals arrive as exceptions; the red lines beside them add nothing
     settings = {
         "session.intra_op.allow_spinning": "0",  # waiting threads leave the cores to others
-        "session.load_model_format": "ONNX",  # never onnxruntime's own format, which nobody checked
+        "session.load_model_format": "ONNX",  # never onnxruntime's own format, which was not checked
     }
     for key, value in settings.items():
         options.add_session_config_entry(key, value)

@@ -1,7 +1,7 @@
-"""The little of an ONNX file that must be known before onnxruntime may see it, read without the onnx package.
+"""The few parts of an ONNX file that must be known before onnxruntime may see it, read without the onnx package.
 
 An ONNX file can name other files to read weights from; such names have been used to read what the caller never meant
-to hand over (CVE-2024-27318, CVE-2026-34446). So the file is walked first, and refused where it points outside itself.
+to hand over (CVE-2024-27318, CVE-2026-34446). So the file is walked first, and refused if it points outside itself.
 Field numbers: onnx.proto; encoding: the protobuf wire format.
 """
 
@@ -27,7 +27,7 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 def read_metadata(content: bytes) -> dict[str, str]:
     """The `metadata_props` of an ONNX file's bytes.
 
-    Raises ValueError where the bytes are no ONNX model, or where a tensor lies in another file.
+    Raises ValueError if the bytes are not an ONNX model, or a tensor lies in another file.
     """
     view = memoryview(content)
     try:
@@ -45,11 +45,11 @@ def read_metadata(content: bytes) -> dict[str, str]:
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Number and value of each field of one message. Raises ValueError where it is not one."""
+    """Number and value of each field of one message. Raises ValueError if it is not a message."""
     position = 0
     while position < len(view):
         tag, after = _varint(view, position)
-        # protobuf cuts a tag to 32 bits: one of more bits would be another field there than here.
+        # protobuf cuts a tag to 32 bits: a longer one would be a different field there than here.
         if tag >= 2**32 or after - position > max(1, -(-tag.bit_length() // 7)):
             raise ValueError(f"unexpected byte at {position}")
         number, kind, position = tag >> 3, tag & 7, after
@@ -70,7 +70,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, low end first, and the place after it."""
+    """A number of seven bits per byte, low end first, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(view):

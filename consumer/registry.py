@@ -1,7 +1,7 @@
 """Generators by name: `models:/NAME@ALIAS` and `models:/NAME/VERSION` from an MLflow registry.
 
 The one module outside `flows/` that may import mlflow; the rest of the package never needs it. A file is fetched once
-and kept under the SHA-256 that the registered version carries as tag `onnx_sha256`, so it is verified each time.
+and kept under the SHA-256 in the registered version's tag `onnx_sha256`; every use verifies it.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 _ARTIFACT, _TAG = "generator.onnx", "onnx_sha256"
-_LARGEST = 2**31  # bytes; protobuf, and so a generator of one file, ends there
+_LARGEST = 2**31  # bytes; the limit of protobuf, and so of a generator in one file
 
 
 def fetch(uri: str) -> Path:
     """The verified ONNX file of a registered generator.
 
-    The registry is $MLFLOW_TRACKING_URI, or else the embedded one, $GANOPS_STATE/mlflow.db. Raises ValueError where
+    The registry is $MLFLOW_TRACKING_URI, or else the embedded one, $GANOPS_STATE/mlflow.db. Raises ValueError if
     mlflow is not installed, the registry or the version cannot be read, or the file is not the one registered.
     """
     name, alias, number = parse(uri)
@@ -40,7 +40,8 @@ def fetch(uri: str) -> Path:
 
 
 def parse(uri: str) -> tuple[str, str | None, str | None]:
-    """(name, alias, version) of a registered model's address, one of the last two. Raises ValueError for another."""
+    """(name, alias, version) of a registered model's address; either alias or version is None. Raises ValueError for
+    any other address."""
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([0-9]+))", uri)
     if match is None:
         raise ValueError(f"a registered version is written models:/NAME@ALIAS or models:/NAME/VERSION; received {uri}")
@@ -49,14 +50,14 @@ def parse(uri: str) -> tuple[str, str | None, str | None]:
 
 @contextlib.contextmanager
 def _sentences(uri: str) -> Iterator[None]:
-    """Turn what a registry, its store or a driver raises into ValueError with one sentence and without passwords."""
+    """Turn what a registry, its store or a driver raises into a ValueError of one sentence, without passwords."""
     try:
         yield
     except (ValueError, MemoryError):
         raise
     except ImportError as error:
         raise ValueError(f"{uri} lies in a store that needs {error.name}, which is not installed here") from None
-    except Exception as error:  # those of MLflow, SQLAlchemy, botocore and drivers have no base class in common
+    except Exception as error:  # MLflow's, SQLAlchemy's, botocore's and drivers' have no base class in common
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = re.sub(r"//\S*@", "//", " ".join(str(error).split()))
@@ -79,7 +80,7 @@ def _tracking_uri(state: Path) -> str:
     if given:
         return given
     database = (state / "mlflow.db").resolve()
-    if not database.is_file():  # mlflow would make an empty one
+    if not database.is_file():  # mlflow would create an empty one
         raise ValueError(f"there is no registry at {database}; run `make retrain`, or set MLFLOW_TRACKING_URI")
     return f"sqlite:///{database}"
 
@@ -96,7 +97,7 @@ def _connect(tracking_uri: str) -> Any:
             'generators from a registry need mlflow: python -m pip install "mlflow>=3.17,<3.18", '
             "or download the ONNX file and pass its path"
         ) from None
-    mlflow.set_tracking_uri(tracking_uri)  # what resolves artifact addresses reads it from here
+    mlflow.set_tracking_uri(tracking_uri)  # the code that resolves artifact addresses reads it from here
     return mlflow.MlflowClient(tracking_uri)
 
 

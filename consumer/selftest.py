@@ -1,4 +1,4 @@
-"""`python -m consumer.selftest`: what a generator file does where it will be served, measured, as JSON on stdout.
+"""`python -m consumer.selftest`: measures a generator file where it will be served; JSON on stdout.
 
 With `--record FOLDER` the images of a fixed seed are kept there; with `--expect FOLDER` they are drawn again and
 compared, so that another machine, or another version of onnxruntime, can tell whether it serves the same generator.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEED, COUNT = 4_000_037, 8  # of the self-test images, drawn from the serving prior
-CALLS = 20  # for one image each; their median is the latency
+CALLS = 20  # of one image each; their median is the latency
 IMAGES, ABOUT = "images.npy", "selftest.json"
 
 
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(model: Path, *, record: Path | None = None, expect: Path | None = None, threads: int = 1) -> dict[str, Any]:
     """Load the file, time it, and draw its self-test images.
 
-    `load_seconds`: from the file to a session that can draw, with the import of onnxruntime. `latency_ms`: median of
-    CALLS calls for one image on the CPU. `max_levels`: greatest difference from the expected images, in 8-bit levels,
-    or None where there are none. Raises ValueError where the file cannot be used or the images are another file's.
+    `load_seconds`: from the file to a session that can draw, including the import of onnxruntime. `latency_ms`: median
+    of CALLS calls for one image on the CPU. `max_levels`: greatest difference from the expected images, in 8-bit
+    levels, or None without `expect`. Raises ValueError if the file cannot be used or the images are another file's.
     """
     began = time.perf_counter()
     from consumer import Generator
