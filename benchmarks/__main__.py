@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# tolerances, coverage, promotions, recipes and modes are apart: they write pages of their own, or take an hour. So is
-# feed, which has no peer: docs/training.md holds its figures.
+# tolerances, coverage, promotions, recipes and modes are left out: they write pages of their own, or take an hour. So
+# is feed, which has no peer: docs/training.md holds its figures.
 NAMES = ("metrics", "train", "cold_start", "orchestration", "ingest", "validation", "remotes")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -21,7 +21,7 @@ Machines are noisy: read ratios, not single times.
 
 
 def main() -> int:
-    """Run all; returns 1 where one could not run. A goal that is missed is a result."""
+    """Run all; returns 1 if one could not run. A missed goal is a result, not a failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter runs; the page is not written")
     options = parser.parse_args()

@@ -12,7 +12,7 @@ LIMIT_S = 2.0
 
 
 def main() -> None:
-    """Compare whole processes; the goal is an image before two seconds are over, and before torch has even loaded."""
+    """Compare whole processes; the goal is an image within two seconds, and before torch would even have loaded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one pair instead of five")
     parser.add_argument(

@@ -1,8 +1,8 @@
 """How often the project's intervals hold the truth, on distributions whose truth is known. Writes docs/intervals.md.
 
-The real functions run on features drawn from `benchmarks.laws`. A line of JSON a cell: `coverage` with its own Wilson
-interval, `above` and `below` (shares of intervals that lie wholly above and below the truth), mean `width`, and whether
-coverage is 90 to 98 % at a nominal 95.
+The real functions run on features drawn from `benchmarks.laws`. One line of JSON per cell: `coverage` with its own
+Wilson interval, `above` and `below` (shares of intervals that lie wholly above and below the truth), mean `width`, and
+whether coverage is 90 to 98 % at a nominal 95.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def _line(
 
 
 def population(kind: str, law: str, change: float, n: int, m: int, simulations: int) -> list[Row]:
-    """Population distance of one pair of laws at N and M: fresh features each time."""
+    """Population distance of one pair of laws at N and M, with fresh features each time."""
     real, fake = LAWS[law](SAME), LAWS[law](change)
     rng = np.random.default_rng([n, m, list(LAWS).index(law), int(100 * change)])
     estimate: Callable[[Array, Array], Estimate] = kernel_population if kind == "kernel" else frechet_population
@@ -88,8 +88,8 @@ def sets_of(law: str, n: int, pool: int, simulations: int) -> list[Row]:
     """Expected scores given the real set, and differences of two generators on the same latents.
 
     `pool` independent sets are scored once against one fixed real set; simulations draw from these scores, so that
-    their mean is the exact truth. The second generator mirrors the normal latents: another picture for every latent,
-    the same law, so that it is neither better nor worse. A score that is the same in all sets is left out.
+    their mean is the exact truth. The second generator mirrors the normal latents: every latent gives another picture
+    of the same law, so that it is neither better nor worse. A score that is the same in all sets is left out.
     """
     rng = np.random.default_rng([n, pool, len(law)])
     base = LAWS["clipped" if law in EDGES else law]
@@ -129,7 +129,10 @@ def _scores(real: Array, fake: Array, to_odds: Array) -> list[float]:
 
 
 def proportions(simulations: int) -> list[Row]:
-    """Wilson's interval at the sizes of classes, held-out and generated images: the binomial summed, no simulation."""
+    """Wilson's interval at the sizes of classes, held-out and generated images: sums of the binomial, no simulation.
+
+    Then differences of shares and total variations, which are simulated.
+    """
     rows = []
     for count, share in itertools.product((26, 100, 263, 2000, 5260), (0.5, 0.9, 0.98, 0.99, 0.995, 0.999)):
         ends = np.array([wilson(hits, count) for hits in range(count + 1)])
@@ -162,7 +165,7 @@ def _differences(simulations: int) -> list[Row]:
 
 
 def _variations(simulations: int) -> list[Row]:
-    """Total variation of three bins, and class shares corrected for a classifier that errs in 2 %."""
+    """Total variation of three bins, and class shares corrected for a classifier that errs in 2 % of cases."""
     rng, rows = np.random.default_rng(42), []
     for gap in (0.0, 0.05, 0.15):
         p, q = np.full(3, 1 / 3), np.array([1 / 3 + gap, 1 / 3 - gap, 1 / 3])

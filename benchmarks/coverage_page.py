@@ -85,7 +85,7 @@ def _sets(name: str, title: str, rows: list[Row]) -> str:
 
 
 def _errors(rows: list[Row]) -> str:
-    """How often equal generators are held apart, over all laws and metrics, by number of sets."""
+    """How often equal generators are told apart, over all laws and metrics, by number of sets."""
     lines = [
         "### Equal generators held apart\n",
         "Share of comparisons of two equal generators whose whole interval lies above 0 (*better* or *worse*, "

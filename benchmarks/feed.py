@@ -1,7 +1,7 @@
-"""The feed of a training alone, against what a step takes from it; and both as the data set grows a hundredfold.
+"""The data feed of a training alone, against what a step needs; and both as the data set grows a hundredfold.
 
-Settings are those of params.yaml. Random 8x8 images lie in shards of the size that ingest makes; each size is measured
-in a process of its own, so that memory is its own.
+Settings are those of params.yaml. Random 8x8 images lie in shards of the size that ingest makes; each size of data set
+is measured in a process of its own, so that its memory is measured alone.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def make_store(folder: Path, images: int) -> None:
 
 
 def measure(folder: Path, repeats: int) -> None:
-    """Print seconds an image of the feed and of a step, and the peak of memory in bytes, for the store in `folder`."""
+    """Print seconds per image of the feed and of a step, and peak memory in bytes, for the store in `folder`."""
     from stages.config import load_section
     from stages.config.train import TrainConfig
     from stages.processor import use_processor
@@ -71,7 +71,7 @@ def _median(call: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    """Print three comparisons."""
+    """Print the comparisons."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.feed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer steps")
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)

@@ -7,13 +7,13 @@ RGB stored, all cores for both sides:
                     antialiased resizing alone, in as many processes
     read            images/s of shuffled batches of 64 from the finished store, against torchvision's ImageFolder with
                     PIL transforms in a DataLoader with workers
-    ingest_grown    seconds after 1 % more images in a new folder, against the first run; at most 5 %
+    ingest_grown    seconds with 1 % more images in a new folder; at most 5 % of the first run's
 
 200,000 small PNG files (16 px, grey):
 
     ingest_again    seconds of a second run with nothing changed, beyond start-up; at most 2
-    ingest_wiped    the same where DVC has removed the output: nothing is decoded, the store is written anew
-    ingest_memory   bytes of the largest process, for 200,000 images against 2,000; less than twice as many
+    ingest_wiped    the same after DVC has removed the output: nothing is decoded, the store is written again
+    ingest_memory   bytes of the largest process, for 200,000 images against 2,000; at most twice as many
     near_duplicates seconds for 200,000 perceptual hashes, of which 20,000 are near another; at most 60
 
 `cpu` in the context is the same ratio in processor seconds, which other work on the machine hardly touches.
@@ -104,14 +104,14 @@ def photo_rows(folder: Path, count: int, cores: int) -> None:
 
 
 def many_rows(folder: Path, count: int, cores: int) -> None:
-    """Again, again without the output, and the memory of the largest process."""
+    """A run with nothing changed, one without the output, and the memory of the largest process."""
     write_settings(folder, resolution=16, channels=1, processes=cores)
     scatter(folder / "raw", range(2000))
     few = measured(lambda: command(folder))
     scatter(folder / "raw", range(2000, count))
     start_up = measured(lambda: command(folder, "--dry-run"))
     command(folder)
-    time.sleep(2.5)  # files younger than two seconds are not believed to be settled
+    time.sleep(2.5)  # files younger than two seconds are not yet taken as unchanged
     command(folder)
     again = measured(lambda: command(folder))
     shutil.rmtree(folder / "out")
@@ -128,7 +128,7 @@ def many_rows(folder: Path, count: int, cores: int) -> None:
 
 
 def scatter(raw: Path, numbers: range) -> None:
-    """Grey noise of 16 px, every tenth picture in the same folder."""
+    """Grey noise of 16 px, in one folder per class."""
     for number in numbers:
         path = raw / f"class {number % CLASSES}" / f"{number:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def _decode(path: str) -> int:
 
 
 def read_row(folder: Path, cores: int) -> None:
-    """One pass in random order, in batches of 64."""
+    """One pass over all images in random order, in batches of 64."""
     import torch
     from torchvision import datasets, transforms
 
@@ -214,7 +214,7 @@ def read_row(folder: Path, cores: int) -> None:
 
 
 def near_row(count: int) -> None:
-    """The search alone; pixels always agree."""
+    """The search alone; pixels are taken to agree."""
     randomness = np.random.default_rng(0)
     hashed = randomness.integers(0, 2**64, count, dtype=np.uint64)
     copies = count // 10

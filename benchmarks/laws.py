@@ -1,8 +1,8 @@
 """Known distributions of features, with the exact distances between them.
 
-Each law is a mixture over classes of independent coordinates, times a radius of its own for heavy tails. Then x . y is
-a sum of independent products, whose first three cumulants add up: the kernel distance has a closed form, and so have
-mean and covariance. Both distances do not change under rotation, so coordinates lose nothing.
+Each law is a mixture over classes of independent coordinates, times a random radius for heavy tails. Then x . y is a
+sum of independent products, whose first three cumulants add up: the kernel distance has a closed form, and so have mean
+and covariance. Neither distance changes under rotation, so independent coordinates are no loss of generality.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ Array = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """Rows are radius * part(middle[class] + spread * normal), part the identity or max(0, .)."""
+    """Rows are radius * f(middle[class] + spread * normal), where f is the identity or max(0, .)."""
 
     weights: Array  # [C], sum 1
     middle: Array  # [C, D]
     spread: Array  # [D]
-    clipped: bool = False  # at 0, as the features behind a ReLU are
+    clipped: bool = False  # at 0, as features behind a ReLU are
     freedom: int | None = None  # radius sqrt((f - 2) / chi2(f)): Student's t with as much variance as the normal
 
     def draw(self, rng: np.random.Generator, count: int) -> Array:
@@ -34,14 +34,15 @@ class Law:
         return self.render(rng.normal(size=(count, self.spread.size)), rng.random(count), rng.random(count))
 
     def render(self, z: Array, u: Array, v: Array) -> Array:
-        """Rows of the latents z [N, D] normal, u [N] (class) and v [N] (radius) uniform: two laws, one set of them."""
+        """Rows from latents z [N, D] normal, u [N] (class) and v [N] (radius) uniform: two laws can share them."""
         which = np.minimum(np.searchsorted(np.cumsum(self.weights), u), len(self.weights) - 1)
         rows = self.middle[which] + self.spread * z
         rows = np.maximum(rows, 0.0) if self.clipped else rows
         return rows if self.freedom is None else rows * self._radius(v)[:, None]
 
     def _radius(self, v: Array) -> Array:
-        """(f - 2) / chi2 with f = 8 degrees from one uniform: its cdf is a finite series, inverted on a grid."""
+        """sqrt((f - 2) / chi2), f degrees, from one uniform number each: chi2's cdf is a finite series, inverted on a
+        grid."""
         assert self.freedom is not None and self.freedom % 2 == 0
         x = np.linspace(1e-3, 60.0, 60_001)
         terms = sum(((x / 2) ** k / math.factorial(k) for k in range(self.freedom // 2)), np.zeros_like(x))
@@ -121,7 +122,7 @@ def _laws() -> dict[str, Callable[[float], Law]]:
 
 
 LAWS = _laws()
-"""name -> law(change): `change` 0 is the real one, larger is a worse generator."""
+"""name -> law(change): `change` 0 is the real law, larger is a worse generator."""
 
 ABOUT = {
     "gaussian": "normal, a steep spectrum",

@@ -1,9 +1,9 @@
 """Metrics against the published packages on the same feature arrays, and their growth with N in time and memory.
 
-The peer of a row is the fastest package whose answer is right: within 1e-6 relative of ours (1e-9 beside it for the
-kernel distance, which may be near 0), equal for shares. What the others took, and what they answered where it is wrong,
-is in the context. Features are float32, as extractors give them; packages that lose digits in float32 are given float64
-too, the conversion included.
+The peer of a row is the fastest package whose answer is right: within a relative 1e-6 of ours (plus 1e-9 for the kernel
+distance, which may be near 0), equal for shares. The context says how long the others took and which were wrong.
+Features are float32, as extractors give them; packages that lose digits in float32 are given float64 too, with the
+conversion counted.
 """
 
 import argparse
@@ -69,9 +69,9 @@ def compare(
     trials: tuple[Callable[[], Any], dict[str, Callable[[], Any]]] | None = None,
     **more: Any,
 ) -> None:
-    """One row: try every peer once, then ours and the fastest that is right in turns.
+    """One row: try every peer once, then time ours and the fastest right one in turns.
 
-    `trials` are ours and the peers on a part of the work, where one call of each on all of it would take too long.
+    `trials` are ours and the peers on a part of the work, if one call of each on all of it would take too long.
     """
     first, tried = trials or (ours, peers)
     _, expected = seconds(first)
@@ -110,7 +110,8 @@ def frechet(width: int, repeats: int, square_roots: bool) -> None:
 
 
 def prdc(count: int, width: int, repeats: int) -> None:
-    """Precision and recall at k 3, density and coverage at k 5, of one pass; prdc knows one k, torch-fidelity two."""
+    """All four from one pass, precision and recall at k 3, density and coverage at k 5; prdc takes only one k, and
+    torch-fidelity gives only the first two."""
     import torch
     from prdc import compute_prdc
     from torch_fidelity.metric_prc import calculate_precision_recall_full, calculate_precision_recall_part
@@ -144,7 +145,7 @@ def prdc(count: int, width: int, repeats: int) -> None:
 
 
 def kid(counts: tuple[int, ...], width: int, subsets: int, size: int, repeats: int) -> None:
-    """Subsets of few rows overlap, of many hardly: one row each."""
+    """One row per number of images: subsets of few images overlap much, subsets of many hardly at all."""
     for count in counts:
         kid_of(count, width, subsets, size, repeats)
 
@@ -166,7 +167,7 @@ def kid_of(count: int, width: int, subsets: int, size: int, repeats: int) -> Non
 
         return call
 
-    def clean(x: Features, y: Features) -> Any:  # its own function draws subsets itself: all of these rows is one
+    def clean(x: Features, y: Features) -> Any:  # it draws subsets itself: one of all these rows
         from cleanfid.fid import kernel_distance as distance
 
         return distance(x, y, num_subsets=1, max_subset_size=len(x))
@@ -194,7 +195,7 @@ def kid_of(count: int, width: int, subsets: int, size: int, repeats: int) -> Non
 
 
 def growth(counts: list[int], width: int, subsets: int, size: int) -> None:
-    """Seconds and memory at growing N, each in a process of its own; a ratio of 1 is what the work grows by."""
+    """Seconds and memory at growing N, each in a process of its own; a ratio of 1: they grow as the work does."""
     for name, power in GROWTH.items():
         before: dict[str, float] = {}
         for count in counts:
@@ -242,7 +243,7 @@ def resident(key: str) -> float:
 
 
 def main() -> None:
-    """All rows; about a quarter of an hour on two free cores."""
+    """All rows; takes about a quarter of an hour on two free cores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small arrays, under two minutes")
     parser.add_argument("--only", choices=("frechet", "prdc", "kid", "growth"), help="one part")

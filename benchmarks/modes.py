@@ -2,10 +2,10 @@
 
     python -m benchmarks.modes --data data            (needs data/ingest and data/reference)
 
-The network of params.yaml without classes, its batches and schedules and a quarter of its budget for each loss, one
-thread each; 12,800 generated images, each channel read by the domain classifier. Counts the modes that were met and the
-reverse Kullback-Leibler divergence from the uniform distribution (ln 1000 = 6.9 for a single mode); as many stacks of
-real digits say what could be reached. The command goes on where it was stopped and writes its table into
+The network of params.yaml without classes, with its batches and schedules and a quarter of its budget for each loss,
+one thread each; 12,800 generated images, each channel read by the domain classifier. Reports the number of modes found
+and the reverse Kullback-Leibler divergence from the uniform distribution (ln 1000 = 6.9 for a single mode); as many
+stacks of real digits show what could be reached. The command resumes where it was stopped and writes its table into
 docs/recipes.md.
 """
 
@@ -67,13 +67,13 @@ def trained(digits: NDArray[np.uint8], method: str, seed: int, kimg: float) -> t
 
 
 def stacked(digits: NDArray[np.uint8], seed: int, start: int, count: int) -> NDArray[np.uint8]:
-    """Stacks [count, 8, 8, 3] of three digits that are drawn independently, numbers `start` and on of the seed."""
+    """Stacks [count, 8, 8, 3] of three independently drawn digits, from number `start` of the seed on."""
     u = latents.uniforms(seed, latents.LABELS, np.arange(start, start + count), 3)
     return digits[(u * len(digits)).astype(np.int64), :, :, 0].transpose(0, 2, 3, 1)
 
 
 def drawn(generator: torch.nn.Module, start: int, count: int) -> NDArray[np.uint8] | None:
-    """Samples [count, 8, 8, 3]; None of a generator that diverged."""
+    """Samples [count, 8, 8, 3]; None if the generator has diverged."""
     with torch.no_grad():
         images = generator(torch.from_numpy(latents.latents(1, start, count, Z_DIM))).numpy()
     return pixels.to_uint8(images) if np.isfinite(images).all() else None
@@ -82,8 +82,8 @@ def drawn(generator: torch.nn.Module, start: int, count: int) -> NDArray[np.uint
 def coverage(
     source: Callable[[int, int], NDArray[np.uint8] | None], classifier: domain.DomainNetwork, samples: int
 ) -> Result:
-    """Modes met and reverse divergence of `samples` images from `source(start, count)`; where it has none, of no mode
-    and of a single one."""
+    """Number of modes and reverse divergence of `samples` images from `source(start, count)`; if that gives None, no
+    modes and the divergence of a single one."""
     counts = np.zeros(1000)
     for start in range(0, samples, 1024):
         images = source(start, min(1024, samples - start))

@@ -2,8 +2,8 @@
 
 In a clone of the working copy with its own state folder and a temporary Prefect server: the whole of
 `python -m flows.retrain` (server, decision, tracking, registration, serving check, pages) against the seconds that the
-stages take within it. Goals: less than a tenth on top of the default; nothing changed is told within 15 seconds (no
-server is asked for that, so that it is the same with and without one).
+stages take within it. Goals: less than a tenth on top of the default; if nothing changed, the flow says so within 15
+seconds (it asks no server for that, so the time is the same with and without one).
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def run(project: Path, *arguments: str) -> tuple[str, float]:
-    """What this Python says to `arguments` in `project`, and the seconds that it took."""
+    """What this Python prints when run with `arguments` in `project`, and the seconds that it took."""
     began = time.perf_counter()
     answer = subprocess.run(
         [sys.executable, *arguments], cwd=project, env=environment(project / ".ganops"), capture_output=True, text=True

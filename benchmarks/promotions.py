@@ -1,6 +1,6 @@
 """How often chance promotes: a thousand nights in which every candidate comes from the same recipe and the same data.
 
-Score vectors are simulated, trainings are not: normal, with the variances that eight full trainings of the default had
+Score vectors are simulated instead of trained: normal, with the variances that eight full trainings of the default had
 in `stages.compare` (20 sets of 263 images). The decision is the project's own, `stages.compare._decide`, with the
 margins of params.yaml. A model's scores stay what they are, since its latents are the same every night; so a champion
 that was lucky stays lucky. Writes docs/promotions.md.
@@ -23,8 +23,8 @@ from stages.config.compare import HIGHER_IS_BETTER, CompareConfig
 
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / "docs" / "promotions.md"
-# Measured: mean over eight trainings, standard deviation over trainings of the expected score (at most: it contains
-# a part of the sets' own), standard deviation of one set's paired difference of two trainings.
+# Measured: mean over eight trainings; standard deviation over trainings of the expected score (an upper bound: it
+# contains a part of the sets' own); standard deviation of one set's paired difference of two trainings.
 MEASURED = {
     "fid_domain": (1.287, 0.025, 0.167),
     "kid_domain": (-0.0004, 0.0071, 0.0564),
@@ -33,14 +33,15 @@ MEASURED = {
     "label_agreement": (0.989, 0.0022, 0.0094),
 }
 FLOORS = {"fid_domain": {"mean": 1.110, "sd": 0.235}, "kid_domain": {"mean": -0.061, "sd": 0.0544}}
-TOGETHER = 0.9  # correlation of FID's and KID's differences over sets; the others' are below 0.3, taken as 0
+TOGETHER = 0.9  # correlation of FID's and KID's differences over sets; the others' are below 0.3 and taken as 0
 NAMES = list(MEASURED)
 Scores = NDArray[np.float64]  # [measures, sets]
 
 
 @dataclasses.dataclass
 class Night:
-    """What one night's candidate did: its expected scores [measures], its decision, and who is champion then."""
+    """One night: the candidate's expected scores [measures], whether it was promoted, the champion's scores after it,
+    and the number of comparisons."""
 
     candidate: NDArray[np.float64]
     promoted: bool
@@ -49,8 +50,8 @@ class Night:
 
 
 def model(rng: np.random.Generator, sets: int, spread: float, loss: float) -> tuple[NDArray[np.float64], Scores]:
-    """(expected scores, scores of its sets); `spread` 1: trainings differ as measured, 0: all are equal; `loss` in
-    standard deviations over trainings, for the worse in every measure."""
+    """(expected scores, scores of its sets); `spread` 1: trainings differ as measured, 0: all are equal; `loss`: how
+    much worse every measure is, in standard deviations over trainings."""
     mean, between, paired = (np.array(column) for column in zip(*MEASURED.values(), strict=True))
     worse = np.array([-1.0 if HIGHER_IS_BETTER[name] else 1.0 for name in NAMES])
     expected = mean + between * (spread * rng.standard_normal(len(NAMES)) + loss * worse)
@@ -60,7 +61,7 @@ def model(rng: np.random.Generator, sets: int, spread: float, loss: float) -> tu
 
 
 def against(candidate: Scores, other: Scores, config: CompareConfig) -> dict[str, Any]:
-    """The judgement of stages.compare about two score vectors."""
+    """The judgement of stages.compare on two score vectors."""
     mine, theirs = ({n: row.tolist() for n, row in zip(NAMES, s, strict=True)} for s in (candidate, other))
     return judge(differences(mine, theirs, config.margins, FLOORS, config.primary), {})
 
@@ -71,8 +72,8 @@ def nights(
 ) -> Iterator[Night]:  # fmt: skip
     """`count` nights from a first champion on, by the rule of flows.promotion.judge.
 
-    drift: how much worse each recipe is than the one the night before, in standard deviations over trainings.
-    fresh: each night has a champion of its own, as if the one before had not been.
+    drift: how much worse each recipe is than the one of the night before, in standard deviations over trainings.
+    fresh: each night has a champion of its own, as if the night before had not happened.
     """
     rng = np.random.default_rng(seed)
     champion = best = model(rng, config.sets, spread, 0.0)
@@ -93,7 +94,7 @@ def nights(
 
 
 def main() -> None:
-    """Simulate, print one JSON object a scenario, write the page."""
+    """Simulate, print the rate of false promotions as a JSON object, write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promotions", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a hundred nights; the page is not written")
     count = 100 if parser.parse_args().quick else 1000

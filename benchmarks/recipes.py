@@ -1,10 +1,10 @@
-"""Networks by losses on the digits: a tenth of the default budget, three seeds, the distance of what they draw.
+"""All networks with all losses on the digits: a tenth of the default budget, three seeds, the distance of their images.
 
     python -m benchmarks.recipes --data data          (needs data/ingest, data/validate and data/reference)
 
 The networks have at most about as many weights as the default's. Everything else is as in params.yaml and was not tuned
-for any of them; penalties are those that belong to the loss. One thread each. Results lie in the state folder, so that
-the command goes on where it was stopped; at the end it writes the table of docs/recipes.md.
+for any of them; penalties are those that belong to the loss. One thread each. Results are kept in the state folder, so
+that the command resumes where it was stopped; at the end it writes the table of docs/recipes.md.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from stages.state import state_folder
 from stages.train import run
 
 PROJECT, SEEDS, SHARE = Path(__file__).parents[1], 3, 0.1
-SETS = 5  # generated sets, each of as many images as are held out; the mean of their distances counts
+SETS = 5  # generated sets, each as large as the reference's sets; the mean of their distances counts
 _LENGTHS = ("total_kimg", "lr_kimg", "burn_in_kimg", "ema_halflife_start_kimg", "ema_halflife_kimg")
 _DCGAN = {
     "name": "dcgan",
@@ -90,9 +90,9 @@ def section(row: str, loss: str, seed: int, share: float) -> TrainConfig:
 
 
 def measure(config: TrainConfig, data: Path) -> Result:
-    """Train, draw sets as large as the reference says, and compare them in the domain's features.
+    """Train, draw sets as large as the reference says, and compare them in the domain extractor's features.
 
-    A run that diverged counts as one that draws nothing.
+    A run that diverged gets an infinite distance.
     """
     reference = open_reference(data / "reference")
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def measure(config: TrainConfig, data: Path) -> Result:
 
 
 def table(found: dict[str, Result], share: float, seeds: int) -> list[str]:
-    """Of docs/recipes.md: a row a network, a column a loss."""
+    """The table of docs/recipes.md: one row per network, one column per loss."""
     lines = [
         f"Frechet distance on the domain features against the held-out digits, as a multiple of what real images have; "
         f"{share:g} of the default budget, {seeds} seeds (mean and range), {SETS} generated sets each. "
@@ -155,7 +155,7 @@ def main() -> None:
     keys = {f"{n}/{loss}/{seed}/{share}": (n, loss, seed) for seed in range(seeds) for n, loss in combinations()}
     asked = [dataclasses.asdict(section(network, loss, 0, share)) for network, loss in combinations()]
     asked.append(read_json(options.data / "reference" / "reference.json")["data_hash"])
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]  # of other settings, other results
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]  # other settings have other results
     path = state_folder() / "benchmarks" / f"recipes-{digest}.jsonl"
     found = measured(path, keys, lambda key: measure(section(*keys[key], share), options.data))
     if not options.quick:

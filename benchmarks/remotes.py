@@ -1,11 +1,11 @@
-"""The same images under DVC, as files and as shards of the image store: pushed to an empty folder, and looked at.
+"""The same images under DVC, as files and as shards of the image store: pushed to an empty folder, and asked about.
 
 push_shards     seconds of `dvc push` of data/ingest, against data/raw as 20,000 files of 16 px (--images: another
                 number, 200,000 take an hour); both under DVC already
-push_grown      the same after 1 % more images in a new folder
-push_objects    objects that the remote holds then, against those of the files
-data_status     seconds of `dvc data status` where nothing changed since the last commit
-status          the same of `dvc status`
+push_grown      the same with 1 % more images in a new folder
+push_objects    objects that the remote then holds, against those of the files
+data_status     seconds of `dvc data status` if nothing changed since the last commit
+status          the same for `dvc status`
 """
 
 import argparse
@@ -51,13 +51,13 @@ def main() -> None:
 
 
 def _pushed(home: Path) -> dict[str, float]:
-    """Put both forms of what lies in raw under DVC, and the seconds that each push takes."""
+    """Put both forms of what lies in raw under DVC; returns the seconds that each push takes."""
     _tracked(home)
     return {kind: _seconds(home / kind, "push", "--quiet") for kind in KINDS}
 
 
 def _asked(home: Path) -> dict[str, dict[str, float]]:
-    """Commit both, and the seconds that each answer takes."""
+    """Commit both; returns the seconds that each answer takes."""
     for kind in KINDS:
         git = ["git", "-C", str(home / kind), "-c", "user.name=a", "-c", "user.email=a@b"]
         subprocess.run([*git, "add", "raw.dvc", ".gitignore"], check=True)

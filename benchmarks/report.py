@@ -1,4 +1,4 @@
-"""How a benchmark reports: one JSON object a line on stdout."""
+"""How a benchmark reports: one JSON object per line on stdout."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def report(
     lower_is_better: bool = True,
     **more: Any,
 ) -> None:
-    """Print one comparison; it meets its goal where the ratio reaches it."""
+    """Print one comparison; it meets its goal if the ratio reaches it."""
     ratio = theirs / ours if lower_is_better else ours / theirs
     line = {"name": name, "unit": unit, "ours": round(ours, 6), "peer": peer, "theirs": round(theirs, 6)}
     line |= {"ratio": round(ratio, 3), "goal": goal, "met": ratio >= goal, "context": context(**more)}

@@ -1,4 +1,4 @@
-"""Long benchmarks that go on where they were stopped: results by key, a line each, and a table inside a page."""
+"""Long benchmarks that resume where they were stopped: results by key, one line each, and a table inside a page."""
 
 import json
 import math
@@ -11,7 +11,8 @@ Result = dict[str, float]
 
 
 def measured(path: Path, keys: Iterable[str], measure: Callable[[str], Result]) -> dict[str, Result]:
-    """`measure(key)` for each key that the file `path` does not hold yet; each is added to it at once and printed."""
+    """Results by key: `measure(key)` for each key that the file `path` does not hold yet, added to it at once and
+    printed."""
     found: dict[str, Result] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -38,7 +39,7 @@ def spread(values: list[float]) -> str:
 
 
 def write_section(name: str, lines: list[str]) -> None:
-    """Replace what stands between the page's marks of that name."""
+    """Replace what lies between the page's marks of that name."""
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.split(f"<!-- {name} -->")[0], text.split(f"<!-- /{name} -->")[1]
     PAGE.write_text(f"{before}<!-- {name} -->\n" + "\n".join(lines) + f"\n<!-- /{name} -->{after}", encoding="utf-8")

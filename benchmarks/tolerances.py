@@ -2,7 +2,7 @@
 
 Uses the data and reference of the last `make repro`. Every seed is trained, exported, evaluated, audited and judged by
 the stages themselves; the figure compared with a threshold is the one in `verdict.json`, the bad end of an interval
-relative to what real images reach. Writes docs/thresholds.md; what is done already is not done again.
+relative to what real images reach. Writes docs/thresholds.md; finished stages are not run again.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def settings(params: dict[str, Any], seed: int, share: float) -> dict[str, Any]:
 
 
 def judge(params: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run train to card in `folder` where it has no verdict for these settings yet; returns the verdict."""
+    """Run the stages train to card in `folder`, skipping those before card that have finished; returns the verdict."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "params.yaml"
     file.write_text(yaml.safe_dump(params))
@@ -71,7 +71,7 @@ def judge(params: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def compared(verdict: dict[str, Any], name: str) -> float | None:
-    """The figure that check `name` held against its threshold; None where it was not assessed."""
+    """The figure that check `name` compared with its threshold; None if it was not assessed."""
     line = next(line for line in verdict["checks"] if line["name"] == name)
     return None if line["compared"] is None else float(line["compared"])
 
@@ -96,7 +96,7 @@ runs {greens[0]} are green, of {len(tenth)} tenth-length runs {greens[1]}.
         columns = [
             [found for verdict in runs if (found := compared(verdict, name)) is not None] for runs in (full, tenth)
         ]
-        if min(map(len, columns)) < 2:  # of images without labels, or an attribute that these images do not have
+        if min(map(len, columns)) < 2:  # for images without labels, or an attribute that these images do not have
             text += f"| {name} | not assessed |" + " |" * 6 + "\n"
             continue
         worst, best = (max(columns[0]), min(columns[1])) if down else (min(columns[0]), max(columns[1]))
@@ -121,7 +121,7 @@ runs {greens[0]} are green, of {len(tenth)} tenth-length runs {greens[1]}.
 
 
 def main() -> None:
-    """Train, judge, tabulate; prints one JSON object a run."""
+    """Train, judge, tabulate; prints one JSON object per run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tolerances", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="two seeds and a fiftieth of the budget; the page is not written"

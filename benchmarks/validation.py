@@ -1,14 +1,14 @@
-"""Validation of many rows, and how often drift alarms although nothing changed.
+"""Validation of many rows, and how often drift raises an alarm although nothing changed.
 
 validate_rows     seconds of a whole `python -m stages.validate` on 1,000,000 images (8 px, grey, a dozen columns and
                   groups, a baseline to compare with), start-up included; at most 120
 validate_memory   bytes of its largest process, in GiB; at most 4
-drift_alarms      share of 2,000 comparisons of two samples of one distribution (20 columns each, 1,797 images against
-                  1,797, 60 against 50,000, 100,000 against 300; 1,797 against 1,797 of which most values are rare; and
-                  in the quantiles of the first, 1,797 against 1,797 and against 20,000) in which any column alarms at
-                  the level 0.01
-drift_found       smallest share of images moved in one of 20 columns that alarms in 9 of 10 comparisons of 1,797
-                  images with as many
+drift_alarms      share of 2,000 comparisons of two samples of one distribution in which any of 20 columns alarms at
+                  the level 0.01: 1,797 images against 1,797, 60 against 50,000, 100,000 against 300; 1,797 against
+                  1,797 with mostly rare values; and, binned by the quantiles of the first sample, 1,797 against 1,797
+                  and against 20,000
+drift_found       smallest share of images moved in one of 20 columns that raises an alarm in 9 of 10 comparisons of
+                  1,797 images with as many
 """
 
 import argparse
@@ -111,7 +111,7 @@ def _write_papers(folder: Path, count: int, sizes: list[int]) -> None:
 
 
 def alarms(draws: int) -> None:
-    """How often nothing alarms, and how little is found."""
+    """How often there is an alarm although nothing changed, and how small a change is found."""
     dice = np.random.default_rng(1)
     config = Drift(false_alarms=LEVEL, min_moved=0.0)
     numbers, words = np.full(64, 0.5), np.full(_WORDS, 0.5)
@@ -159,14 +159,14 @@ def _alarm(columns: list[tuple[dict[str, Any], dict[str, Any]]], sizes: tuple[in
 
 
 def _numbers(before: int, now: int, dice: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A column of numbers of one distribution in the quantiles of the first sample."""
+    """A column of numbers, two samples of one distribution, binned by the quantiles of the first."""
     one, two = dice.lognormal(size=before), dice.lognormal(size=now)
     bins = {"edges": quantiles(one)}
     return binned(bins, one), binned(bins, two)
 
 
 def _column(counts: list[int]) -> dict[str, Any]:
-    """A column of a profile: a histogram of 64 bins, or of more values that are words."""
+    """A column of a profile: a histogram of 64 bins, or, for any other number of counts, words with their counts."""
     if len(counts) == 64:
         return {"grid": [0.0, 64.0, 64, "linear"], "counts": counts}
     return {"counts": {f"word {place}": count for place, count in enumerate(counts) if count}}
