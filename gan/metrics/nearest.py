@@ -33,7 +33,7 @@ class Balls:
 
 
 class _Search:
-    """The k smallest distances of each row so far: candidates wait with their bounds, and many are settled exactly."""
+    """The k smallest distances of each row so far: candidates are kept with bounds, and settled once they are many."""
 
     def __init__(self, points: Points, k: int) -> None:
         self.points, self.k = points, k
