@@ -42,7 +42,7 @@ KERNEL_SIZES = {
     (1000, 1000): (NEAR,),
 }
 FRECHET_SIZES = {(263, 263): (SAME, NEAR, FAR), (263, 5260): (NEAR,), (1000, 1000): (NEAR,)}
-EDGES = {"collapsed": 0.25, "sharp": 0.45}  # spread within a class: recall next to 0, precision next to 1
+EDGES = {"collapsed": 0.25, "sharp": 0.45}  # spread within a class: recall near 0, precision near 1
 POOLS = [(263, name) for name in (*LAWS, *EDGES)] + [(100, "clipped"), (1000, "clipped")]
 
 Array = NDArray[np.float64]

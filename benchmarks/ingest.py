@@ -16,7 +16,7 @@ RGB stored, all cores for both sides:
     ingest_memory   bytes of the largest process, for 200,000 images against 2,000; at most twice as many
     near_duplicates seconds for 200,000 perceptual hashes, of which 20,000 are near another; at most 60
 
-`cpu` in the context is the same ratio in processor seconds, which other work on the machine hardly touches.
+`cpu` in the context is the same ratio in processor seconds, which other work on the machine hardly affects.
 """
 
 import argparse
