@@ -1,7 +1,8 @@
-"""Zip and tar files read member by member: nothing is ever unpacked to disk, and nothing unpacks to more than it may.
+"""Zip and tar files, read member by member: nothing is unpacked to disk, and what an archive may unpack to is limited.
 
-What a member says of itself is not believed: names that lead out, links, devices, names that occur twice and encrypted
-members are refused one by one; an archive that unpacks to a hundred times its size is refused as a whole.
+What a member says of itself is not trusted: names that lead out of the archive, links, devices, names that occur twice
+and encrypted members are refused one by one; an archive that unpacks to more than a hundred times its size (and 16 MiB)
+is refused as a whole.
 """
 
 import gzip
@@ -18,30 +19,30 @@ from typing import IO, BinaryIO, cast
 
 from stages.ingest._sample import Refused, refusal
 
-Member = tuple[bytes, str, str]  # name, place, reason why it cannot be used ("" where it can)
+Member = tuple[bytes, str, str]  # name, place, reason why it cannot be used ("" if it can)
 _STREAMS = (b".tar.gz", b".tgz")
 _ENDINGS = (b".zip", b".tar", *_STREAMS)
-_RATIO, _FREE = 100, 2**24  # an archive may unpack to this many times its size, and this many bytes more
-_MOST_DIRECTORY = 2**25  # bytes of a zip file's own list, some 400,000 members
+_RATIO, _FREE = 100, 2**24  # an archive may unpack to this many times its size plus this many bytes
+_MOST_DIRECTORY = 2**25  # bytes of a zip file's list of members, some 400,000 of them
 _MOST_HEADER = 2**20  # bytes of one tar header with its extensions
-_MOST_NAME, _SHOWN = 4096, 200  # bytes of the name of a member; those that are shown of a longer one
+_MOST_NAME, _SHOWN = 4096, 200  # bytes of a member's name; bytes shown of a longer one
 _MOST_MEMBERS = 1_000_000
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error,
            NotImplementedError, RuntimeError, OverflowError, IndexError)  # fmt: skip
 
 
 def is_one(name: bytes) -> bool:
-    """Whether a file of this name is taken for an archive."""
+    """Whether a file of this name is treated as an archive."""
     return name[-4:].lower() in (b".zip", b".tar", b".tgz", b"r.gz") and name.lower().endswith(_ENDINGS)
 
 
 def is_stream(name: bytes) -> bool:
-    """Whether its members can only be read one after the other."""
+    """Whether the members of an archive of this name can only be read one after another."""
     return name.lower().endswith(_STREAMS)
 
 
 def members(path: Path) -> list[Member]:
-    """All members that are no folders. Raises Refused where the archive cannot be read or unpacks to too much."""
+    """All members except folders. Raises Refused if the archive cannot be read or unpacks to too much."""
     try:
         found = _zip_members(path) if path.name.lower().endswith(".zip") else _tar_members(path)
     except _BROKEN as error:
@@ -54,7 +55,7 @@ def members(path: Path) -> list[Member]:
 
 
 def read(path: Path, places: Sequence[str], most: int) -> Iterator[tuple[str, bytes] | Refused]:
-    """The members at `places`, in that order, each of at most `most` bytes."""
+    """Name and content of the members at `places`, in that order; Refused if damaged or larger than `most` bytes."""
     try:
         with path.open("rb") as file:
             if path.name.lower().endswith(".zip"):
@@ -78,7 +79,7 @@ def _guarded(content, file: BinaryIO, place: str, most: int) -> tuple[str, bytes
 
 
 def _reason(name: bytes) -> str:
-    """Why a member of this name cannot be used, or "". No member is written anywhere, but a lie is a lie."""
+    """Why a member of this name cannot be used, or "". Members are never unpacked, but a name that lies is refused."""
     if name.startswith(b"/") or b"\\" in name or name[1:2] == b":":
         return "name: absolute, or written for another system"
     if b"\0" in name or b".." in name.split(b"/"):
@@ -87,7 +88,7 @@ def _reason(name: bytes) -> str:
 
 
 def _member(name: bytes, place: str, reason: str) -> Member:
-    """Of names that no system has, the beginning: they come by the thousand, and each may be as long as a header."""
+    """A member; a name longer than any path is cut, as there may be thousands, each as long as a header may be."""
     if len(name) > _MOST_NAME:
         return name[:_SHOWN] + b"...", "", f"name: {len(name):,} bytes, and no path is longer than {_MOST_NAME:,}"
     return _plain(name) if not reason else name, place, reason
@@ -106,7 +107,7 @@ def _zip_members(path: Path) -> list[Member]:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
         if end is None:
             raise Refused("wrong type: the content is no zip file")
-        if end[5] > _MOST_DIRECTORY:  # the size of its list, before that is read
+        if end[5] > _MOST_DIRECTORY:  # the size of its list, checked before that is read
             raise Refused(f"too large: the list of its members takes {end[5]:,} bytes; divide the archive")
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
@@ -131,7 +132,7 @@ def _zip_members(path: Path) -> list[Member]:
 
 
 def _zip_content(file: BinaryIO, place: str, most: int) -> tuple[str, bytes]:
-    """One member by its local header, so that no reader parses the whole list anew."""
+    """One member by its local header, so that the archive's list need not be parsed again."""
     offset, method, packed, size, crc = map(int, place.split())
     if max(packed, size) > most:
         raise _too_large(max(packed, size), most)
@@ -151,7 +152,7 @@ def _zip_content(file: BinaryIO, place: str, most: int) -> tuple[str, bytes]:
 
 
 class _Bounded(io.RawIOBase):
-    """A file from which no single read takes more than a header may, and a stream that ends before it is a bomb."""
+    """A file that refuses any `read` larger than a header may be, and any content past `limit` bytes: a bomb's."""
 
     def __init__(self, inner: IO[bytes], limit: int) -> None:
         self.inner, self.limit, self.last = inner, limit, b""
@@ -186,7 +187,7 @@ def _bounded(file: BinaryIO, stream: bool) -> _Bounded:
 
 
 def _infos(bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
-    """The headers one by one; tarfile would keep all of them, and stops without a word at one that is damaged."""
+    """The headers one by one: tarfile would keep them all, and stops silently at a damaged one."""
     with tarfile.open(fileobj=bounded, mode="r:", errorlevel=2) as archive:
         number = 0
         while (info := archive.next()) is not None:

@@ -1,4 +1,4 @@
-"""What cells of tables and fields of JSON say, as text, whatever type they are written in."""
+"""Cells of tables and fields of JSON as text, whatever their type."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,8 @@ _WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 
 
 def text_of(value: Any) -> str:
-    """The text without spaces around it; null and NaN, written out or not, are empty. Raises Refused for other bytes
-    than text in UTF-8."""
+    """The value as text without spaces around it; None and NaN, also as a word, are empty. Raises Refused for bytes
+    that are not UTF-8."""
     if value is None:
         return ""
     try:
@@ -23,14 +23,14 @@ def text_of(value: Any) -> str:
 
 
 def name_of(value: Any) -> str:
-    """Likewise, of a class or a group: 1.0 is 1, because whole numbers become decimals beside missing ones."""
+    """The same for a class or a group, where 1.0 is 1: whole numbers become decimals beside missing values."""
     text = text_of(value)
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text
 
 
 def check_columns(path: Path, names: list[str], wanted: list[str]) -> None:
-    """Raise ValueError where the table at `path`, with columns `names`, lacks a wanted one or has several of it."""
+    """Raise ValueError if the table at `path`, whose columns are `names`, lacks a wanted one or has it twice."""
     missing = [name for name in wanted if name not in names]
     if missing:
         known = ", ".join(map(repr, names[:60])) or "none"

@@ -1,4 +1,4 @@
-"""Every way of writing colour to 8-bit grey or sRGB: depth, palette, alpha, CMYK, embedded profiles, raw arrays."""
+"""Every encoding of colour converted to 8-bit grey or sRGB: depth, palette, alpha, CMYK, profiles, raw arrays."""
 
 import functools
 import io
@@ -15,18 +15,18 @@ _BITS, _PHOTOMETRIC, _PLANES = 258, 262, 284  # tags of TIFF
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _RAMP = np.arange(256, dtype=np.uint8)[None]
 _CUBE = np.stack(np.meshgrid(*3 * [np.arange(0, 256, 51, dtype=np.uint8)]), axis=-1).reshape(1, -1, 3)
-_PROBES = {  # of profiles, by the space that they are meant for: all greys, and colours from all over the cube
+_PROBES = {  # images to test profiles with, by colour space: all greys, and colours from all over the cube
     "GRAY": Image.fromarray(_RAMP),
     "RGB": Image.fromarray(np.concatenate([np.repeat(_RAMP[..., None], 3, axis=2), _CUBE], axis=1)),
 }
-# Pillow's names of 16-bit colour, of which it keeps the high byte alone, and of the same read as if bytes were swapped.
-_FOREIGN = "L" if sys.byteorder == "big" else "B"  # where N is the machine's own order, of compressed TIFF
+# Pillow's names for 16-bit colour, of which it keeps only the high byte, and for the same with the bytes swapped.
+_FOREIGN = "L" if sys.byteorder == "big" else "B"  # the opposite of N, the machine's own order, in compressed TIFF
 _ORDERS = {"B": "L", "L": "B", "N": _FOREIGN}
 _SWAPPED = {f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for order, other in _ORDERS.items()}
 
 
 def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Image:
-    """The decoded image with 8 bits a channel. 16-bit levels v become round(v / 257), exactly. Raises Refused."""
+    """The decoded image with 8 bits per channel. 16-bit levels v become round(v / 257), exactly. Raises Refused."""
     if kind == "PNG" and content[24] == 16 and "transparency" in image.info:
         raise Refused("16-bit: with a transparent colour; convert it to 8 bits a channel")
     if kind == "PNG" and content[24] == 16 and image.mode in ("RGB", "RGBA"):  # IHDR is always the first chunk
@@ -37,19 +37,19 @@ def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Ima
         return _deep_colour(image, content, kind)
     image.load()
     if kind == "PNG" and content[25] == 0 and content[24] in (2, 4) and "transparency" in image.info:
-        most = 2 ** content[24] - 1  # Pillow stretches the levels to 0..255, but not the one that is transparent
+        most = 2 ** content[24] - 1  # Pillow stretches the levels to 0..255, but not the transparent one
         image.info["transparency"] = (image.info["transparency"] & most) * (255 // most)
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N"):
         values = np.asarray(image).astype(np.uint16)
         inverted = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
-        return _from_16_bit(65535 - values if inverted else values)  # 0 is white there, and Pillow passes over it
+        return _from_16_bit(65535 - values if inverted else values)  # there 0 is white, which Pillow ignores
     if image.mode in ("I", "F"):
         raise Refused("32-bit: which level is white is not known; convert it to 8 or 16 bits a channel")
     return image
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuse what Pillow opens and decodes to other levels."""
+    """Refuse what Pillow opens but decodes to wrong levels."""
     bits = image.tag_v2.get(_BITS, (1,))
     if 12 in bits:
         raise Refused("12-bit: convert it to 8 or 16 bits a channel")
@@ -69,7 +69,7 @@ def _deep_colour(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image
 
 
 def _pixels(tile: ImageFile._Tile) -> str:
-    """Pillow's name of the pixels in a tile; formats with more to say have it first in a tuple."""
+    """Pillow's name for the pixel layout of a tile; some formats give it first in a tuple."""
     return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
 
 
@@ -83,9 +83,9 @@ def _from_16_bit(values: NDArray[Any]) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, background: tuple[int, ...], *, grey: bool) -> Image.Image:
-    """8-bit L or RGB, in sRGB, from any 8-bit mode; transparent pixels lie over `background`. Raises Refused.
+    """An image of any 8-bit mode as 8-bit L or RGB in sRGB, laid over `background` where transparent. Raises Refused.
 
-    Where `grey` is wanted, RGB without colour is grey before the profile is applied, whose rounding would give it some.
+    If `grey` is wanted, RGB without colour is made grey before the profile is applied, whose rounding would tint it.
     """
     alpha = None
     if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -118,7 +118,7 @@ def level(background: tuple[int, ...], mode: str) -> tuple[int, ...] | int:
 
 
 def _uncoloured(image: Image.Image) -> Image.Image:
-    """L where the image is RGB of three channels that agree everywhere, else the image."""
+    """The image as L if it is RGB with three equal channels, else unchanged."""
     pixels = np.asarray(image)
     return image.getchannel("R") if image.mode == "RGB" and (pixels == pixels[..., :1]).all() else image
 
@@ -134,16 +134,16 @@ def _apply(image: Image.Image, profile: bytes) -> Image.Image:
 
 @functools.lru_cache(maxsize=32)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From the profile to sRGB; None where that moves no level by more than one. Raises Refused.
+    """The transform from the profile to sRGB; None if it moves no level by more than one. Raises Refused.
 
-    What a profile calls itself says little: some with "sRGB" in their name mean its primaries with linear levels.
+    A profile's name says little: some with "sRGB" in theirs have its primaries, but linear levels.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()
         if space in _PROBES and _changes_nothing(source, _PROBES[space]):
             return None
-        return _to_srgb(source, "RGB" if (mode, space) == ("L", "RGB") else mode)  # it is often left on grey
+        return _to_srgb(source, "RGB" if (mode, space) == ("L", "RGB") else mode)  # RGB ones are often left on grey
     except (ImageCms.PyCMSError, OSError, ValueError):
         raise Refused(
             f"profile: the embedded colour profile is damaged or not meant for {mode}; convert the image to sRGB"

@@ -1,4 +1,4 @@
-"""Which samples are one picture: exact copies, contradictions, and near duplicates on two sides of a split."""
+"""Which samples show the same picture: exact copies, contradictions, and near duplicates in different splits."""
 
 import hashlib
 import io
@@ -24,9 +24,9 @@ _FOUND = ("partner", "nearest", "squared", "same")  # arrays of Near
 
 @dataclass(frozen=True)
 class Distinct:
-    """Samples with distinct pixels and their sides; (copy, kept, SHA-256) of exact copies; (source, near) of kept near
-    ones; for each kept one that training images were refused for (the nearest of them, `train`, itself, the squared
-    distance of their stored pixels)."""
+    """Samples with distinct pixels and their splits; `copies`, exact ones, as (copy, kept, SHA-256); `near`, kept near
+    duplicates, as (source, near); `near_refused`, for each kept image that training images were refused for, as (the
+    nearest of those, `train`, the kept image, the squared distance of their stored pixels)."""
 
     samples: Samples
     splits: NDArray[np.uint8]
@@ -38,9 +38,9 @@ class Distinct:
 
 
 def split_of(sha256: NDArray[np.void], splits: Splits) -> NDArray[np.uint8]:
-    """Places in SPLITS that the first 64 bits of the hashes [n], as fractions of 2**64, fall into.
+    """Index in SPLITS for each hash [n]: where its first 64 bits, as a fraction of 2**64, fall.
 
-    It depends on nothing else, so an image never changes sides when others come or go.
+    It depends on nothing else, so an image never changes its split when others come or go.
     """
     head = np.ascontiguousarray(sha256).view(">u8").reshape(len(sha256), 4)[:, 0].astype(np.uint64)
     fraction = head.astype(np.float64) / 2**64
@@ -48,9 +48,9 @@ def split_of(sha256: NDArray[np.void], splits: Splits) -> NDArray[np.uint8]:
 
 
 def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDuplicates | None, memory: Path) -> Distinct:
-    """Remove copies. Of equal pictures that fall on different sides the one furthest from training is kept; the same
-    picture in two classes has no label that could be believed, so that all of its copies are refused; of near ones on
-    two sides the one nearer to training is refused. What was found is kept in the folder `memory`."""
+    """Remove duplicates. Of equal pictures in different splits, the one furthest from training is kept. A picture that
+    lies in two classes has no label that can be trusted, so all its copies are refused. Of near duplicates in different
+    splits, the one nearer to training is refused. The near pairs found are kept in the folder `memory`."""
     sides = _sides(samples, listing, splits)
     keep, copies, refused = _exact(samples, listing, sides)
     samples, sides = samples.where(keep), sides[keep]
@@ -75,7 +75,7 @@ def distinct(samples: Samples, listing: Listing, splits: Splits, near: NearDupli
 
 
 def _sides(samples: Samples, listing: Listing, splits: Splits) -> NDArray[np.uint8]:
-    """By the hash of the content, or of the group where there are groups."""
+    """Index in SPLITS of each sample, by the hash of its content, or of its group if there are groups."""
     if listing.groups is None:
         return split_of(samples.records["sha256"], splits)
     digests = b"".join(hashlib.sha256(name).digest() for name in listing.groups.raw(samples.rows))
@@ -112,7 +112,7 @@ def _exact(
 def _remembered(
     memory: Path, samples: Samples, sides: NDArray[np.uint8], near: NearDuplicates, compare: Compare
 ) -> Near:
-    """The near duplicates, searched for only where the images, their sides or the limits are others than last time."""
+    """The near duplicates, searched for only if the images, their splits or the limits differ from last time."""
     hashed, mean, digest = samples.records["near"], samples.records["mean"], hashlib.sha256()
     for part in (samples.records["pixels"], sides, np.array([near.distance, near.levels])):
         digest.update(np.ascontiguousarray(part).tobytes())
@@ -122,7 +122,7 @@ def _remembered(
             if np.array_equal(last["key"], key):
                 return Near(**{name: last[name] for name in _FOUND}, crowded=int(last["crowded"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        pass  # it is only a memory
+        pass  # it is only a cache
     found = near_duplicates(hashed, mean, sides, near.distance, near.levels, compare)
     body = io.BytesIO()
     np.savez(body, key=key, crowded=found.crowded, **{name: getattr(found, name) for name in _FOUND})
@@ -131,9 +131,9 @@ def _remembered(
 
 
 def _squared(samples: Samples, first: NDArray[np.int64], second: NDArray[np.int64], levels: float) -> NDArray[np.int64]:
-    """Sums of the squared differences of the stored pixels of pairs; FAR where they are more than `levels` on average.
+    """Sum of squared differences of each pair's stored pixels; FAR if they differ by more than `levels` on average.
 
-    In chunks; both in levels of 255.
+    Computed in chunks; levels run from 0 to 255.
     """
     found = np.full(len(first), FAR)
     pairs = max(1, _CHUNK // math.prod(samples.shape))

@@ -1,7 +1,7 @@
 """`croissant.json`: the store described in the MLCommons Croissant format 1.0, with its vocabulary for responsible AI.
 
-From the datasheet and the manifest alone: the same store gives the same bytes. The manifest is the record set `images`,
-whose rows are in the order of the image shards.
+It is made from the datasheet and the manifest alone: the same store gives the same bytes. The manifest is the record
+set `images`, whose rows are in the order of the image shards.
 """
 
 from collections.abc import Mapping

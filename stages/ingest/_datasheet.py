@@ -12,14 +12,14 @@ from stages.common.yaml_files import read_yaml
 from stages.ingest._declares import check_declares
 from stages.ingest._licences import check_licence
 
-# Texts that must say something.
+# Texts that must say something; `none` does not.
 REQUIRED = (
     "name", "source", "licence", "spdx", "legal_basis", "intended_use", "motivation", "composition", "collection",
     "consent", "retention", "contact",
 )  # fmt: skip
 NONE_IS_AN_ANSWER = ("personal_data", "sensitive_attributes")
 LISTS = ("allowed_use",)
-TEXTS = ("labels", "known_limits", "citation")  # optional ones; `none` is an answer to them, too
+TEXTS = ("labels", "known_limits", "citation")  # optional ones; here, too, `none` is an answer
 OPTIONAL = (*TEXTS, "url", "published", "version", "covers", "declares", "notes")
 _FORMS = (
     ("url", r"https?://[^\s<>\"]+", "an address that begins with http:// or https://"),
@@ -31,8 +31,8 @@ _NOTHING = {"", "~", "-", "?", "null", "none", "n/a", "todo", "tbd", "unknown"}
 
 
 def read_datasheet(path: Path, uses: Sequence[str]) -> dict[str, Any]:
-    """The datasheet as texts, lists and mappings. Raises ValueError where a field is missing, says nothing, is not
-    known or stands there twice, and where the licence is unknown or forbids one of `uses`."""
+    """The datasheet as texts, lists and mappings. Raises ValueError if a field is missing, says nothing, is unknown or
+    occurs twice, or if the licence is unknown or forbids one of `uses`."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; --datasheet takes a YAML file, see docs/data.md")
     sheet = read_yaml(path, texts=True)
@@ -97,7 +97,7 @@ def _exists(field: str, value: str) -> bool:
 def content_hash(files: Iterable[tuple[str, str]]) -> str:
     """SHA-256 over (sha256, source) of files, sorted by the bytes of the source, as sha256sum writes them."""
     digest = hashlib.sha256()
-    # One byte string a file, because there may be millions; 0 sorts before all that a name can hold.
+    # One byte string per file, because there may be millions; 0 sorts before any byte that a name can hold.
     for line in sorted(source.encode() + b"\0" + sha.encode() for sha, source in files):
         source, _, sha = line.rpartition(b"\0")
         digest.update(sha + b"  " + source + b"\n")
@@ -105,7 +105,7 @@ def content_hash(files: Iterable[tuple[str, str]]) -> str:
 
 
 def check_covers(sheet: dict[str, Any], found: str, datasheet: Path, raw: Path) -> None:
-    """Raise ValueError where the datasheet names the images that it covers and these are others."""
+    """Raise ValueError if `covers` in the datasheet is not `found`, the content hash of these images."""
     if sheet["covers"] != found:
         raise ValueError(
             f"{datasheet} describes {sheet['name']} alone and {raw} holds other images (content {found}, "

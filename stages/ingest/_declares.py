@@ -1,4 +1,4 @@
-"""What a datasheet may declare of its images under `declares`; validate holds the store against it."""
+"""What a datasheet may declare about its images under `declares`; validate checks the store against it."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ _SPANS = ("images", "width", "height")
 
 
 def check_declares(declares: Any, where: str) -> None:
-    """Raise ValueError, beginning with `where`, for what is no declaration. Values are texts, as YAML wrote them."""
+    """Raise ValueError, its message beginning with `where`, for a bad declaration. Values are texts, as in the YAML."""
     if not isinstance(declares, dict):
         raise ValueError(f"{where}` must hold some of images, classes, width, height and attributes; see docs/data.md")
     for name, value in declares.items():

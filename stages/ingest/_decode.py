@@ -1,4 +1,4 @@
-"""One encoded file or raw array to one stored image, or the reason why not. The content decides, not its name."""
+"""One encoded file or raw array in, one stored image out, or the reason why not. The content decides, not the name."""
 
 import io
 import warnings
@@ -41,7 +41,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-CLAIMS = ["", *sorted({*_EXTENSIONS.values()})]  # what a name may claim; a place in this list is stored
+CLAIMS = ["", *sorted({*_EXTENSIONS.values()})]  # what a name may claim; an index into this list is stored
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,21 @@ class Rules:
 
     @property
     def max_bytes(self) -> int:
-        """No honest file of `max_pixels` 8-bit RGB pixels is larger; 16 MiB are left for what cameras embed."""
+        """No honest file of `max_pixels` 8-bit RGB pixels is larger; 16 MiB allow for what cameras embed."""
         return 3 * self.max_pixels + 2**24
 
 
 def claim(name: str) -> int:
-    """What the name says that the content is: a place in CLAIMS."""
+    """The format that the name claims, as an index into CLAIMS."""
     return CLAIMS.index(_EXTENSIONS.get(PurePath(name).suffix.lower(), ""))
 
 
 def decode(content: bytes | NDArray[Any], name: str, rules: Rules) -> tuple[NDArray[np.uint8], int, int]:
-    """The stored image, uint8 [resolution, resolution, channels], and the width and height that it had in pixels.
+    """The stored image, uint8 [resolution, resolution, channels], and the upright original's width and height in px.
 
-    Turned upright by its EXIF orientation, converted to sRGB by its embedded profile, laid over `background` where it
-    is transparent, made square by `fit` and scaled with antialiasing (Pillow's bicubic, after Parmar, Zhang, Zhu: "On
-    aliased resizing", CVPR 2022); an image of the right size in 8-bit grey or RGB keeps its pixels. Raises Refused.
+    It is turned upright by its EXIF orientation, converted to sRGB by its embedded profile, laid over `background`
+    where transparent, made square by `fit` and scaled with antialiasing (Pillow's bicubic, after Parmar, Zhang, Zhu:
+    "On aliased resizing", CVPR 2022); an image of the right size in 8-bit grey or RGB keeps its pixels. Raises Refused.
     """
     if not isinstance(content, bytes):
         return _finish(_colour.from_array(content, rules.max_pixels), rules)
@@ -96,7 +96,7 @@ def decode(content: bytes | NDArray[Any], name: str, rules: Rules) -> tuple[NDAr
 
 
 def _sniff(content: bytes, name: str) -> str:
-    """The format by the first bytes; raises Refused for one that is not decoded, and for a name that says another."""
+    """The format by its first bytes. Raises Refused if it is not one that is decoded, or if the name claims another."""
     if not content:
         raise Refused("empty: the file has no bytes")
     kind = next((kind for start, kind in _SIGNATURES if content.startswith(start)), "text or unknown")
@@ -126,8 +126,8 @@ def _decode(content: bytes, kind: str, rules: Rules) -> tuple[NDArray[np.uint8],
 
 
 def _orientation(image: Image.Image, kind: str) -> Any:
-    """By EXIF; 1 is upright, and so is what has none that can be read: odd metadata harm no pixel."""
-    if kind == "TIFF":  # Pillow turns it when it loads it
+    """The EXIF orientation; 1, upright, if none can be read, because odd metadata harms no pixel."""
+    if kind == "TIFF":  # Pillow has turned it on loading
         return 1
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -160,11 +160,11 @@ def _verify_png(content: bytes) -> None:
 
 
 def _finish(image: Image.Image, rules: Rules) -> tuple[NDArray[np.uint8], int, int]:
-    """From 8-bit L or RGB."""
+    """The stored image, and width and height before scaling, from an upright image in 8-bit L or RGB."""
     if not rules.upscale and min(image.size) < rules.resolution:
         raise _too_small(*image.size, rules)
     if rules.channels == 3 and image.mode == "L" and len(set(rules.background)) > 1:
-        image = image.convert("RGB")  # else there would be no place for a coloured background
+        image = image.convert("RGB")  # L has no room for a coloured background
     stored = _channels(_SHAPES[rules.fit](image, rules.resolution, rules.background), rules)
     return stored, image.width, image.height
 
@@ -197,7 +197,7 @@ _SHAPES = {"crop": _crop, "pad": _pad, "stretch": _stretch}
 
 
 def _channels(image: Image.Image, rules: Rules) -> NDArray[np.uint8]:
-    """uint8 [H, W, channels]. Grey is repeated for RGB; colour is refused for grey, unless it shows none."""
+    """uint8 [H, W, channels]. Grey is repeated for RGB; in a grey store RGB is refused unless it is colourless."""
     pixels = np.asarray(image, dtype=np.uint8)
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], rules.channels, axis=2)

@@ -12,11 +12,11 @@ from stages.ingest._sample import Listing
 from stages.ingest._worker import ERASED
 
 Tombstone = dict[str, str]
-_KEYS = ("sha256", "date", "reason")  # of a tombstone; what else stands there is the erasure's own
+_KEYS = ("sha256", "date", "reason")  # of a tombstone; any others are for the erasure's own use
 
 
 def read_tombstones(path: Path | None) -> list[Tombstone]:
-    """What was erased, sorted. Raises ValueError where the file does not say what, when and why."""
+    """What was erased, sorted by SHA-256. Raises ValueError if the file does not say what, when and why."""
     if path is None:
         return []
     found = read_json(path, needs=("images",))["images"]
@@ -35,7 +35,7 @@ def contents(erased: list[Tombstone]) -> frozenset[bytes]:
 def without_erased(
     samples: Samples, refused: Refusals, listing: Listing, erased: list[Tombstone]
 ) -> tuple[Samples, Refusals]:
-    """The samples that were never erased, and all refusals, those for an erasure with its date and reason."""
+    """The samples that were never erased, and all refusals; those for an erasure give its date and reason."""
     if not erased:
         return samples, refused
     reasons = {entry["sha256"]: f"erased: {entry['date']}, {entry['reason']}" for entry in erased}

@@ -1,4 +1,4 @@
-"""Fetch a published file: verified before it is placed, and never half there. Ingest itself loads none of this."""
+"""Fetch a published file: it is verified before it is placed, and never half there. Ingest itself never loads this."""
 
 import http.client
 import urllib.error
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from stages.ingest._records import md5_of
 
-_SECONDS, _PIECE = 60, 2**20  # without a byte before a download is given up; bytes
+_SECONDS, _PIECE = 60, 2**20  # seconds without a byte before a download is given up; bytes per read
 
 
 def fetch(address: str, target: Path, md5: str) -> None:
-    """Place the file of this MD5 at `target`, or leave it where it is already there.
+    """Place the file with this MD5 at `target`, unless it is already there.
 
-    Raises ValueError for another address than http(s), another digest, and without a network.
+    Raises ValueError if the address is not http(s), cannot be reached, or gives a file with another digest.
     """
     if not address.startswith(("http://", "https://")):
         raise ValueError(f"--mirror must be an http(s) address; received {address!r}")

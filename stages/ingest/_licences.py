@@ -1,6 +1,6 @@
 """What licences forbid, by SPDX id, and whether that leaves room for what the data are used for.
 
-A licence text is not understood here: the table knows what the names of licences say, and the datasheet's `allowed_use`
+Licence texts are not interpreted here: only what the ids themselves say is known, and the datasheet's `allowed_use`
 says the rest.
 """
 
@@ -13,14 +13,14 @@ from stages.config.ingest import same_licence
 from stages.ingest._spdx import IDS
 
 USES = ("internal", "research", "commercial", "publication")
-_OWN = "LicenseRef-"  # begins the name of terms that are on no list (SPDX specification, annex "License expressions")
+_OWN = "LicenseRef-"  # prefix for terms that are on no list (SPDX specification, annex "License expressions")
 _KNOWN = {name.casefold(): name for name in IDS}  # SPDX compares ids without regard to case
-_NON_COMMERCIAL = {"NCGL-UK-2.0", "PolyForm-Noncommercial-1.0.0"}  # that are not of Creative Commons
+_NON_COMMERCIAL = {"NCGL-UK-2.0", "PolyForm-Noncommercial-1.0.0"}  # besides those of Creative Commons
 
 
 def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> str:
-    """The SPDX id of the licence as its list writes it. Raises ValueError where it is none, where the licence or the
-    datasheet forbids one of `uses`, and where the two contradict each other."""
+    """The SPDX id of the licence as SPDX spells it. Raises ValueError if there is no such id, if the licence or the
+    datasheet forbids one of `uses`, or if the two contradict each other."""
     spdx, allowed = str(sheet["spdx"]), list(sheet["allowed_use"])
     found = _canonical(spdx)
     if found is None:
@@ -52,7 +52,7 @@ def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> str
 
 
 def check_accepted(sheet: dict[str, Any], licences: Sequence[str], uses: Sequence[str]) -> None:
-    """Raise ValueError where the licence, in the datasheet's words, is not among `licences`; case does not count."""
+    """Raise ValueError if the licence, in the datasheet's words, is not among `licences`; case does not count."""
     if same_licence(str(sheet["licence"])) not in map(same_licence, licences):
         raise ValueError(
             f"the licence {sheet['licence']!r} of {sheet['name']} is not among ingest.licences in params.yaml "
@@ -62,14 +62,15 @@ def check_accepted(sheet: dict[str, Any], licences: Sequence[str], uses: Sequenc
 
 
 def _canonical(spdx: str) -> str | None:
-    """An id as SPDX writes it; None for what is none."""
+    """The id as SPDX spells it; None if there is no such id."""
     own = re.fullmatch(rf"{_OWN}([A-Za-z0-9.-]+)", spdx, re.IGNORECASE)
     return f"{_OWN}{own[1]}" if own else _KNOWN.get(spdx.casefold())
 
 
 def _forbidden(spdx: str) -> set[str]:
-    """Uses that the name of a licence excludes: NC commercial ones; ND to hand on what was made of the images, and
-    whether a generator was is undecided, so that it counts.
+    """Uses that the id of a licence excludes: NC excludes commercial use, ND publication of what is made of the images.
+
+    Whether a generator is made of them in that sense is undecided, so it is taken to be.
     """
     if spdx in _NON_COMMERCIAL:
         return {"commercial"}

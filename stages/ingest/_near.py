@@ -1,8 +1,8 @@
-"""Perceptual hashes, and all pairs of near ones without comparing every image with every other.
+"""Perceptual hashes, and all near pairs of them without comparing every image with every other.
 
 The hash: signs of the 8 x 8 lowest coefficients of a two-dimensional cosine transform against their median (Zauner,
 "Implementation and benchmarking of perceptual image hash functions", 2010), in whole numbers, so that every machine
-finds the same bits. The search: multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012). Two hashes that differ in at
+gets the same bits. The search: multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012). Two hashes that differ in at
 most d of 64 bits differ in at most d // 4 of some quarter, so that only images which nearly share a quarter are
 compared: about N * 4 * N / 65,536 of the N^2 / 2 pairs.
 """
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CROWD = 512  # members of one bucket that are all compared; in larger ones each meets this many, nearest in brightness
+CROWD = 512  # buckets up to this size are compared in full; in larger ones each image meets the 512 nearest in mean
 _CHUNK = 1 << 18  # pairs compared at once
-_KEPT = 4  # pairs an image that are kept for the next search; where there are more, they are searched for again
+_KEPT = 4  # pairs per image kept for the next pass; if there are more, they are searched for again
 FAR = np.iinfo(np.int64).max  # squared distance of a pair that is not near
-Compare = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]  # of first and second of pairs
+Compare = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]  # squared distances of pairs
 
 
 def hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -29,20 +29,20 @@ def hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     angles = np.pi / side * np.outer(np.arange(8), np.arange(side) + 0.5)
     basis = np.rint(256 * np.cos(angles))  # whole numbers below 2**53 in every sum: exact in float64
     low = (basis @ luma @ basis.T).reshape(count, 64)
-    low[:, 0] = 0  # brightness says nothing of what is seen
-    # The median of 64 whole numbers is the mean of two, so that the doubled one is whole.
+    low[:, 0] = 0  # brightness says nothing about what is seen
+    # The median of 64 whole numbers is the mean of the middle two; doubled, it is whole.
     middle = np.sort(low, axis=1)[:, 31:33].sum(axis=1, keepdims=True)
     return np.packbits(2 * low > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
 @dataclass(frozen=True)
 class Near:
-    """What is near what among n images; of a pair on two sides the one nearer to training is refused.
+    """Which of n images are near each other; of a pair in different splits, the one nearer to training is refused.
 
-    `partner` [n] is for each refused image one on a side further from training that stays, or -1: the image stays.
-    `nearest` [n] is for each image that stays the nearest image of training that was refused, at the squared distance
-    `squared` [n], or -1 and FAR. `same` [n] is for each image that stays an earlier one on its side that stays, or -1.
-    `crowded` images were compared with a part of their bucket only.
+    `partner` [n] gives for each refused image a kept one near it in a split further from training, and -1 for a kept
+    image. `nearest` [n] gives for each kept image the nearest training image that was refused, at squared distance
+    `squared` [n]; -1 and FAR if there is none. `same` [n] gives for each kept image an earlier kept one near it in the
+    same split, or -1. `crowded` counts the images that were compared with only part of their bucket.
     """
 
     partner: NDArray[np.int64]
@@ -60,13 +60,13 @@ def near_duplicates(
     levels: float,
     compare: Compare,
 ) -> Near:
-    """Pairs whose hashes differ in at most `distance` bits and that `compare(first, second)` finds near as pixels.
+    """Pairs whose hashes differ in at most `distance` bits and whose pixels `compare(first, second)` finds near.
 
-    `mean` is the mean level of each image: a pair whose means differ by more than `levels` cannot be near. A larger
-    `side` is further from training, which is 0. Sides are gone through from the furthest on: a refused image refuses
-    none. What is kept grows with the images alone. Compared are an image of training with all on other sides that stay,
-    since any of them may be the nearest, and all others until one near them is found: in a crowd at most CROWD an
-    image for each quarter of the hash and each key that is looked up.
+    `mean` is the mean level of each image: a pair whose means differ by more than `levels` cannot be near. `side` is 0
+    for training, and larger for splits further from it. The furthest are handled first, so that a refused image refuses
+    no other. Memory grows only with the number of images. A training image is compared with all kept candidates in
+    other splits, since any of them may be the nearest; any other image only until a near one is found. In a crowd, an
+    image meets at most CROWD others for each quarter of the hash and each key looked up.
     """
     partner, nearest, same = (np.full(len(hashed), -1) for _ in range(3))
     squared = np.full(len(hashed), FAR)
@@ -91,7 +91,7 @@ def near_duplicates(
 def _confirmed(
     first: NDArray[np.int64], second: NDArray[np.int64], asked: NDArray[np.bool_], compare: Compare
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Those of the open pairs that are near, with their squared distances."""
+    """Those of the `asked` pairs that are near, with their squared distances."""
     first, second = first[asked], second[asked]
     found = compare(first, second)
     near = found < FAR
@@ -99,7 +99,7 @@ def _confirmed(
 
 
 def _note(known: NDArray[np.int64], at: NDArray[np.int64], other: NDArray[np.int64]) -> None:
-    """Write the other of each pair down where none is known yet; of several the first."""
+    """Set `known[at]` to the other of each pair if it is still -1; of several, the first counts."""
     new = known[at] < 0
     known[at[new][::-1]] = other[new][::-1]
 
@@ -111,14 +111,14 @@ def _note_nearest(
     kept: NDArray[np.int64],
     found: NDArray[np.int64],
 ) -> None:
-    """Likewise where none as near is known; pairs in the order of their distances."""
+    """The same, but if none as near is known; pairs come in order of distance."""
     nearer = found < squared[kept]
     at = kept[nearer][::-1]
     nearest[at], squared[at] = refused[nearer][::-1], found[nearer][::-1]
 
 
 class _Pairs:
-    """Candidates, as often as they are asked for."""
+    """Candidate pairs, which can be iterated over any number of times."""
 
     def __init__(self, hashed: NDArray[np.uint64], mean: NDArray[np.float64], distance: int, levels: float) -> None:
         self.crowded = np.zeros(len(hashed), np.bool_)
@@ -148,7 +148,7 @@ def _candidates(
     levels: float,
     crowded: NDArray[np.bool_],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs (first < second) near by hash and mean, in chunks; those of `crowded` ones, who are marked, may repeat."""
+    """Pairs (first < second) near by hash and mean, in chunks. Marks `crowded` images, whose pairs may repeat."""
     for band in range(4):
         keys = (hashed >> np.uint64(16 * band)).astype(np.uint16)
         order = np.lexsort((mean, keys))
@@ -181,14 +181,14 @@ def _seen_before(difference: NDArray[np.uint64], band: int, radius: int) -> NDAr
 
 
 class _Buckets:
-    """Images in the order of one quarter of their hashes, of equal ones in that of their means; all by place in it."""
+    """Images sorted by one quarter of their hashes, then by mean; all numbers are positions in this order."""
 
     def __init__(self, keys: NDArray[np.uint16], mean: NDArray[np.float64]) -> None:
         self._keys, self._mean = keys, mean
         self._bounds = np.searchsorted(keys, np.arange(2**16 + 1)).astype(np.int32)
 
     def large(self, mask: int) -> NDArray[np.bool_] | None:
-        """Which images have more than CROWD others at the key that differs from theirs by `mask`; None if none has."""
+        """Which images face more than CROWD others at the key that differs from theirs by `mask`; None if none does."""
         partner = self._keys ^ np.uint16(mask)
         large = np.diff(self._bounds)[partner] > CROWD
         return large if large.any() else None
@@ -224,15 +224,15 @@ class _Buckets:
         end: NDArray[np.int64],
         large: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
-        """Where the CROWD members nearest in mean begin in the bucket `start` to `end` of each large `partner`."""
+        """For each large one, where in the bucket `start` to `end` of its `partner` the CROWD nearest in mean begin."""
         levels, rank, places = self._ranked
         wanted = levels * partner[large].astype(np.int64) + rank[large]
-        among = np.flatnonzero(large) - np.searchsorted(places, places[large])  # images of one mean share it out
+        among = np.flatnonzero(large) - np.searchsorted(places, places[large])  # equal means share it out
         middle = np.searchsorted(places, wanted) + among
         return np.minimum(np.maximum(start[large], middle - CROWD // 2), end[large] - CROWD)
 
     @functools.cached_property
     def _ranked(self) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        """How many means there are, the place of each image's among them, and numbers as ordered as the images."""
+        """The number of distinct means, the rank of each image's mean, and sort keys in the order of the images."""
         levels, rank = np.unique(self._mean, return_inverse=True)
         return len(levels), rank, len(levels) * self._keys.astype(np.int64) + rank

@@ -1,9 +1,8 @@
 """Decoded samples in the state folder, found again by the stamp of their file or by their content.
 
 A pack is two files that never change: `<name>.pixels`, and `<name>.records`, a line of JSON and a record per sample;
-the second is renamed into place last, so that a pack that is seen is whole. Neither is of a common format: there may
-be thousands, and what numpy does to open one takes longer than to read it. Nothing here has a say in what the store
-holds.
+the second is renamed into place last, so that any pack found is whole. Neither is in a common format: there may be
+thousands, and numpy takes longer to open one than to read it. This is only a cache: the store does not depend on it.
 """
 
 import functools
@@ -27,17 +26,17 @@ _PIXELS, _RECORDS = ".pixels", ".records"
 
 
 def record_type(channels: int) -> np.dtype[Any]:
-    """One sample: hashes as bytes, sizes in pixels, attributes as places of their bins, `place` of its pixels or -1."""
+    """One sample: hashes as bytes, sizes in pixels, attributes as indices of bins, `place` of its pixels or -1."""
     return np.dtype(
         [
-            ("stamp", f"V{STAMP}"),  # zeros where it must not be found by it
-            ("sha256", "V32"),  # of the content; zeros where it was not read
+            ("stamp", f"V{STAMP}"),  # zeros if the sample must not be found by it
+            ("sha256", "V32"),  # of the content; zeros if it was not read
             ("pixels", "V32"),  # SHA-256 of the stored pixels
             ("near", "u8"),  # perceptual hash
             ("mean", "f8"),  # level of the stored pixels
             ("width", "u4"),
             ("height", "u4"),
-            ("claim", "u1"),  # what the name says that it is, a place in CLAIMS
+            ("claim", "u1"),  # format that the name claims, an index into CLAIMS
             ("place", "i4"),
             ("attributes", "u1", (len(bins(channels)),)),
         ]
@@ -46,7 +45,7 @@ def record_type(channels: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Pack:
-    """`length` samples, for those that cannot be used the reason by row; the others' pixels, uint8 of `shape`
+    """`length` samples; `reasons` says by row why some cannot be used. The pixels of the others, uint8 of `shape`
     [n, H, W, C], stay on the disk."""
 
     path: Path
@@ -64,7 +63,7 @@ class Pack:
 def write_pack(
     folder: Path, name: str, records: NDArray[np.void], pixels: NDArray[np.uint8], reasons: dict[int, str]
 ) -> None:
-    """Measure the pixels and write a pack; raises OSError where the disk is full."""
+    """Measure the pixels and write a pack. Raises OSError if the disk is full."""
     kept = np.flatnonzero(records["place"] >= 0)
     if len(kept):
         records["near"][kept] = hashes(pixels)
@@ -87,7 +86,7 @@ def _write(folder: Path, name: str, content: bytes | memoryview) -> None:
 
 
 def read_pack(folder: Path, name: str, kind: np.dtype[Any]) -> tuple[Pack, NDArray[np.void]] | None:
-    """A pack and its records, which are of this `kind`; None where it is not whole."""
+    """A pack and its records, of dtype `kind`; None if it is not whole."""
     path = folder / f"{name}{_PIXELS}"
     try:
         line, _, body = path.with_suffix(_RECORDS).read_bytes().partition(b"\n")
@@ -104,13 +103,13 @@ def pack_names(folder: Path) -> list[str]:
 
 
 def remove_pack(pack: Pack) -> None:
-    """Remove a pack, its records first, so that a half is never taken for a whole."""
+    """Remove a pack, its records first, so that half a pack is never taken for a whole one."""
     for suffix in (_RECORDS, _PIXELS):
         pack.path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a process that was killed left behind."""
+    """Remove what a killed process left behind."""
     for path in folder.glob(".*.partial"):
         path.unlink(missing_ok=True)
     whole = set(pack_names(folder))
@@ -120,7 +119,7 @@ def remove_partials(folder: Path) -> None:
 
 
 class Index:
-    """All packs of a folder, to find decoded samples in; `records` are those of all packs, one after the other."""
+    """All packs of a folder, for finding decoded samples; `records` are those of all packs, one after another."""
 
     def __init__(self, folder: Path, kind: np.dtype[Any]) -> None:
         found = [pack for name in pack_names(folder) if (pack := read_pack(folder, name, kind)) is not None]
@@ -133,11 +132,11 @@ class Index:
         return _Sorted(_content_keys(self.records["sha256"], self.records["claim"]))
 
     def by_stamp(self, stamps: NDArray[np.void]) -> NDArray[np.int64]:
-        """Places in `records` [n] of samples with these stamps; -1 where there is none."""
+        """Indices [n] into `records` of the samples with these stamps; -1 for none."""
         return _Sorted(_texts(self.records["stamp"])).find(_texts(stamps))
 
     def by_content(self, sha256: bytes, claim: int) -> tuple[Pack, int, np.void] | None:
-        """Pack, row and record of a sample of this content under a name that claims the same."""
+        """Pack, row and record of a sample with this content whose name claims the same format; None if none has."""
         keys = _content_keys(np.frombuffer(sha256, "V32"), np.array([claim], np.uint8))
         at = int(self._contents.find(keys)[0])
         if at < 0:
@@ -147,7 +146,7 @@ class Index:
 
 
 class _Sorted:
-    """Where a key lies in an array of keys; all-zero keys are never found."""
+    """Finds keys in an array of keys; all-zero keys are never found."""
 
     def __init__(self, keys: NDArray[np.bytes_]) -> None:
         self._order = np.argsort(keys, kind="stable")
@@ -161,7 +160,7 @@ class _Sorted:
 
 
 def _texts(values: NDArray[np.void]) -> NDArray[np.bytes_]:
-    """Raw bytes as fixed-length byte strings, which numpy sorts and compares fast (zeros at the end never differ)."""
+    """Raw bytes as fixed-length byte strings, which numpy sorts and compares fast (ignoring zeros at the end)."""
     return np.ascontiguousarray(values).view(f"S{values.dtype.itemsize}")
 
 

@@ -1,5 +1,5 @@
-"""Tasks handed to decoding processes. One that dies takes its task with it: the task is halved until the sample that
-kills is alone, and refused."""
+"""Tasks handed to decoding processes. If a process dies, its task is halved, and its halves again, until the sample
+that kills is alone and is refused."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ from stages.ingest._pack import Index
 from stages.ingest._worker import Job, Task, work
 
 _PROGRAM = "import sys; from stages.ingest._worker import serve; serve(int(sys.argv[1]), sys.argv[2])"
-_HALVES = 10**8  # numbers of tasks from here on are those of halves
-Done = tuple[Task, list[tuple[str, int]] | None]  # packs; None where the only sample of the task kills
+_HALVES = 10**8  # task numbers from here on are those of halves
+Done = tuple[Task, list[tuple[str, int]] | None]  # packs; None if the task's only sample kills the process
 
 
 @dataclass
@@ -28,7 +28,7 @@ class _Worker:
 
 
 def decode_all(job: Job, tasks: Iterable[Task], index: Index, processes: int) -> Iterator[Done]:
-    """Every task as it is done, in no order. `processes` 0 works here."""
+    """Every task as it finishes, in no fixed order. With `processes` 0 the work is done in this process."""
     run = secrets.token_hex(6)  # packs of different runs never share a name
     if processes == 0:
         for task in tasks:
@@ -78,7 +78,7 @@ def _schedule(job: Job, tasks: Iterator[Task], workers: list[_Worker], run: str)
 def _give(worker: _Worker, task: Task | None) -> None:
     worker.task = task
     if task is not None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # seen when its answer is read
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # noticed when its answer is read
             worker.pipe.send(task)
 
 
@@ -96,7 +96,7 @@ def _start(job: Job, run: str) -> _Worker:
 
 
 def _stop(workers: list[_Worker]) -> None:
-    """End them at once: what was answered is on the disk, and an interpreter that ends by itself takes its time."""
+    """Kill them at once: what they answered is on the disk, and an interpreter takes its time to end by itself."""
     for worker in workers:
         worker.pipe.close()
         worker.process.kill()

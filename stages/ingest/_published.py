@@ -1,7 +1,8 @@
-"""torchvision's data sets: what their publishers hand out, and how images and labels lie in it.
+"""torchvision's data sets: the files that their publishers distribute, and how images and labels lie in them.
 
 Names, addresses, digests and class names are torchvision's (a test compares them); its division into train and test is
-left aside, because splits follow content here. Of CIFAR, whose usual archive holds pickles, the binary version is read.
+ignored, because splits follow content here. CIFAR is read in the binary version, because its usual archive holds
+pickles.
 """
 
 import math
@@ -15,7 +16,7 @@ from stages.ingest._records import matlab_numbers, numbers
 
 @dataclass(frozen=True)
 class Labels:
-    """Numbers in rows of `columns`, of which `column` is the label, after `skip` bytes of `member` of a file."""
+    """Numbers after `skip` bytes of `member` of a file, in rows of `columns`, of which `column` is the label."""
 
     file: str
     member: str = ""
@@ -30,8 +31,8 @@ class Labels:
 class Part:
     """Images of one size, one after the other, in a file or in `member` of it.
 
-    After `skip` bytes each record is `lead` bytes and the pixels: channels, then rows of columns, or columns of rows
-    where `turned`.
+    After `skip` bytes, each record is `lead` bytes and then the pixels: channel by channel, each row by row, or column
+    by column if `turned`.
     """
 
     file: str
@@ -51,14 +52,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Published:
-    """Files as (name, MD5) below the address `url`, of which the first holds the images, or `parts` say where they lie.
+    """Files as (name, MD5) below the address `url`. The first holds the images, unless `parts` say where they lie.
 
-    In an archive the class of an image is its folder, below `depth` others, or what `labels` read by its name.
+    In an archive the class of an image is its folder, `depth` folders down, or what `labels` reads for its name.
     """
 
     url: str
     files: tuple[tuple[str, str], ...]
-    classes: tuple[str, ...] = ()  # names of the labels from `first` on, in a circle: SVHN's 10 is the digit 0
+    classes: tuple[str, ...] = ()  # names of the labels from `first` on, wrapping round: SVHN's 10 is the digit 0
     first: int = 0
     names: str = ""  # member that names them instead
     named: tuple[tuple[str, str], ...] = ()  # (folder, class) where they differ
@@ -69,7 +70,7 @@ class Published:
 
 _IDX = [f"{division}-{kind}-ubyte.gz" for division in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 _DIGITS = tuple(string.digits)
-_MERGED = "cijklmopsuvwxyz"  # EMNIST's letters whose cases are one class
+_MERGED = "cijklmopsuvwxyz"  # EMNIST's letters whose upper and lower case are one class
 _BALANCED = tuple(sorted({*string.digits, *string.ascii_letters} - {*_MERGED}))
 _EMNIST = {
     "byclass": tuple(sorted(string.digits + string.ascii_letters)), "bymerge": _BALANCED, "balanced": _BALANCED,
@@ -83,7 +84,7 @@ _IMAGENETTE = (
     ("n03000684", "chain saw"), ("n03028079", "church"), ("n03394916", "French horn"),
     ("n03417042", "garbage truck"), ("n03425413", "gas pump"), ("n03445777", "golf ball"), ("n03888257", "parachute"),
 )  # fmt: skip
-_FLOWERS = (  # divided by |
+_FLOWERS = (  # separated by |
     "pink primrose|hard-leaved pocket orchid|canterbury bells|sweet pea|english marigold|tiger lily|moon orchid|"
     "bird of paradise|monkshood|globe thistle|snapdragon|colt's foot|king protea|spear thistle|yellow iris|"
     "globe-flower|purple coneflower|peruvian lily|balloon flower|giant white arum lily|fire lily|"
@@ -163,7 +164,7 @@ def _flowers(files: Mapping[str, Path]) -> dict[bytes, str]:
 
 
 def _pets(files: Mapping[str, Path]) -> dict[bytes, str]:
-    """Breeds by the names of the images in both lists; the archive holds some forty that no list names."""
+    """Breeds by image name, from both lists; the archive holds some forty images that neither list names."""
     lists = [numbers(files["annotations.tar.gz"], f"annotations/{name}.txt") for name in ("test", "trainval")]
     names = [line.split()[0] for text in lists for line in text.tobytes().decode().splitlines()]
     breeds = (" ".join(word.title() for word in name.rpartition("_")[0].split("_")) for name in names)

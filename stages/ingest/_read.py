@@ -1,4 +1,4 @@
-"""All samples of a listing to records and pixels, decoding only what the state folder does not hold."""
+"""Records and pixels of all samples of a listing, decoding only what the state folder does not hold."""
 
 import hashlib
 import shutil
@@ -19,7 +19,7 @@ from stages.ingest._pool import decode_all
 from stages.ingest._sample import Listing
 from stages.ingest._worker import PACK, Job, Task
 
-_CODE = (  # of what is remembered: the worker's, that of the search for near duplicates, and all that these load
+_CODE = (  # that cached samples depend on: the worker, the search for near duplicates, and all that these load
     "_archives.py",
     "_cells.py",
     "_colour.py",
@@ -36,12 +36,12 @@ _CODE = (  # of what is remembered: the worker's, that of the search for near du
     "_tree.py",
     "_worker.py",
 )
-_LEAST = 32  # images of a task at least, where there are as many
-_KEPT = 4  # folders of other settings or other raw data that are kept
+_LEAST = 32  # images per task at least, if there are that many
+_KEPT = 4  # folders kept for other settings or other raw data
 
 
 class Refusal(NamedTuple):
-    """A sample that is not used; its SHA-256 where its content was read, the other image where the reason is one."""
+    """A sample that is not used; its SHA-256 if its content was read, `partner` if another image is the reason."""
 
     source: str
     reason: str
@@ -54,8 +54,8 @@ Refusals = list[Refusal]
 
 @dataclass(frozen=True)
 class Samples:
-    """Decoded samples in store order; `rows` are places in the listing, `pack` and record["place"] those of pixels of
-    `shape` (H, W, C)."""
+    """Decoded samples in store order; `rows` are indices into the listing, `pack` and record["place"] say where the
+    pixels lie, of `shape` (H, W, C) each."""
 
     rows: NDArray[np.int64]
     records: NDArray[np.void]
@@ -67,13 +67,13 @@ class Samples:
         return len(self.rows)
 
     def where(self, chosen: NDArray[Any] | slice) -> "Samples":
-        """Those at these places, or under this mask; where that is all of them, no copy is made."""
+        """The samples at these indices, or under this mask; no copy is made if the mask selects all."""
         if isinstance(chosen, np.ndarray) and chosen.dtype == np.bool_ and chosen.all():
             return self
         return Samples(self.rows[chosen], self.records[chosen], self.pack[chosen], self.packs, self.shape)
 
     def pixels(self, at: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
-        """uint8 [n, H, W, C] of the samples at these places."""
+        """uint8 [n, H, W, C] of the samples at these indices."""
         owner, place = self.pack[at], self.records["place"][at]
         images = np.empty((len(owner), *self.shape), np.uint8)
         for pack in np.unique(owner):
@@ -83,7 +83,7 @@ class Samples:
 
 
 def work_folder(state: Path, raw: Path, rules: Rules, source: str) -> Path:
-    """Where decoded samples of this folder under these rules are kept: any change of what makes them is another."""
+    """The folder for decoded samples of `raw` under these rules: another one whenever what makes them changes."""
     here = Path(__file__).parent
     code = [sha256_file(here / name) for name in (*_CODE, f"sources/{source}.py")]
     code += [sha256_file(here.parents[1] / "gan" / "attributes.py")]
@@ -92,17 +92,17 @@ def work_folder(state: Path, raw: Path, rules: Rules, source: str) -> Path:
 
 
 def read_samples(job: Job, listing: Listing, processes: int) -> tuple[Samples, Refusals, NDArray[np.void], list[Pack]]:
-    """The usable samples, the refusals, the SHA-256 [len(listing)] of all content (zeros where it was not read), and
-    the packs of which less than a quarter is still asked for."""
+    """The usable samples, the refusals, the SHA-256 [len(listing)] of all content (zeros if it was not read), and the
+    packs of which less than a quarter is still in use."""
     remove_partials(job.folder)
     kind = record_type(job.rules.channels)
     index = Index(job.folder, kind)
-    at = index.by_stamp(listing.stamps)  # before anything is copied: it sorts
+    at = index.by_stamp(listing.stamps)  # before anything is copied: sorting takes memory
     packs, found = list(index.packs), [_kept(index.records)]
     missing, total = np.flatnonzero(at < 0), len(index.records)
     done = len(listing) - len(missing)
     with tqdm(total=len(listing), initial=done, desc="ingest", unit="image", disable=None) as bar:
-        size = min(PACK, max(_LEAST, -(-len(missing) // max(1, processes))))  # a few images keep all processes busy too
+        size = min(PACK, max(_LEAST, -(-len(missing) // max(1, processes))))  # even a few images occupy all processes
         tasks, processes = _tasks(listing, missing, size), min(processes, -(-len(missing) // size))
         for task, names in decode_all(job, tasks, index, processes):
             start = 0
@@ -150,7 +150,7 @@ def _gathered(
     records: NDArray[np.void],
     at: NDArray[np.int64],
 ) -> tuple[Samples, Refusals, NDArray[np.void]]:
-    """Of all `records`, whose packs are `pack`, those `at` the places of the listing; -1 is nowhere."""
+    """Samples, refusals, content hashes: row i of the listing is record `at[i]` (-1: none), record j in `pack[j]`."""
     place = np.where(at >= 0, records["place"][at], -1) if len(records) else at
     starts = np.cumsum([0, *(one.length for one in packs)])
     hashes = np.zeros(len(listing), "V32")
@@ -169,7 +169,7 @@ def _gathered(
 
 
 def _kept(records: NDArray[np.void]) -> NDArray[np.void]:
-    """What is still needed when a sample has been found by its stamp; there may be millions."""
+    """What is still needed once samples have been found by their stamps; there may be millions."""
     fields = [name for name in records.dtype.names or () if name != "stamp"]
     kept = np.empty(len(records), [(name, records.dtype[name]) for name in fields])
     for name in fields:
@@ -178,13 +178,13 @@ def _kept(records: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def hex_digests(digests: NDArray[np.void]) -> list[str]:
-    """Hex of every V32."""
+    """Each V32 in hexadecimal."""
     text = digests.tobytes().hex()
     return [text[start : start + 64] for start in range(0, len(text), 64)]
 
 
 def prune(folder: Path, stale: list[Pack]) -> None:
-    """Forget these packs, when nobody reads them any more, and the folders used longest ago."""
+    """Remove these packs, which nobody may still be reading, and the folders used longest ago."""
     for pack in stale:
         remove_pack(pack)
     folder.touch()

@@ -1,7 +1,8 @@
 """Streams of numbers inside published files: plain or gzip, in zip and tar archives, and arrays of MATLAB's version 5.
 
-Nothing is unpacked to disk, and no more than asked for is held. MATLAB's format is its "Level 5 MAT-File Format": after
-128 bytes elements of (type, bytes, data), compressed with zlib or not; an array is flags, dimensions, name, numbers.
+Nothing is unpacked to disk, and no more than asked for is held in memory. MATLAB's format is its "Level 5 MAT-File
+Format": 128 bytes, then elements of (type, size in bytes, data), compressed with zlib or not; an array consists of
+flags, dimensions, name and numbers.
 """
 
 import gzip
@@ -38,9 +39,9 @@ def md5_of(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path, member: str = "") -> Iterator[BinaryIO]:
-    """The file, or a member of the zip or tar archive that it is; what is called .gz is unpacked on the way.
+    """The file, or `member` of it if it is a zip or tar archive; whatever is called .gz is decompressed on the way.
 
-    Raises ValueError for an archive without this member, and one of BROKEN for what cannot be read.
+    Raises ValueError if the archive lacks this member, and one of BROKEN for what cannot be read.
     """
     with ExitStack() as stack:
         file: IO[bytes]
@@ -74,7 +75,7 @@ def matlab_numbers(path: Path, array: str) -> NDArray[np.generic]:
 
 
 def forward(file: IO[bytes], count: int) -> None:
-    """Pass over `count` bytes. Raises EOFError where there are fewer."""
+    """Skip `count` bytes. Raises EOFError if there are fewer."""
     while count > 0:
         passed = len(file.read(min(count, _PIECE)))
         if not passed:
@@ -83,7 +84,7 @@ def forward(file: IO[bytes], count: int) -> None:
 
 
 def records(file: IO[bytes], size: int, places: Iterable[int]) -> Iterator[bytes | Refused]:
-    """The records of `size` bytes at rising places, counted from where the file stands; none after one that is lost."""
+    """The records of `size` bytes at ascending places from the file's position on; after a lost one all are refused."""
     at, record = 0, bytes(size)
     for place in places:
         if len(record) == size:
@@ -98,9 +99,9 @@ def records(file: IO[bytes], size: int, places: Iterable[int]) -> Iterator[bytes
 
 
 def intact(file: IO[bytes], size: int) -> bool:
-    """Whether exactly `size` bytes follow, and agree with the checksum of what they are packed in.
+    """Whether exactly `size` bytes follow, and match the checksum of whatever they are compressed in.
 
-    That is compared at the end alone, so that whoever takes no more than is promised never learns of damage.
+    The checksum is compared only at the end, so a reader that stops after what is promised never learns of damage.
     """
     try:
         forward(file, size)
@@ -113,7 +114,7 @@ def intact(file: IO[bytes], size: int) -> bool:
 def matlab_array(file: BinaryIO, name: str) -> tuple[IO[bytes], str, int]:
     """A stream that begins at the array's numbers (column by column), their numpy type, and their size in bytes.
 
-    Raises ValueError where the file is none of version 5 (little-endian), or has no such array of real numbers.
+    Raises ValueError if the file is not of version 5 (little-endian), or has no such array of real numbers.
     """
     if file.read(128)[124:] != b"\x00\x01IM":
         raise ValueError("no MATLAB file of version 5")
@@ -136,7 +137,7 @@ def matlab_array(file: BinaryIO, name: str) -> tuple[IO[bytes], str, int]:
 
 
 def _tag(file: IO[bytes]) -> tuple[int, int, bytes | None]:
-    """(type, bytes) of an element, and its data where four bytes or fewer stand in the tag itself."""
+    """(type, size in bytes) of an element, and its data if that is four bytes or fewer, stored in the tag itself."""
     head = file.read(8)
     kind, size = struct.unpack("<2I", head)
     return (kind & 0xFFFF, kind >> 16, head[4:]) if kind >> 16 else (kind, size, None)
@@ -151,7 +152,7 @@ def _element(file: IO[bytes]) -> bytes:
 
 
 class _Inflated(io.RawIOBase):
-    """What a zlib stream that begins at the place of `file` unpacks to."""
+    """What the zlib stream that begins at the position of `file` unpacks to."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._inflate = file, zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""What a source says of its samples before any is read: a table, column by column, so that a million rows stay small.
+"""What a source says about its samples before any is read: a table stored by column, so a million rows stay small.
 
 A sample is whatever one row of the table stands for: today one image with at most one label.
 """
@@ -21,7 +21,7 @@ from stages.common.files import sha256_file
 from stages.ingest._texts import Texts
 
 STAMP = 48  # bytes
-_MOST_IMAGES = 1_000_000  # of a file that has fewer bytes
+_MOST_IMAGES = 1_000_000  # that a file with fewer bytes than this may hold
 UNLABELLED = -1
 _FIELDS, _WHOLE = struct.Struct("<QQqqq"), bytes(8)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -32,24 +32,24 @@ class Refused(Exception):
 
 
 def refusal(error: Exception, damage: str) -> Refused:
-    """What a read that failed says of a file for good: that it may not be read, or its `damage`.
+    """What a failed read says about a file for good: that it may not be read or is not there, or its `damage`.
 
-    Any other error of the system, such as that of a disk or a network, may be gone next time: it is raised again.
+    Any other system error, such as one of a disk or a network, may be gone next time: it is raised again.
     """
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.EACCES, errno.EPERM, errno.ENOENT):
         return Refused(f"unreadable: {os.strerror(code)}")
-    if code not in (None, errno.EINVAL):  # invalid is a place that a damaged file names
+    if code not in (None, errno.EINVAL):  # EINVAL: a damaged file names an invalid place
         raise error
     return Refused(damage)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All samples in store order, and what is refused by its place or kind alone.
+    """All samples in store order, and what is refused for its location or kind alone.
 
     Row i is read from `places[i]` of the file `units[i]` below the raw folder; `stamps[i]` changes when that file does.
-    Rows with one `chains[i]` >= 0 must be read together (a compressed stream); -1 stands alone.
+    Rows with the same `chains[i]` >= 0 must be read together (a compressed stream); those with -1 stand alone.
     """
 
     sources: Texts  # text that names the sample to people
@@ -57,12 +57,12 @@ class Listing:
     places: Texts  # text that only the source understands; "" is the whole file
     stamps: NDArray[np.void]  # V48
     chains: NDArray[np.int64]
-    labels: NDArray[np.int64]  # place in `classes`; -1 without
+    labels: NDArray[np.int64]  # index into `classes`; -1 for none
     classes: list[str]
     groups: Texts | None  # what must never be divided between splits
     attributes: dict[str, Texts]  # declared ones, as text
     refused: list[tuple[str, str]]  # (source, reason)
-    papers: Texts  # `sha256 name` of files that say something of the samples, such as a manifest or labels
+    papers: Texts  # `sha256 name` of files that say something about the samples, such as a manifest or labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,8 +114,8 @@ class ListingBuilder:
         group: str = "",
         attributes: Sequence[str] = (),
     ) -> None:
-        """One more sample; `class_name` None is unlabelled, and a number where there are `classes`, whose place it is.
-        One that says nothing, or nothing known, is a refusal."""
+        """Add a sample. `class_name` None means unlabelled; with `classes` it is a number, an index into them. An empty
+        or unknown one is refused."""
         if class_name == "":
             return self.refuse(source, "no label: an empty text")
         if class_name is not None and classes:
@@ -139,25 +139,25 @@ class ListingBuilder:
                 column.append(value)
 
     def refuse(self, source: str, reason: object) -> None:
-        """One sample that cannot be used, by its place or kind alone."""
+        """Refuse a sample for its location or kind alone."""
         self.refused.append((source, str(reason)))
 
     def withdraw(self, row: int, reason: str) -> None:
-        """The sample of this row, after all, cannot be used."""
+        """Refuse the sample of this row after all."""
         if row not in self._withdrawn:
             self._withdrawn.add(row)
             self.refuse(self._sources[row], reason)
 
     def paper(self, path: Path, name: str) -> None:
-        """A file that says something of the samples."""
+        """Record a file that says something about the samples."""
         self.paper_of(sha256_file(path), name)
 
     def paper_of(self, sha256: str, name: str) -> None:
-        """Likewise, by the hash of its content."""
+        """The same, by the hash of its content."""
         self._papers.append(f"{sha256} {name}")
 
     def finish(self, classes: Sequence[str] | None = None) -> Listing:
-        """The listing; labels are places in `classes`, by default the names that occur, in order (numbers as such).
+        """The listing; labels are indices into `classes`, by default the names that occur, sorted by `in_order`.
 
         Raises ValueError for a single class, from which no later stage can learn."""
         names = in_order(self._codes) if classes is None else list(classes)
@@ -180,13 +180,13 @@ class ListingBuilder:
 
 
 def check_count(path: Path, count: int) -> None:
-    """Raise ValueError for a file that claims more images than any of its size can hold; listing them takes minutes."""
+    """Raise ValueError for a file that claims more images than its size allows; listing them would take minutes."""
     if count > max(_MOST_IMAGES, path.stat().st_size):
         raise ValueError(f"{path} promises {count:,} images, more than it has bytes")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Class names in label order: numbers by value, where all are, and else by their UTF-8 bytes."""
+    """Class names in label order: by value if all are numbers, else by their UTF-8 bytes."""
     found = list(names)
     if all(map(is_number, found)):
         return sorted(found, key=lambda name: (Decimal(name), name))
@@ -199,7 +199,7 @@ def is_number(name: str) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    """Whether it can be written down: JSON may name half of a surrogate pair."""
+    """Whether it can be encoded: JSON may name half of a surrogate pair."""
     try:
         return bool(name.encode())
     except UnicodeEncodeError:
@@ -207,7 +207,7 @@ def _is_text(name: str) -> bool:
 
 
 def stamp_of(status: os.stat_result, place: str = "") -> bytes:
-    """48 bytes that change whenever the file does (as git's index has it) and that differ for each place in it."""
+    """48 bytes that change whenever the file does (as in git's index) and that differ for each place in it."""
     fields = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return _FIELDS.pack(*fields) + (hashlib.blake2b(place.encode(), digest_size=8).digest() if place else _WHOLE)
 

@@ -1,5 +1,5 @@
-"""What changed since the last run from one folder to another: said, and written nowhere, because a store follows from
-its data alone. Remembered is the manifest, in the state folder."""
+"""What changed since the last run from one folder to another: printed, but not stored, because a store follows from
+its data alone. The last manifest is remembered in the state folder."""
 
 import contextlib
 import os
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from stages.ingest._again import places
 from stages.store import SPLITS
 
-_PART = 8192  # rows that are Python's objects at once
-_SHOWN = 3  # examples of a kind
+_PART = 8192  # rows that are Python objects at once
+_SHOWN = 3  # examples per kind
 
 
 class _Rows(NamedTuple):
-    """A manifest [n] as numbers: the first 64 bits of the content hash (two images of a million share them once in
-    thirty million stores), the class by its place among all that were met, and the split."""
+    """A manifest [n] as numbers: the first 64 bits of the content hash (of thirty million stores with a million images
+    each, about one has two images that share them), the class as an index into all classes met, and the split."""
 
     keys: NDArray[np.uint64]
     classes: NDArray[np.int32]
@@ -31,9 +31,9 @@ class _Rows(NamedTuple):
 
 
 def tell_changes(state: Path, raw: Path, out: Path) -> None:
-    """Say which images came, went or changed class or split, and remember the manifest in `out` for the next time.
+    """Print which images came, went or changed class or split, and remember the manifest in `out` for the next time.
 
-    Where nothing is remembered, or it is damaged, nothing is said."""
+    If nothing is remembered, or it is damaged, nothing is printed."""
     manifest, memory = out / "manifest.parquet", state / "ingest-since" / f"{places(raw, out)}.parquet"
     with contextlib.suppress(OSError, ValueError, LookupError, pa.ArrowException):
         print(f"ingest: since the last run: {_changes(memory, manifest)}", file=sys.stderr)  # noqa: T201
@@ -64,7 +64,7 @@ def _changes(memory: Path, manifest: Path) -> str:
 
 
 def _read(path: Path, classes: dict[str, int]) -> _Rows:
-    """The manifest at `path`; what is new of its classes is added to `classes`, which both manifests share."""
+    """The manifest at `path`; its new classes are added to `classes`, which both manifests share."""
     with pq.ParquetFile(path) as file:
         count = file.metadata.num_rows
         rows = _Rows(np.empty(count, np.uint64), np.empty(count, np.int32), np.empty(count, np.uint8))
@@ -88,7 +88,7 @@ def _examples(path: Path, rows: NDArray[np.bool_]) -> str:
 
 
 def _batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Parts of these columns, each with its first row."""
+    """These columns in parts, each with the number of its first row."""
     start = 0
     for batch in file.iter_batches(_PART, columns=columns):
         yield start, batch

@@ -1,7 +1,7 @@
-"""Columns of texts that keep no Python object for each.
+"""Columns of texts without a Python object for each.
 
-Not pyarrow's: that imports pandas, where it is installed, as soon as it is handed a list, which takes longer than to
-find out that nothing changed.
+pyarrow's are not used: as soon as it is handed a list it imports pandas, if that is installed, which takes longer than
+finding out that nothing changed.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ class Texts:
         self._ends = [np.zeros(1, np.int64)]
 
     def append(self, value: str | bytes) -> None:
-        """One more; what is no Unicode text (half a surrogate pair) is written with backslashes."""
+        """Add one; what is not valid Unicode (half a surrogate pair) is written with backslashes."""
         self._fresh.append(value.encode("utf-8", "backslashreplace") if isinstance(value, str) else value)
         if len(self._fresh) >= 8192:
             self._close()
@@ -32,7 +32,7 @@ class Texts:
         self._fresh = []
 
     def offsets(self) -> NDArray[np.int64]:
-        """Where each begins, and where the last ends."""
+        """The byte at which each begins, and that at which the last ends."""
         if self._fresh:
             self._close()
         if len(self._ends) > 1:
@@ -53,7 +53,7 @@ class Texts:
         return self.take([row])[0]
 
     def where(self, rows: NDArray[np.integer]) -> "Texts":
-        """A column of those at these rows."""
+        """A column of the texts at these rows."""
         found = Texts()
         for value in self.raw(rows):
             found.append(value)

@@ -1,4 +1,4 @@
-"""The files of a raw folder in path order, those inside its archives too.
+"""The files of a raw folder in path order, including those inside its archives.
 
 An archive stands for the folder that holds it, as if it had been unpacked there: `cat/more.zip` with `x.png` in it
 gives a picture of `cat`, called `cat/more.zip/x.png`. Path order compares folder by folder, by the bytes of names.
@@ -34,7 +34,7 @@ Found = Entry | tuple[str, str]  # or the source and reason of what cannot be us
 
 
 def walk(root: Path) -> Iterator[Found]:
-    """Every visible file below the folder `root`. Raises OSError for a folder that cannot be read."""
+    """Every visible file below `root`. Raises ValueError if that is no folder, OSError if one cannot be read."""
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; --raw takes the folder that holds the raw data")
     base = root.resolve()
@@ -42,7 +42,7 @@ def walk(root: Path) -> Iterator[Found]:
 
 
 def read(root: Path, unit: bytes, places: Sequence[str], most: int) -> Iterator[Content | Refused]:
-    """The files at `places` of the file or archive `unit`, in that order; none may have more than `most` bytes."""
+    """The files at `places` of the file or archive `unit`, in that order; Refused for one of more than `most` bytes."""
     path = root / os.fsdecode(unit)
     if places == [""]:
         yield _whole(path, most)
@@ -85,14 +85,14 @@ def _files(top: bytes, root: Path) -> Iterator[Found]:
 
 
 def _entries(path: bytes) -> Iterator[os.DirEntry[bytes]]:
-    """What is visible in a folder, by the bytes of the names."""
+    """The visible entries of a folder, sorted by the bytes of their names."""
     with os.scandir(path) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     return (entry for entry in found if not entry.name.startswith(b"."))
 
 
 def _plain(entry: os.DirEntry[bytes], parts: tuple[bytes, ...]) -> Found:
-    """Nearly all of them; nothing is done here that could be left out, because there may be millions."""
+    """An ordinary file, as nearly all are; only what must be done is done here, because there may be millions."""
     unit = b"/".join(parts)
     try:
         status = entry.stat(follow_symlinks=False)
@@ -131,7 +131,7 @@ def _file(entry: os.DirEntry[bytes], parts: tuple[bytes, ...], root: Path) -> It
 
 
 def _linked(status: os.stat_result, parts: tuple[bytes, ...]) -> bytes:
-    """The stamp of a file with several names, which may claim several types: it is found by its own name's alone."""
+    """The stamp of a file with several names, which may claim several types: each name has a stamp of its own."""
     return stamp_of(status, f"named {as_text(parts[-1])}")
 
 

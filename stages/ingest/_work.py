@@ -1,4 +1,4 @@
-"""The order of the work of ingest: datasheet, listing, pixels, duplicates, store."""
+"""The steps of ingest in order: datasheet, listing, pixels, duplicates, store."""
 
 import importlib
 import itertools
@@ -34,9 +34,10 @@ from stages.store import SPLITS
 
 FORMAT = 1
 QUARANTINE = "quarantine.csv"
-_PART = 8192  # samples that are Python's objects at once
-_MOST_VALUES = 1000  # of a declared attribute; drift leaves out those of more, too
-_LOST = ("damaged", "truncated", "bomb", "too large", "unreadable", "wrong type")  # of an archive as a whole
+_PART = 8192  # samples that are Python objects at once
+_MOST_VALUES = 1000  # listed per declared attribute; with more, drift does not treat it as categorical either
+# Reasons for which an archive is refused as a whole.
+_LOST = ("damaged", "truncated", "bomb", "too large", "unreadable", "wrong type")
 _PASSING = ("unreadable", "changed", "crashed")  # kinds of reasons that may be gone next time
 
 
@@ -126,7 +127,7 @@ def _read(listing: Listing, hashes: NDArray[np.void]) -> Iterator[tuple[str, str
 
 
 def _papers(listing: Listing) -> Iterator[tuple[str, str]]:
-    """(sha256, name) of every file that says something of samples."""
+    """(sha256, name) of every file that says something about samples."""
     for start in range(0, len(listing.papers), _PART):
         for line in listing.papers.take(range(start, min(start + _PART, len(listing.papers)))):
             sha256, _, name = line.partition(" ")
@@ -141,7 +142,7 @@ def _dataset(
     data_hash: str,
     sheet: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the store holds. `sample` and `condition` say in one place what a row is and what it is drawn for."""
+    """What the store holds. `sample` and `condition` say in one place what a row is and what it is conditioned on."""
     return {
         "format": FORMAT,
         "sample": {"kind": "image", "dtype": "uint8", "shape": [config.resolution, config.resolution, config.channels]},
@@ -159,7 +160,7 @@ def _dataset(
 
 
 def _values(column: Texts, rows: NDArray[np.int64]) -> list[str] | None:
-    """What stands in a column, each value once, sorted; None where that is more than a list is good for."""
+    """The distinct values of a column, sorted; None if there are more than _MOST_VALUES."""
     found: set[str] = set()
     for start in range(0, len(rows), _PART):
         found.update(column.take(rows[start : start + _PART]))
@@ -169,7 +170,7 @@ def _values(column: Texts, rows: NDArray[np.int64]) -> list[str] | None:
 
 
 def _check_archives(config: IngestConfig, raw: Path, listing: Listing) -> None:
-    """Raise ValueError where archives that are refused as a whole, a file each by count, hold too large a part."""
+    """Raise ValueError if archives refused as a whole, which count as one file each, hold too many of the bytes."""
     sizes = {
         (source, reason): path.stat().st_size
         for source, reason in listing.refused
@@ -187,7 +188,7 @@ def _check_archives(config: IngestConfig, raw: Path, listing: Listing) -> None:
 
 
 def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, refused: Refusals, told: Path) -> None:
-    """Raise ValueError where too little is left to go on with; the whole list of what is refused is then `told`."""
+    """Raise ValueError if too little is left to go on with; the file `told` then lists all that is refused."""
     told.unlink(missing_ok=True)
     kept = len(result.samples)
     read = kept + len(result.copies) + len(refused)
@@ -227,7 +228,7 @@ def _reasons(refused: Refusals) -> Counter[str]:
 
 
 def _examples(refused: Refusals) -> str:
-    """The three commonest kinds of reason, each with its first file; names are quoted, so one line it stays."""
+    """The three commonest kinds of reason, each with its first file; names are quoted, so it stays one line."""
     parts = []
     for kind, count in _reasons(refused).most_common(3):
         source, reason, *_ = min(row for row in refused if row[1].split(":")[0] == kind)

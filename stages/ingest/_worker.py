@@ -1,4 +1,4 @@
-"""A part of the samples read, decoded and packed: in a process of its own under a memory limit, or in the main one."""
+"""Read, decode and pack a part of the samples, in a process of its own under a memory limit, or in the main one."""
 
 import hashlib
 import importlib
@@ -20,12 +20,12 @@ from stages.ingest._decode import Rules, claim, decode
 from stages.ingest._pack import Index, record_type, write_pack
 from stages.ingest._sample import STAMP, Refused, stamp_of
 
-ERASED = "erased"  # the reason; what else is to be said of it, `_erased` adds
+ERASED = "erased"  # the reason; `_erased` adds the date and why it was erased
 PACK = 256  # samples
-_RACE_NS = 100_000_000  # a file that changed this shortly before may change again within one tick of its clock
+_RACE_NS = 100_000_000  # a file that changed this recently may change again within one tick of its clock
 _MEMORY = 2**31  # bytes that a decoding process may take besides what `max_pixels` pixels need
-_PIXEL_MEMORY = 32  # bytes for each of them: several copies in several depths
-_STATUS = STAMP - 8  # bytes of a stamp that speak of the file as a whole
+_PIXEL_MEMORY = 32  # bytes per pixel: several copies in several depths
+_STATUS = STAMP - 8  # bytes of a stamp that describe the file as a whole
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ Answer = tuple[str, bytes | NDArray[Any]] | Refused
 
 
 def _contents(job: Job, task: Task) -> Iterator[tuple[bytes, Answer]]:
-    """Stamp (empty where it must not be trusted) and content of every sample, unit by unit."""
+    """Stamp (empty if it must not be trusted) and content of every sample, unit by unit."""
     source = importlib.import_module(f"stages.ingest.sources.{job.source.name}")
     start = 0
     while start < len(task):
@@ -114,7 +114,7 @@ def _changed(path: Path, whole: bool) -> Refused:
 
 def _racy(listed: bytes) -> bool:
     now, (modified, changed) = time.time_ns(), np.frombuffer(listed[24:40], "<i8")
-    latest = changed if modified > now else max(modified, changed)  # whoever sets a time in the future changes it now
+    latest = changed if modified > now else max(modified, changed)  # setting a time in the future changes the file now
     return bool(latest > now - _RACE_NS)
 
 
@@ -141,7 +141,7 @@ class _Batch:
                 raise content
             name, body = content
             sha = record["sha256"] = content_sha256(body)
-            if sha in self._erased:  # without a stamp: it is asked again as long as the file is there
+            if sha in self._erased:  # without a stamp: it is checked again as long as the file is there
                 raise Refused(ERASED)
             record["stamp"], record["claim"] = stamp.ljust(STAMP, b"\0"), claim(name)
             image, record["width"], record["height"] = self._image(body, name, sha, index)
@@ -156,7 +156,7 @@ class _Batch:
         self, body: bytes | NDArray[Any], name: str, sha: bytes, index: Index
     ) -> tuple[NDArray[np.uint8], int, int]:
         known = index.by_content(sha, claim(name))
-        if known is None or known[0].reasons.get(known[1]) == ERASED:  # then it no longer is
+        if known is None or known[0].reasons.get(known[1]) == ERASED:  # the erasure no longer holds
             image, width, height = decode(body, name, self._rules)
             return np.ascontiguousarray(image), width, height
         pack, row, record = known
@@ -169,7 +169,7 @@ class _Batch:
 
 
 def content_sha256(content: bytes | NDArray[Any]) -> bytes:
-    """Digest of encoded bytes as they are, and of dtype, shape and values of a raw array."""
+    """Digest of encoded bytes as they are, or of dtype, shape and values of a raw array."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).digest()
     values = np.ascontiguousarray(content)
@@ -178,9 +178,9 @@ def content_sha256(content: bytes | NDArray[Any]) -> bytes:
 
 
 def serve(handle: int, run: str) -> None:
-    """A decoding process: a Job, then Tasks from the pipe; answers are lists of packs, or an exception.
+    """Run a decoding process: a Job, then Tasks come through the pipe; each answer is a list of packs or an exception.
 
-    It ends with the process that holds the other end, however that ends.
+    It ends when the process that holds the other end does, however that ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends us
     pipe = Connection(handle)
@@ -189,7 +189,7 @@ def serve(handle: int, run: str) -> None:
         limit_memory(job.rules)
         index = Index(job.folder, record_type(job.rules.channels))
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), 2)  # the C libraries behind Pillow write their opinions there
+            os.dup2(nowhere.fileno(), 2)  # the C libraries behind Pillow write warnings there
         pipe.send("ready")
         while True:
             task: Task = pipe.recv()
@@ -203,7 +203,7 @@ def serve(handle: int, run: str) -> None:
 
 
 def limit_memory(rules: Rules) -> None:
-    """Let this process take what honest images need and no more."""
+    """Limit this process to the memory that honest images need."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     most = pages * resource.getpagesize() + _MEMORY + _PIXEL_MEMORY * rules.max_pixels
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -22,7 +22,7 @@ from stages.ingest._sample import Listing
 from stages.store import SPLITS
 
 COLUMNS = ("sha256", "source", "split", "label", "class", "width", "height", "group")  # of any manifest
-_ROWS = 16384  # of a row group of the manifest
+_ROWS = 16384  # per row group of the manifest
 _PIECE = 2**24  # bytes of a shard in memory at once
 
 
@@ -46,7 +46,7 @@ def shard_ends(sha256: NDArray[np.void], mean: int) -> list[int]:
 def write_store(
     work: Path, samples: Samples, splits: NDArray[np.uint8], listing: Listing, shard_images: int
 ) -> tuple[str, dict[str, str]]:
-    """Write shards and manifest.parquet below `work`; the hash of all their content, and SHA-256 of files of images."""
+    """Write shards and manifest.parquet below `work`; return the hash of all content and the SHA-256 of image files."""
     labels = listing.labels[samples.rows]
     names = sorted(listing.attributes)
     head: list[object] = [list(samples.shape), listing.classes, bins(samples.shape[2])]
@@ -68,7 +68,7 @@ def write_store(
 
 
 def _written(path: Path, samples: Samples, span: slice, files: dict[str, str]) -> Iterator[NDArray[np.uint8]]:
-    """The images of a shard, one by one, while a thread writes it and takes its SHA-256 for `files`.
+    """The images of a shard, one by one, while a thread writes them; the file's SHA-256 is put into `files`.
 
     A shard may be larger than memory.
     """
@@ -97,12 +97,12 @@ class _Hashed:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:
-    """A CSV file, sorted; names with commas, quotes and newlines stay one field."""
+    """Write a CSV file with sorted rows; names with commas, quotes and newlines stay one field."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(header)
-        for row in sorted(rows):  # readers take a carriage return for the end of a row, the writer does not
+        for row in sorted(rows):  # to readers, but not to the writer, a carriage return ends a row
             (quoting if any("\r" in field for field in row) else writer).writerow(row)
 
 
@@ -111,7 +111,7 @@ def _spans(ends: Sequence[int]) -> Iterator[slice]:
 
 
 def _write_manifest(path: Path, samples: Samples, splits: NDArray[np.uint8], listing: Listing) -> None:
-    """A row group at a time, so that a million rows never are Python objects together."""
+    """One row group at a time, so that a million rows are never Python objects at once."""
     writer = None
     for start in range(0, len(samples), _ROWS):
         part = slice(start, start + _ROWS)

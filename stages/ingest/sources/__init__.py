@@ -6,7 +6,7 @@ A source has
     contents(config, root, unit, places, most)       (name, content) or Refused for each of `places` of the file `unit`;
                                                      content is encoded bytes, or an array [H, W] or [H, W, C]
 
-A place says all that decides what is read there, settings too: decoded samples are found again by it and by the time
-and size of its file. The order of samples should let data that are added later come last; `contents` runs in decoding
-processes.
+A place states all that decides what is read there, including settings: decoded samples are found again by it and by
+the time and size of its file. Samples should be in an order in which data added later come last. `contents` runs in
+decoding processes.
 """

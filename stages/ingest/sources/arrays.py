@@ -29,11 +29,11 @@ class Config:
 
     name: Literal["arrays"]
     images: str
-    """Array of images [n, H, W] or [n, H, W, C]: its key in .npz files, its file name without .npy."""
+    """Array of images [n, H, W] or [n, H, W, C]: its key in .npz files, or its file name without .npy."""
     labels: str | None
-    """Array of labels [n], whole numbers or text, likewise; null for none."""
+    """Array of labels [n], whole numbers or text, named likewise; null for none."""
     classes: tuple[str, ...]
-    """Names of the labels from 0 on; [] takes what stands there."""
+    """Names of the labels from 0 on; [] takes the labels as they are."""
 
 
 def listing(config: Config, root: Path) -> Listing:

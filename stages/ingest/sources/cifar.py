@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in the binary version (A. Krizhevsky, 2009): `*.bin` files and the names in `*.txt` beside.
+"""CIFAR-10 and CIFAR-100 in the binary version (A. Krizhevsky, 2009): `*.bin` files, and names in `*.txt` beside them.
 
 A record is one label byte (CIFAR-10), or a coarse and a fine one (CIFAR-100), and 3,072 bytes: 32 x 32 pixels, all red
-ones first, then green, then blue. CIFAR-100 is known by its `fine_label_names.txt`.
+values first, then green, then blue. CIFAR-100 is recognised by its `fine_label_names.txt`.
 """
 
 import os
@@ -32,7 +32,7 @@ class Config:
 
 
 def listing(config: Config, root: Path) -> Listing:
-    """All records. Raises ValueError where names are missing, a file is no whole number of records or a label none."""
+    """All records. Raises ValueError if names are missing, a file ends inside a record, or a label has no name."""
     builder = ListingBuilder()
     names: dict[str, None] = {}
     for found in _tree.walk(root):

@@ -1,4 +1,4 @@
-"""Folders of images, and zip, tar and tar.gz archives of such; labels and groups from the subfolders, or none."""
+"""Folders of images, and zip, tar and tar.gz archives of them; labels and groups from the subfolders, or none."""
 
 import os
 import unicodedata
@@ -26,7 +26,7 @@ class Config:
 
 
 def listing(config: Config, root: Path) -> Listing:
-    """All visible files. Raises ValueError where there is nothing to read, or the folders make no labels or groups."""
+    """All visible files. Raises ValueError if `root` is not a folder, or its folders make no labels or groups."""
     labelled, grouped = config.labels == "folders", config.groups == "folders"
     builder, inside, groups = ListingBuilder(grouped=grouped), set[bytes](), set[str]()
     for found in _tree.walk(root):
@@ -66,7 +66,7 @@ def contents(
 
 
 def _group(folder: bytes) -> str:
-    """The group that a folder is called after; archives of other systems write accents otherwise."""
+    """The group named by a folder, in one Unicode form: archives of other systems write accents otherwise."""
     return unicodedata.normalize("NFC", as_text(folder))
 
 

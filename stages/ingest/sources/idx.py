@@ -1,6 +1,6 @@
 """The MNIST family's IDX files, plain or gzip: `<name>-images-idx3-ubyte` with `<name>-labels-idx1-ubyte` beside it.
 
-Where they were unpacked by others a dot stands before `idx`, or each file lies in a folder of its own name.
+Some tools unpack them with a dot before `idx`, or each file into a folder of its own name.
 
 The format (Y. LeCun): two zero bytes, 8 for unsigned bytes, the number of dimensions, each dimension as a big-endian
 32-bit number, then the values.
@@ -41,7 +41,7 @@ class Config:
 
 
 def listing(config: Config, root: Path) -> Listing:
-    """All images of all pairs of files. Raises ValueError for a file that is no whole IDX file."""
+    """All images of all pairs of files. Raises ValueError for a file that is not a whole IDX file."""
     builder = ListingBuilder()
     for found in _tree.walk(root):
         if not isinstance(found, _tree.Entry):
@@ -87,7 +87,7 @@ def _kind(name: str) -> str:
 
 
 def _others(name: str) -> list[str]:
-    """What the other file of a pair may be called: first as this one, then with another mark, packed or not."""
+    """What the other file of a pair may be called: first in the same style, then with the other mark, packed or not."""
     if not _kind(name):
         return []
     found = _NAME.fullmatch(name)
@@ -99,7 +99,7 @@ def _others(name: str) -> list[str]:
 
 
 def _other(root: Path, path: Path) -> Path | None:
-    """The other file of a pair, beside this one or in a folder of its name beside that of this one's."""
+    """The other file of a pair: beside this one, or in a folder of its own name beside this one's folder."""
     folders = [path.parent]
     if path.parent != root:
         folders += [path.parent.with_name(name) for name in _others(path.parent.name)]
@@ -137,7 +137,7 @@ def _shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
     try:
         head = file.read(size)
     except BROKEN as error:
-        refusal(error, "")  # raises again what a sound file may meet
+        refusal(error, "")  # raises again what may happen to a sound file
         head = b""
     if len(head) < size or head[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")

@@ -1,7 +1,8 @@
 """A table that names image files, with a class, a group and any attributes for each: CSV, Parquet, or CelebA's own.
 
 CelebA's attribute file (list_attr_celeba.txt: a count, the attribute names, then a file name and 1 or -1 for each) is
-known by its first line. Files may lie in archives. Rows are taken in path order of their files, whatever the table's.
+recognised by its first line. Files may lie in archives. Rows are taken in path order of their files, whatever their
+order in the table.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ class Config:
     attributes: tuple[str, ...]
     """Further columns that go into the store's manifest as text."""
     unlisted: Literal["refuse", "ignore"]
-    """What becomes of files below `images` that the table does not name."""
+    """What happens to files below `images` that the table does not name."""
 
 
 _TWICE = "twice: several files have the name that the manifest means"
@@ -45,7 +46,7 @@ Rows = dict[str, Row | str]  # by file name; a text is the reason why the file c
 
 
 def listing(config: Config, root: Path) -> Listing:
-    """The files that the table names. Raises ValueError where the table cannot be read or lacks a column."""
+    """The files that the table names. Raises ValueError if the table cannot be read or lacks a column."""
     path = root / config.file
     if not path.is_file():
         raise ValueError(f"{path} does not exist; ingest.source.file names the manifest, relative to {root}")
@@ -97,7 +98,7 @@ def _take(
 
 
 def _hint(folder: Path, name: str) -> str:
-    """What is to be done where the file that is meant has another name."""
+    """What to do if the file that is meant has a slightly different name."""
     ways = {name.replace("\\", "/"): "/ in place of each backslash"}
     ways |= {unicodedata.normalize(form, name): f"its accents as Unicode's {form} has them" for form in ("NFC", "NFD")}
     for other, way in ways.items():
@@ -112,7 +113,7 @@ def _parts(path: str) -> tuple[bytes, ...]:
 
 
 def _rows(config: Config, path: Path, builder: ListingBuilder) -> Rows:
-    """What the table says of each file; a row that repeats another or contradicts it is refused."""
+    """What the table says about each file; a row that repeats or contradicts another is refused."""
     rows: Rows = {}
     columns = [config.path, *(name for name in (config.label, config.group) if name), *config.attributes]
     for values in _table(path, columns):
@@ -208,7 +209,7 @@ def _places(path: Path, names: list[str], columns: list[str]) -> list[int]:
 
 
 def _check_labels(config: Config, rows: Rows) -> None:
-    """Numbers beside words are two ways of labelling, or a shifted column."""
+    """Raise ValueError for numbers beside words: they are two ways of labelling, or a shifted column."""
     labels = {row[0] for row in rows.values() if isinstance(row, tuple) and row[0] is not None}
     numbers = set(filter(is_number, labels))
     if numbers and numbers != labels:

@@ -1,7 +1,7 @@
 """Parquet files with embedded image bytes, as Hugging Face datasets are laid out.
 
 The image column is bytes, or a struct of `bytes` and `path`; class names come from the schema's `huggingface` metadata
-where it has them.
+if it has them.
 """
 
 import json
@@ -34,7 +34,7 @@ class Config:
 
 
 def listing(config: Config, root: Path) -> Listing:
-    """All rows of all files. Raises ValueError where a file cannot be read or lacks a column."""
+    """All rows of all files. Raises ValueError if a file cannot be read or lacks a column."""
     builder = ListingBuilder(config.attributes, config.group is not None)
     classes: list[str] | None = None
     for found in _tree.walk(root):
@@ -87,7 +87,7 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
 
 
 def _texts(column: Any, read: Callable[[Any], str]) -> list[str | None]:
-    """Every cell as text; None for one that holds other bytes."""
+    """Every cell as text; None for one whose bytes are not text."""
     try:
         return [read(value) for value in column.to_pylist()]
     except (UnicodeDecodeError, Refused):
@@ -102,7 +102,7 @@ def _text(cell: Any, read: Callable[[Any], str]) -> str | None:
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str]:
-    """Names of the labels by the Hugging Face features in the schema; none where it says nothing."""
+    """Names of the labels by the Hugging Face features in the schema; empty if it gives none."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         names = features[label].get("names", [])

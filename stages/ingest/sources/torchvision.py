@@ -1,10 +1,10 @@
-"""torchvision's data sets by name, from the files that their publishers hand out: no torch, and no pickle, is loaded.
+"""torchvision's data sets by name, from the files that their publishers distribute, without loading torch or a pickle.
 
-What they are is in `stages.ingest._published`.
+`stages.ingest._published` lists them.
 
     python -m stages.ingest.sources.torchvision CIFAR10 --raw data/raw
 
-fetches the files that a data set needs. Ingest itself never asks the network.
+fetches the files that a data set needs. Ingest itself never uses the network.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Config:
 
 
 def listing(config: Config, root: Path) -> Listing:
-    """All images of all divisions. Raises ValueError where a file is missing or is not the published one."""
+    """All images of all divisions. Raises ValueError if a file is missing or is not the published one."""
     builder, published = ListingBuilder(), DATASETS[config.dataset]
     units: dict[bytes, list[_tree.Entry]] = {}
     for found in _tree.walk(root):
@@ -146,7 +146,7 @@ def _add_records(
 
 
 def _labels(files: Mapping[str, Path], part: Part) -> Sequence[int | None]:
-    """One for each image."""
+    """The label of each image, None without labels."""
     labels = part.labels
     if labels is None:
         with opened(files[part.file], part.member) as file:
@@ -179,7 +179,7 @@ def _pixels(part: Part, path: Path, rows: Sequence[int]) -> Iterator[tuple[str, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fetch what is not there yet, verify, place; exit code 0, or 1 with one sentence on stderr."""
+    """Fetch, verify and place what is not there yet; exit code 0, 1, or 130 if interrupted; a sentence on stderr."""
     from stages.ingest._fetch import fetch
 
     parser = argparse.ArgumentParser(

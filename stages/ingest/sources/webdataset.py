@@ -1,6 +1,6 @@
 """WebDataset shards: tar files in which the members of one sample share their name up to the first dot.
 
-`000017.jpg`, `000017.cls` and `000017.json` are one sample: its image, its class as text, and what else is said of it.
+`000017.jpg`, `000017.cls` and `000017.json` are one sample: its image, its class as text, and anything else about it.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ class Config:
 
     name: Literal["webdataset"]
     label: str | None
-    """Where the class stands: `cls` is the member of that ending, anything else a field of the .json member; null for
-    none."""
+    """Where the class is given: `cls` is the member with that ending, anything else a field of the .json member; null
+    for none."""
     group: str | None
     """Field of the .json member with the person, patient or product; null for none."""
     attributes: tuple[str, ...]
     """Fields of the .json member that go into the store's manifest as text."""
     classes: tuple[str, ...]
-    """Names of the labels from 0 on; [] takes what stands there."""
+    """Names of the labels from 0 on; [] takes the labels as they are."""
     image: tuple[str, ...]
     """Endings of the member that is the image, such as `input.png`; [] takes those that images usually have."""
 
@@ -71,14 +71,14 @@ def contents(
 
 
 class _Texts:
-    """What the members of a shard say; those of a compressed one are read in one pass, not each from the start."""
+    """The text members of a shard; those of a compressed one are read in one pass, not each from the start."""
 
     def __init__(self, root: Path, builder: ListingBuilder) -> None:
         self._root, self._builder = root, builder
         self._read: dict[str, tuple[str, bytes] | Refused] = {}
 
     def shard(self, entries: Sequence[_tree.Entry]) -> None:
-        """From here on texts of this shard, whose members are `entries`, are asked for."""
+        """Turn to the next shard, whose members are `entries`."""
         self._read = {}
         wanted = [one for one in entries if one.chain >= 0 and one.source.lower().endswith((".cls", ".json"))]
         if wanted:
@@ -87,7 +87,7 @@ class _Texts:
             self._read = dict(zip(places, answers, strict=True))
 
     def of(self, entry: _tree.Entry) -> tuple[str, bytes] | Refused:
-        """Name and content of a member, which says something of a sample."""
+        """Name and content of a member, which is recorded as saying something about a sample."""
         answer = self._read.get(entry.place)
         if answer is None:
             (answer,) = _tree.read(self._root, entry.unit, [entry.place], _MOST_TEXT)
