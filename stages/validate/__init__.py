@@ -11,8 +11,8 @@ __all__ = ["run"]
 def run(config: ValidateConfig, *, images: Path, baseline: Path | None = None, out: Path) -> Summary:
     """Check the image store against its expectations, and write report.html and the data's profile.
 
-    passed.json is written where all critical expectations hold. `baseline` is the profile of the data of the last
-    promoted run. Raises ValueError where a critical expectation fails, naming it; the report is written all the same.
+    passed.json is written if all critical expectations hold. `baseline` is the profile of the data of the last
+    promoted run. Raises ValueError if a critical expectation fails, naming it; the report is written all the same.
     """
     from stages.validate._work import validate
 

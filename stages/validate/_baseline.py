@@ -1,7 +1,7 @@
 """The profile of the last promoted data: read, checked, and brought into the same bins as that of the present data.
 
-Where bins are quantiles, they follow the data, and counted is in those of the baseline. Its counts are then all but
-fixed, and those of the present data, of m images against n, scatter by m p (1 - p) (1 + m / n): as much as the
+Bins that are quantiles follow the data, so both data sets are counted in those of the baseline. The counts of its n
+images are then all but fixed, and those of the m present images scatter by m p (1 - p) (1 + m / n): as much as the
 difference of two samples that both scatter in bins fixed beforehand, so that the chi-squared law holds.
 `benchmarks/validation.py` counts the false alarms.
 """
@@ -20,7 +20,7 @@ from stages.validate._profile import FORMAT, WITHOUT_QUANTILES, binned, finite_n
 
 
 def read_baseline(path: Path | None) -> dict[str, Any] | None:
-    """The profile of the last promoted data; None before the first promotion. Raises ValueError for another file."""
+    """The profile of the last promoted data; None before the first promotion. Raises ValueError for any other file."""
     if path is None:
         return None
     written = _format(path)
@@ -35,7 +35,7 @@ def read_baseline(path: Path | None) -> dict[str, Any] | None:
 
 
 def _format(path: Path) -> int:
-    """The format that the file says, where it is one that is read; else the present one, which it will be held to."""
+    """The format that the file states, if it is one that is read; else the present one, which it is then held to."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -44,7 +44,7 @@ def _format(path: Path) -> int:
 
 
 def _sound(column: Any) -> bool:
-    """Whether it is of the form that a profile gives to a column."""
+    """Whether it has the form of a column in a profile."""
     match column:
         case {"grid": [_, _, int(bins), _], "counts": list(counts)}:
             return len(counts) == bins and all(isinstance(count, int) for count in counts)
@@ -60,10 +60,10 @@ def _sound(column: Any) -> bool:
 def in_same_bins(
     baseline: dict[str, Any], present: dict[str, Any], frames: Frames
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Both profiles, every column that has quantiles in one of them in the bins of the baseline, and the columns that
-    the baseline is too old to have.
+    """Both profiles, with every column that has quantiles in either in the baseline's bins, and the columns that the
+    baseline is too old to have.
 
-    Where the baseline holds each number of such a column, its bins are the quantiles of both data sets together.
+    If the baseline counts such a column number by number, the bins are the quantiles of both data sets together.
     """
     old, new = dict(baseline["columns"]), dict(present["columns"])
     for name in sorted(old.keys() & set(frames.images)):

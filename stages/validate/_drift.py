@@ -1,14 +1,14 @@
-"""Are these data others than those of the last promoted run? Column by column, on the histograms of two profiles.
+"""Do these data differ from those of the last promoted run? Column by column, on the histograms of two profiles.
 
 Two-sample chi-squared test of homogeneity (Pearson). Neighbouring bins are joined until every joined bin holds enough
-images of both data sets together for the chi-squared law; joining looks at the pooled counts alone, which under the
-hypothesis say nothing of the difference. Categories that are too rare for a bin of their own are joined likewise:
-numbers with the next larger ones, and words in the order of their SHA-256, because one bin of all rare words would
-hold as many images after all of them were replaced. Words that one or two images have are evenly spread even then: a
-second test counts how many of them lie on one side alone. Images that have no value in a column are a bin of their own.
-P-values are corrected after Holm, so that the chance that any column alarms is at most `false_alarms` while images are
-drawn independently from one source. A column alarms where that is so and the total variation distance is at least
-`min_moved`: with a million images a difference that is real need not be large.
+images of both data sets together for the chi-squared law; joining looks only at the pooled counts, which under the
+hypothesis say nothing about the difference. Categories too rare for a bin of their own are joined in the same way:
+numbers with the next larger ones, and words in the order of their SHA-256, because a single bin of all rare words would
+hold as many images after all of them were replaced. Even then, words that only one or two images have are spread
+evenly, so a second test counts how many of them lie on one side alone. Images without a value in a column are a bin of
+their own. P-values are corrected after Holm, so that the chance that any column alarms is at most `false_alarms` while
+images are drawn independently from one source. A column alarms if its corrected p-value is at most `false_alarms` and
+the total variation distance at least `min_moved`: with a million images a real difference need not be large.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from stages.validate._profile import edges_of
 
 _LEAST = 10.0  # expected images in a joined bin, in the smaller data set
 _BINS = 16  # joined bins of a histogram at most
-_SECOND = 0.1  # of the false alarms are left to the second test of rare words, which is far from them
+_SECOND = 0.1  # share of the false alarms left to the second test of rare words, which makes far fewer
 _NO_VALUE = "(no value)"
 
 
@@ -36,9 +36,9 @@ _NO_VALUE = "(no value)"
 class Moved:
     """One column: corrected p-value, total variation, and shares before and now in each joined bin.
 
-    `blind` says that one joined bin holds all, though what was joined differs by more than is allowed: there are too
-    few images to test it. `groups` holds for each joined bin its bins (histogram) or categories, None for images
-    without a value; `grown` is the one that grew most.
+    `blind` means that a single joined bin holds everything although the bins in it differ by more than is allowed:
+    there are too few images to test it. `groups` lists for each joined bin its bins (histogram) or categories, None
+    for images without a value; `grown` is the joined bin that grew most.
     """
 
     name: str
@@ -53,17 +53,17 @@ class Moved:
 
     @property
     def grown(self) -> int:
-        """Place of the joined bin whose share grew most."""
+        """Index of the joined bin whose share grew most."""
         return int(np.argmax(np.subtract(self.now, self.before)))
 
 
 def compare(baseline: dict[str, Any], present: dict[str, Any], config: Drift) -> tuple[list[Moved], list[str]]:
-    """All columns that both profiles have in the same form, in order; and what only one has,
-    or has in another form."""
+    """All columns that both profiles have in the same form, in order; and the names of those that only one has or that
+    differ in form."""
     old, new = baseline["columns"], present["columns"]
     form = [key for key in ("resolution", "channels") if baseline[key] != present[key]]
     both = [name for name in new if name in old and _form(old[name]) == _form(new[name])]
-    both = [name for name in both if not form or not of_pixels(name)]  # now of others
+    both = [name for name in both if not form or not of_pixels(name)]  # of other pixels now
     other = [*form, *sorted((set(old) | set(new)) - set(both))]
     images = np.array([baseline["images"], present["images"]], np.int64)
     tables = [_table(old[name], new[name], images) for name in both]
@@ -84,24 +84,24 @@ def _form(column: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Counts [2, n] as shares of each side; 0 where a side has none."""
+    """Counts [2, n] as shares of each side; 0 if a side has none."""
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
 def _variation(counts: NDArray[np.int64]) -> float:
-    """Total variation distance of both sides of counts [2, n]."""
+    """Total variation distance between both sides of counts [2, n]."""
     return float(np.abs(np.subtract(*_shares(counts))).sum() / 2)
 
 
 def homogeneity(counts: NDArray[np.int64]) -> float:
-    """P-value of Pearson's chi-squared test that both rows [2, k] come from one distribution; 1 where k < 2."""
+    """P-value of Pearson's chi-squared test that both rows [2, k] come from one distribution; 1 if k < 2."""
     if counts.shape[1] < 2 or not counts.any(axis=1).all():
         return 1.0
     return float(chi2_contingency(counts, correction=False).pvalue)
 
 
 def strangers(counts: NDArray[np.int64]) -> float:
-    """P-value that as many of the rare categories of counts [2, n] lie on one side alone: Chernoff's bound, which is
+    """P-value for so many of the rare categories of counts [2, n] lying on one side alone: Chernoff's bound, which is
     never too small (Hoeffding, "Probability inequalities for sums of bounded random variables", 1963)."""
     pooled, sizes = counts.sum(axis=0), counts.sum(axis=1)
     several = (pooled > 1) & (pooled < _least(counts))
@@ -117,8 +117,8 @@ def strangers(counts: NDArray[np.int64]) -> float:
 def _table(
     old: dict[str, Any], new: dict[str, Any], images: NDArray[np.int64]
 ) -> tuple[list[str], list[list[Any]], NDArray[np.int64], float, float]:
-    """Labels, members and counts [2, k] of the joined bins, the p-value, and the total variation before anything was
-    joined; `images` [2] on both sides, with a value or without."""
+    """Labels, members and counts [2, k] of the joined bins, the p-value, and the total variation before joining.
+    `images` [2] are the images of both sides, with a value or without."""
     second = None
     if isinstance(new["counts"], list):
         counts = np.array([old["counts"], new["counts"]], np.int64)
@@ -146,7 +146,7 @@ def _table(
 
 
 def _range(low: float, high: float) -> str:
-    """Both ends of a bin, in as many digits as tell them apart."""
+    """Both ends of a bin, with as many digits as it takes to tell them apart."""
     if math.isinf(low) or math.isinf(high):
         return "any number" if low == -high else f"below {high:.4g}" if math.isinf(low) else f"{low:.4g} or more"
     digits = next(digits for digits in range(4, 18) if f"{low:.{digits}g}" != f"{high:.{digits}g}")
@@ -154,7 +154,7 @@ def _range(low: float, high: float) -> str:
 
 
 def _order(name: str) -> tuple[float, str]:
-    """Numbers by size, then words by their SHA-256: neighbours are alike, or have nothing to do with each other."""
+    """Numbers by size, then words by SHA-256: neighbours are either alike or have nothing to do with each other."""
     number = _number(name)
     return (math.inf, hashlib.sha256(name.encode()).hexdigest()) if number is None else (number, name)
 
@@ -168,8 +168,8 @@ def _number(name: str) -> float | None:
 
 
 def _label(group: list[str], grown: str) -> str:
-    """A category, or in a word the rare ones that were joined, which stand in `_order`; of words that which has grown
-    most."""
+    """A category, or a summary of the rare ones joined, which come in `_order`: numbers by their ends, words by the one
+    that grew most."""
     if len(group) == 1:
         return group[0]
     numbers = all(_number(name) is not None for name in group)
@@ -177,8 +177,8 @@ def _label(group: list[str], grown: str) -> str:
 
 
 def _common(counts: NDArray[np.int64], names: list[str]) -> list[list[int]]:
-    """Categories of counts [2, n] one by one, and the rare ones joined with their neighbours in `_order`; where all of
-    them together are rare, with the next rarest one."""
+    """Categories of counts [2, n] one by one, and the rare ones joined with their neighbours in `_order`; if all rare
+    ones together are still too rare, the next rarest are joined with them."""
     pooled, least = counts.sum(axis=0), _least(counts)
     order = np.argsort(pooled, kind="stable")
     rare = int(np.searchsorted(pooled[order], least))
@@ -190,12 +190,12 @@ def _common(counts: NDArray[np.int64], names: list[str]) -> list[list[int]]:
 
 
 def join(counts: NDArray[np.int64]) -> list[list[int]]:
-    """Neighbouring bins of counts [2, n] joined from the left: each holds a sixteenth of all, and enough to test."""
+    """Neighbouring bins of counts [2, n], joined from the left until each holds a sixteenth and enough to test."""
     return _joined(counts.sum(axis=0), _least(counts))
 
 
 def _joined(pooled: NDArray[np.int64], least: float) -> list[list[int]]:
-    """Neighbours of pooled counts [n] joined from the left: each holds a sixteenth of all, and `least`."""
+    """Neighbours among pooled counts [n] joined from the left until each holds a sixteenth of all, and `least`."""
     least = max(pooled.sum() / _BINS, least)
     groups: list[list[int]] = [[]]
     held = 0
@@ -211,6 +211,6 @@ def _joined(pooled: NDArray[np.int64], least: float) -> list[list[int]]:
 
 
 def _least(counts: NDArray[np.int64]) -> float:
-    """Pooled images from which on the smaller data set expects _LEAST."""
+    """The number of pooled images of which _LEAST are expected in the smaller data set."""
     sizes = counts.sum(axis=1)
     return _LEAST * float(sizes.sum() / max(1, sizes.min()))

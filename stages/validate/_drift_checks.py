@@ -1,4 +1,4 @@
-"""Drift as expectations: one a column, on a table of one row, with the pictures that became more frequent."""
+"""Drift as expectations: one per column, on a table of one row, with the pictures that became more frequent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from stages.validate._profile import MOST, WITHOUT_QUANTILES, bins_of, edges_of,
 from stages.validate._suite import Check, Rows, differences
 
 PREFIX = "drift_"
-COLUMNS, CLASSES = "same_columns", "same_classes"  # the checks that both data sets have the same ones
+COLUMNS, CLASSES = "same_columns", "same_classes"  # checks that both data sets have the same ones
 _OLDER = (
     f"not compared: the baseline is of format {WITHOUT_QUANTILES}, which leaves out numbers of more than {MOST:,} "
     "different values; the next promotion writes it anew"
@@ -22,8 +22,8 @@ _OLDER = (
 
 
 def not_compared(uncounted: list[str], unknown: list[str], moved: list[Moved]) -> dict[str, str]:
-    """The checks of columns that are left out, with the reason: the profile lacks them, the baseline is too old to have
-    them, or there are too few images."""
+    """The drift checks that are left out, with the reason: the profile lacks the column, the baseline is too old to
+    have it, or there are too few images."""
     found = {f"{PREFIX}{name}": f"not compared: more than {MOST:,} different texts" for name in uncounted}
     found |= {f"{PREFIX}{name}": _OLDER for name in unknown}
     return found | {f"{PREFIX}{one.name}": "not compared: too few images to tell" for one in moved if one.blind}
@@ -32,7 +32,7 @@ def not_compared(uncounted: list[str], unknown: list[str], moved: list[Moved]) -
 def drift_checks(
     moved: list[Moved], other: list[str], baseline: dict[str, Any], present: dict[str, Any], config: Drift
 ) -> tuple[list[Check], pd.DataFrame]:
-    """A check for every column, and the table that they look at: 1 where it alarms."""
+    """A check for every column, and the table that the checks look at: 1 for a column that alarms, else 0."""
     least = f"{100 * config.min_moved:g} %"
     checks = [
         Check("drift", f"{PREFIX}{one.name}", "drift",
@@ -73,7 +73,7 @@ def told(one: Moved) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value after its sign; below what a number can hold it is no zero."""
+    """A p-value with its sign; one too small for a float is not shown as zero."""
     return f"= {p:.2g}" if p > 1e-300 else "< 1e-300"
 
 

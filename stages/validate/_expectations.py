@@ -16,7 +16,7 @@ with warnings.catch_warnings():
 
 __all__ = ["gx", "gxe"]
 
-gxe: Any = gx.expectations  # it exports its classes without saying so to type checkers
+gxe: Any = gx.expectations  # it exports its classes in a way that type checkers do not see
 
 
 class ExpectImagesToLieWithinLimits(gxe.ExpectColumnValuesToBeBetween):

@@ -15,11 +15,11 @@ from stages.store import SPLITS, Store, open_store
 from stages.validate._measures import measure, names
 
 UNLABELLED = "(no labels)"
-MEASURED = "measured_"  # begins the names of all columns that are added here; ingest refuses attributes of such names
+MEASURED = "measured_"  # prefix of all columns added here; ingest refuses attributes with it
 ASPECT = MEASURED + "aspect"  # of the source file, not of the stored pixels
 MISSING = MEASURED + "missing_fields"
-STORED_LABEL, STORED_SPLIT = MEASURED + "label", MEASURED + "split"  # those beside the pixels
-PIXELS = MEASURED + "pixels"  # their SHA-256
+STORED_LABEL, STORED_SPLIT = MEASURED + "label", MEASURED + "split"  # as stored beside the pixels
+PIXELS = MEASURED + "pixels"  # SHA-256 of the pixels
 NEAR, NEAR_ELSEWHERE = MEASURED + "near_duplicate", MEASURED + "near_in_other_split"
 SPLITS_OF_PICTURE, SPLITS_OF_GROUP = MEASURED + "splits_of_picture", MEASURED + "splits_of_group"
 UNDECLARED = MEASURED + "undeclared_"
@@ -28,12 +28,12 @@ _CHUNK_BYTES = 2_000_000  # of pixels read at once
 
 @dataclass(frozen=True)
 class Frames:
-    """What is validated: `manifest` as it was read; `images`, the same with measured columns beside it; `classes`, a
-    row per class and split; `splits`, a row per split."""
+    """What is validated: `manifest` as read; `images`, the same with measured columns added; `classes`, one row per
+    class and split; `splits`, one row per split."""
 
     store: Store
     columns: list[str]  # that the manifest must have, in order
-    smallest: int  # px a side of a source file
+    smallest: int  # px, the least width and height of a source file
     near: bool  # whether ingest looked for near duplicates
     manifest: pd.DataFrame
     images: pd.DataFrame
@@ -47,13 +47,13 @@ class Frames:
 
 
 def read_frames(path: Path) -> Frames:
-    """All tables of the image store in folder `path`. Raises ValueError where it is not a finished one."""
+    """All tables of the image store in folder `path`. Raises ValueError if it is not a finished one."""
     summary, store = read_summary(path), open_store(path)
     settings, refused = summary.config, summary.results.get("refused", {}).get("near duplicate", 0)
     columns = ["sha256", "source", "split", "label", "class", "width", "height", *store.info["attributes"]]
     columns += [*store.info.get("declared", ()), *(["group"] if store.info.get("grouped") else [])]
     manifest = pd.read_parquet(path / "manifest.parquet")
-    # By row number and outer: where one of the two is longer, the fields of the other are empty there.
+    # By row number, as an outer join: if one of the two is longer, the other's fields are empty in the extra rows.
     images = manifest.join(_measured(store), how="outer")
     images[MISSING] = images.reindex(columns=[*columns, PIXELS]).isna().sum(axis=1)
     if {"width", "height"} <= set(images):
@@ -67,12 +67,12 @@ def read_frames(path: Path) -> Frames:
 
 
 def of_pixels(column: str) -> bool:
-    """Whether a column of `images` says what the stored pixels are like."""
+    """Whether a column of `images` describes the stored pixels."""
     return column.startswith(MEASURED) and column != ASPECT
 
 
 def _measured(store: Store) -> pd.DataFrame:
-    """What the pixels themselves say, one row per stored image in store order."""
+    """What is measured on the pixels themselves, one row per stored image in store order."""
     count = sum(len(split) for split in store.splits.values())
     label, split, digests = np.empty(count, np.int64), np.empty(count, np.uint8), np.empty(count, "S64")
     channels = int(store.info["channels"])
@@ -100,7 +100,7 @@ def _texts(values: NDArray[np.bytes_]) -> pd.Series:
 
 
 def _add_leaks(images: pd.DataFrame, path: Path) -> None:
-    """In how many splits a picture and a group lie, and whether a near duplicate lies in another one."""
+    """Add in how many splits each picture and group lies, and whether its near duplicate lies in another split."""
     if "split" not in images:
         return
     images[SPLITS_OF_PICTURE] = _splits_of(images, PIXELS)
@@ -119,7 +119,7 @@ def _add_leaks(images: pd.DataFrame, path: Path) -> None:
 
 
 def _add_undeclared(images: pd.DataFrame, declares: dict[str, Any]) -> None:
-    """1 where an attribute has a value that the datasheet does not declare, else 0; empty fields count, too."""
+    """Add, per attribute, 1 for a value that the datasheet does not declare and 0 otherwise; an empty one is 1, too."""
     for name, allowed in (declares.get("attributes") or {}).items():
         if name not in images:
             continue
@@ -132,7 +132,7 @@ def _add_undeclared(images: pd.DataFrame, declares: dict[str, Any]) -> None:
 
 
 def _splits_of(images: pd.DataFrame, column: str) -> NDArray[np.int64]:
-    """In how many splits the value of `column` lies, for every row; 0 where it is empty."""
+    """In how many splits the value of `column` lies, for every row; 0 if it is empty."""
     codes, values = pd.factorize(images[column])
     sides = np.zeros((len(values) + 1, len(SPLITS) + 1), np.bool_)
     side = np.array([SPLITS.index(name) if name in SPLITS else len(SPLITS) for name in images["split"]], np.int64)
@@ -142,7 +142,7 @@ def _splits_of(images: pd.DataFrame, column: str) -> NDArray[np.int64]:
 
 
 def _classes(store: Store) -> pd.DataFrame:
-    """Images of each class in each split, and of the class in all as a share of the largest class."""
+    """Images of each class in each split, and all images of the class as a share of those of the largest class."""
     classes = store.classes or [UNLABELLED]
     counts = {name: _counts(part.labels, len(store.classes)) for name, part in store.splits.items()}
     totals: NDArray[np.int64] = np.sum(list(counts.values()), axis=0)
@@ -161,12 +161,12 @@ def _counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
 
 
 def _splits(store: Store, shares: dict[str, Any], images: pd.DataFrame, near: int, copies: int) -> pd.DataFrame:
-    """Share of each split beside the configured one, and how far the assignment was from that in standard deviations:
-    binomial ones, where whole groups are assigned those of as many draws as would vary as much,
-    (sum of sizes)^2 / sum of squared sizes.
+    """Share of each split beside the configured one, and how far the assignment was from that in standard deviations.
 
-    Assigned were the `near` duplicates that ingest refused (none of them held out) and the `copies` that it left out,
-    too. Where they lay is not known, so that each split may have had any number of them: the deviation is the least.
+    These are binomial; if whole groups are assigned, those of the number of draws that would vary as much,
+    (sum of sizes)^2 / sum of squared sizes. The `near` duplicates that ingest refused (none of them held out) and the
+    `copies` that it left out were assigned, too, but it is not known to which splits, so each split may have had any
+    number of them: the deviation given is the smallest possible.
     """
     kept = sum(len(part) for part in store.splits.values())
     sizes = images["group"].value_counts().to_numpy() if "group" in images else np.ones(max(1, kept))

@@ -1,12 +1,12 @@
-"""What the pixels of an image say of it, in numbers that people can read; colour counts by its luma (ITU-R BT.601).
+"""Measures of an image's pixels, as numbers that people can read; colour counts by its luma (ITU-R BT.601).
 
 brightness   mean level, 0..255
 contrast     standard deviation of the levels, 0..127.5; 0 is a constant image
-level_range  brightest less darkest level of any channel, 0..255
+level_range  brightest minus darkest level of any channel, 0..255
 sharpness    mean absolute Laplacian |4 c - up - down - left - right| over inner pixels, levels; blur lowers it
 saturation   RGB only: sum(max - min) / sum(max) over the pixels, 0..1
 pattern_uv   cosine coefficient (u across, v down) of the picture shrunk to 8 x 8, orthonormal / 8, levels: what is
-             drawn and where; eight of the lowest, without the mean (which is brightness)
+             drawn and where; eight of the lowest, without the mean (that is brightness)
 """
 
 import numpy as np
@@ -67,6 +67,6 @@ def _patterns(luma: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     waves = np.cos(np.pi * np.arange(3)[:, None] * (2 * places + 1) / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
     waves[0] = np.sqrt(1 / _SIDE)
     basis = np.stack([np.outer(waves[v], waves[u]).ravel() / _SIDE for u, v in PATTERNS], axis=1)
-    # One product per image and pattern, in a fixed order: the same for every size of a chunk.
+    # One product per image and pattern, in a fixed order: the same for every chunk size.
     values = np.einsum("np,pk->nk", small.reshape(count, -1), basis.astype(np.float32))
     return {f"pattern_{u}{v}": values[:, place] for place, (u, v) in enumerate(PATTERNS)}

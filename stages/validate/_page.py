@@ -18,11 +18,11 @@ from stages.validate._drift_checks import probability, title
 from stages.validate._frames import MEASURED, Frames
 from stages.validate._run import Finding
 
-_STRIP = 16  # pictures shown of each class
+_STRIP = 16  # pictures shown per class
 _CLASSES = 40  # classes shown; more would make the page heavy
 _QUARANTINE = 50  # refused files listed
 _BARS = 32  # bars of a histogram
-_SPREADS = {  # measure: words, left end, right end (0: the largest found)
+_SPREADS = {  # measure: title, left end, right end (0: the largest value found)
     "brightness": ("Brightness: mean level of an image", 0, 255),
     "contrast": ("Contrast: standard deviation of the levels", 0, 128),
     "level_range": ("Brightest less darkest level", 0, 255),
@@ -74,7 +74,7 @@ def _in_words(value: Any) -> str:
 
 
 def _examples(store: Store, rows: list[int]) -> str:
-    """The pictures of these rows of the store as one embedded PNG; empty without any."""
+    """The pictures of these rows of the store as one embedded PNG; empty if there are none."""
     shards = store.splits["train"].shards
     there = [row for row in rows if row < sum(len(shard) for shard in shards)]
     if not there:
@@ -126,7 +126,7 @@ def _strips(store: Store) -> list[dict[str, Any]]:
 
 
 def _png(images: NDArray[np.uint8]) -> str:
-    """uint8 [n, H, W, C] side by side, 64 px a picture by repetition or by the mean of blocks, as base64 of a PNG."""
+    """uint8 [n, H, W, C] side by side as a PNG in base64; pictures are repeated or averaged to 64 px each."""
     (count, side, _, channels), gap = images.shape, 4
     scale, block = max(1, 64 // side), max(1, side // 64)
     blocks = images.reshape(count, side // block, block, side // block, block, channels)
@@ -140,7 +140,7 @@ def _png(images: NDArray[np.uint8]) -> str:
 
 
 def _histograms(images: pd.DataFrame) -> list[dict[str, Any]]:
-    """How what was measured on the pixels is spread."""
+    """Histograms of what was measured on the pixels."""
     found = []
     for name, (words, low, high) in _SPREADS.items():
         if MEASURED + name not in images:

@@ -1,7 +1,7 @@
 """The data as histograms: small enough for git, comparable with those of other data, and without any image.
 
-Bins are fixed beforehand and do not follow the data, so that a test on pooled counts stays honest. Numbers of which
-nobody knows the range beforehand are the exception: their bins are quantiles, and the profile holds these.
+Bins are fixed beforehand and do not follow the data, so that a test on pooled counts stays honest. Numbers whose range
+nobody knows beforehand are the exception: their bins are quantiles, which the profile holds.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from stages.validate._frames import ASPECT, MEASURED, Frames
 
 FORMAT = 2
-WITHOUT_QUANTILES = 1  # the format of profiles that left such columns out, which are read, too
-MOST = 1000  # different values of a column of texts; more are no categories
-_QUANTILES = 64  # bins of numbers of more different values
+WITHOUT_QUANTILES = 1  # the format of older profiles, which leave such columns out and are still read
+MOST = 1000  # distinct values of a column of texts; with more, they are not categories
+_QUANTILES = 64  # bins for numbers with more distinct values than that
 # low, high, bins, scale; what lies outside counts in the first or the last bin
 Grid = tuple[float, float, int, str]
 _GRIDS: dict[str, Grid] = {
@@ -58,7 +58,7 @@ def profile(frames: Frames) -> dict[str, Any]:
 
 
 def uncounted(frames: Frames, profiled: dict[str, Any]) -> list[str]:
-    """Columns of texts that the profile leaves out, because they have too many different values."""
+    """Columns of texts that the profile leaves out because they have too many distinct values."""
     return [name for name in _words(frames) if name in frames.images and name not in profiled["columns"]]
 
 
@@ -73,13 +73,13 @@ def numbers(column: pd.Series) -> NDArray[np.float64]:
 
 
 def finite_numbers(column: pd.Series) -> NDArray[np.float64] | None:
-    """What is not empty in a column of texts; None where that is nothing, or not all of it finite numbers."""
+    """The non-empty values of a column of texts as numbers; None if there are none, or not all are finite numbers."""
     values = numbers(column[column.notna() & (column != "")])
     return values if len(values) and np.isfinite(values).all() else None
 
 
 def quantiles(values: NDArray[np.float64]) -> list[float]:
-    """Those of the values that divide all into _QUANTILES parts; fewer, where one value is more than a part."""
+    """Those of the values that divide them all into _QUANTILES parts; fewer if one value makes up more than a part."""
     shares = np.arange(1, _QUANTILES) / _QUANTILES
     return [float(edge) for edge in np.unique(np.quantile(values, shares, method="higher"))]
 
@@ -91,24 +91,24 @@ def edges(grid: Grid | Sequence[Any]) -> NDArray[np.float64]:
 
 
 def edges_of(column: dict[str, Any]) -> NDArray[np.float64]:
-    """The bins + 1 edges of a column of numbers; between quantiles the first and the last are infinite."""
+    """The bins + 1 edges of a column of numbers; with quantiles, the first and the last are infinite."""
     return edges(column["grid"]) if "grid" in column else np.array([-np.inf, *column["edges"], np.inf])
 
 
 def binned(bins: dict[str, Any], values: NDArray[np.float64]) -> dict[str, Any]:
-    """A column of a profile with these bins (`grid` or `edges`): how many values lie in each; NaN in none."""
+    """A column of a profile with these bins (`grid` or `edges`): how many values lie in each; NaN lies in none."""
     ends = edges_of(bins)
     found = np.bincount(bins_of(ends, values[~np.isnan(values)]), minlength=len(ends) - 1)
     return {**bins, "counts": found.tolist()}
 
 
 def bins_of(ends: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The bin of every value; what lies outside is in the first or the last."""
+    """The bin of every value; those outside all bins count in the first or the last."""
     return np.searchsorted(ends[1:-1], values, side="right")
 
 
 def _grids(frames: Frames) -> dict[str, Grid]:
-    """The grids of all columns of numbers, those among them whose range the datasheet declares."""
+    """The grids of all columns of numbers, including those whose range the datasheet declares."""
     found = dict(_GRIDS)
     found |= {str(name): _PATTERN for name in frames.images if str(name).startswith(MEASURED + "pattern_")}
     for name, rule in (frames.declares.get("attributes") or {}).items():

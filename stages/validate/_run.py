@@ -1,4 +1,4 @@
-"""Great Expectations run on the tables: no context on disk, no Data Docs, no analytics; and what came out, in words."""
+"""Great Expectations run on the tables, without a context on disk, Data Docs or analytics; and the results in words."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from stages.validate._expectations import gx, gxe
 from stages.validate._frames import UNDECLARED, UNLABELLED, Frames
 from stages.validate._suite import Check
 
-SHOWN = 10  # examples of a finding
+SHOWN = 10  # examples per finding
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def run_checks(frames: Frames, wanted: list[Check], severity: dict[str, str], dr
     tables = {"images": frames.images, "manifest": frames.manifest, "classes": frames.classes}
     tables |= {"splits": frames.splits, "drift": drift}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its calls of pandas are not ours to mend
+        warnings.simplefilter("ignore")  # how it calls pandas is not ours to mend
         results = _run_tables(tables, wanted)
     return [_finding(check, results[check.name], frames, tables[check.table], severity) for check in wanted]
 
@@ -54,7 +54,7 @@ def _run_tables(tables: dict[str, pd.DataFrame], wanted: list[Check]) -> dict[st
         mine = [check for check in wanted if check.table == table]
         if mine:
             found |= _run_table(source, table, frame, mine)
-    # Great Expectations passes an empty suite: every check must have come back.
+    # Great Expectations passes an empty suite, so make sure that every check has come back.
     assert set(found) == {check.name for check in wanted}
     return found
 
@@ -66,7 +66,7 @@ def _run_table(source: Any, table: str, frame: pd.DataFrame, mine: list[Check]) 
         check.expectation.meta = {"name": check.name}  # results come back in another order
         suite.add_expectation(check.expectation)
     batch = definition.get_batch(batch_parameters={"dataframe": frame})
-    # Without the places of the rows that break a rule, which take minutes where most of a million do: see `breaking`.
+    # Not asked for the rows that break a rule: listing them takes minutes if most of a million do; see `breaking`.
     results = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0}).results
     return {result.expectation_config.meta["name"]: result for result in results}
 
@@ -74,7 +74,7 @@ def _run_table(source: Any, table: str, frame: pd.DataFrame, mine: list[Check]) 
 def _finding(check: Check, result: Any, frames: Frames, frame: pd.DataFrame, severity: dict[str, str]) -> Finding:
     config, answer = result.expectation_config, result.result or {}
     arguments = {key: value for key, value in config.kwargs.items() if key != "batch_id"}
-    # It passes every column expectation on an empty table; ours does not.
+    # Great Expectations passes every column expectation on an empty table; we do not.
     passed = bool(result.success) and len(frame) > 0
     found = check.found or _found(answer) if len(frame) else "the table is empty: nothing could be looked at"
     examples, rows = ([], []) if passed else _shown(check, answer, frames)
@@ -99,7 +99,7 @@ def _found(answer: dict[str, Any]) -> str:
 
 
 def breaking(frame: pd.DataFrame, rule: Any) -> NDArray[np.bool_]:
-    """Which rows break an expectation on single rows; empty fields break none, as Great Expectations has it."""
+    """Which rows break an expectation about single rows; as in Great Expectations, empty fields break none."""
     if hasattr(rule, "column_A"):
         one, two = frame[rule.column_A], frame[rule.column_B]
         return np.asarray((one != two) & (one.notna() | two.notna()))
@@ -117,7 +117,7 @@ def breaking(frame: pd.DataFrame, rule: Any) -> NDArray[np.bool_]:
 
 
 def _shown(check: Check, answer: dict[str, Any], frames: Frames) -> tuple[list[str], list[int]]:
-    """Examples in words, and the images that show them: rows that break the rule, those of a class, or picked ones."""
+    """Examples in words, and images that show them: rows that break the rule, images of the class, or picked ones."""
     if "element_count" in answer and check.table in ("images", "classes", "splits"):
         frame: pd.DataFrame = getattr(frames, check.table)
         rows = np.flatnonzero(breaking(frame, check.expectation))[:SHOWN].tolist()

@@ -32,8 +32,8 @@ _SOURCE = ("width", "height")  # measures that are columns of the manifest
 class Check:
     """One expectation: the table it is about, its name in results, its group, and its rule in words.
 
-    `pick` finds pictures that show what is wrong where no single row breaks the rule; `found` is the outcome in words
-    where Great Expectations has none that reads well.
+    `pick` finds pictures that show what is wrong if no single row breaks the rule; `found` is the outcome in words if
+    Great Expectations gives none that reads well.
     """
 
     table: str
@@ -46,7 +46,7 @@ class Check:
 
 
 def checks(config: ValidateConfig, frames: Frames) -> list[Check]:
-    """All expectations on the tables that need no baseline, but those that are `left_out`."""
+    """All expectations on the tables that need no baseline, except those that are `left_out`."""
     wanted = [
         *_table_checks(config, frames), *_value_checks(frames), *_leak_checks(config, frames),
         *_picture_checks(config), *_balance_checks(config, frames), *_declared_checks(frames),
@@ -56,7 +56,7 @@ def checks(config: ValidateConfig, frames: Frames) -> list[Check]:
 
 
 def left_out(config: ValidateConfig, frames: Frames) -> dict[str, str]:
-    """Expectations of other data that say nothing of these, by name, with the reason."""
+    """Expectations that do not apply to these data, by name, with the reason."""
     found = {}
     if not frames.store.classes:
         found["class_balance"] = "does not apply: the images carry no labels"
@@ -68,8 +68,8 @@ def left_out(config: ValidateConfig, frames: Frames) -> dict[str, str]:
 
 
 def severities(wanted: list[Check], warn: tuple[str, ...], possible: set[str]) -> dict[str, str]:
-    """`critical` or `warning` for every check. Raises ValueError for a name in `warn` that is none; those in `possible`
-    are checks that there could be."""
+    """`critical` or `warning` for every check. Raises ValueError for a name in `warn` that is not a check or group;
+    `possible` names checks that are not wanted now but could be."""
     known = {check.name for check in wanted} | GROUPS | possible
     for name in warn:
         if name not in known:
@@ -196,7 +196,7 @@ def _balance_checks(config: ValidateConfig, frames: Frames) -> list[Check]:
 
 
 def _groups(frames: Frames) -> str:
-    """How many groups each split has, where they are divided: with few of them a split may be empty by chance."""
+    """How many groups each split has, if there are groups: with few of them a split may be empty by chance."""
     if "group" not in frames.images:
         return ""
     counts = frames.images.groupby(STORED_SPLIT)["group"].nunique()
@@ -242,7 +242,7 @@ def _declared(name: str, rule: str, expectation: Any, found: str | None = None) 
 
 
 def differences(kinds: dict[str, set[str]]) -> str:
-    """Names by what is wrong with them, in words; the first ten of a kind."""
+    """Names by what is wrong with them, in words; the first ten of each kind."""
     parts = []
     for words, names in kinds.items():
         if names:

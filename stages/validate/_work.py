@@ -1,4 +1,4 @@
-"""The order of the work of validate: tables, profile, expectations, report, permission."""
+"""The steps of validate in order: tables, profile, expectations, report, permission."""
 
 import dataclasses
 import sys
