@@ -1,4 +1,4 @@
-"""Writing an entry of `reference.published` into params.yaml as a person would: one line, all other text left alone."""
+"""Write an entry of `reference.published` into params.yaml as a person would: one line, all other text left alone."""
 
 import copy
 import re
@@ -12,10 +12,10 @@ Entry = dict[str, str]
 
 
 def record(params: Path, entry: Entry) -> str:
-    """Add `entry` to `reference.published` of the file, or put it in the place of one of its name and resize.
+    """Add `entry` to `reference.published` of the file, or replace the entry with the same name and resize.
 
-    Returns what was done, in a sentence. Raises ValueError, and leaves the file alone, where the list is written in
-    a way that this cannot edit; the sentence then holds the line to add by hand.
+    Returns what was done, in a sentence. Raises ValueError, and leaves the file alone, if the list is written in a way
+    that this cannot edit; the message then holds the line to add by hand.
     """
     line = f"- {{{', '.join(f'{key}: {value}' for key, value in entry.items())}}}"
     by_hand = f"add this to reference.published of {params} by hand: {line}"
@@ -49,7 +49,7 @@ def _same(each: object, entry: Entry) -> bool:
 
 
 def _edited(lines: list[str], line: str, count: int, places: list[int]) -> list[str] | None:
-    """The lines with the entry in them; None where the list is not one that is edited here."""
+    """The lines with the entry added; None if the list is written in a way that is not edited here."""
     start = next((i for i, each in enumerate(lines) if re.match(r"reference:\s*(#.*)?$", each)), len(lines))
     for index in range(start + 1, len(lines)):
         if re.match(r"\S", lines[index]) and not lines[index].startswith("#"):

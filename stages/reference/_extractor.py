@@ -16,7 +16,7 @@ from stages.scoring import learn
 from stages.store import Split, Store
 
 _CHUNK = 2**26  # bytes of images read at once
-_LEAST, _MOST = 256, 4096  # images; the features of fewer in a pass may differ in their last bits
+_LEAST, _MOST = 256, 4096  # images per read; with fewer in a pass, features may differ in their last bits
 
 WHY_ROTATIONS = (
     "the images carry no labels: the network learns which of four rotations was applied, which needs no label, no "
@@ -25,13 +25,13 @@ WHY_ROTATIONS = (
 
 
 def recipe(config: ReferenceConfig, width: int) -> Recipe:
-    """The recipe of every classifier of this run, `width` features wide."""
+    """The recipe for every classifier of this run, `width` features wide."""
     training = config.training
     return Recipe(width=width, steps=training.steps, batch=training.batch, learning_rate=training.learning_rate)
 
 
 def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
-    """The network that `reference.extractor` asks for. Raises ValueError where it cannot serve this store."""
+    """The network that `reference.extractor` asks for. Raises ValueError if it cannot serve this store."""
     if isinstance(config.extractor, Fit):
         _check_width(config.extractor.width, config, store)
         chosen = store.splits["fit"]
@@ -65,15 +65,15 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
 
 
 def guessing(network: DomainNetwork, split: Split) -> float:
-    """Share that is read right without a look: a rotation of four, or always the commonest class."""
+    """Share of right answers from guessing: one of the rotations at random, or always the commonest class."""
     return 1 / network.outputs if network.kind == "rotation" else int(np.bincount(split.labels).max()) / len(split)
 
 
 def blindness(network: DomainNetwork, accuracy_heldout: dict[str, Any], guessed: float) -> str | None:
-    """Why nothing can be measured on the features: the network is not shown to be better than guessing; else None.
+    """Why nothing can be measured on the features, if the network is not shown to be better than guessing; else None.
 
-    Raises ValueError for a classifier without names of its classes: files of earlier versions carry none, and one whose
-    outputs mean other classes reads these images wrong.
+    Raises ValueError for such a classifier if it does not name its classes: files of earlier versions carry no names,
+    and one whose outputs mean other classes would read these images wrong.
     """
     if accuracy_heldout["low"] > guessed:
         return None
@@ -110,7 +110,7 @@ def _adopted(file: File) -> DomainNetwork:
 
 
 def set_size(config: ReferenceConfig, store: Store) -> int:
-    """N, the images of a set: as many as are held out, and at most `reference.largest_set`."""
+    """N, the number of images in a set: as many as are held out, but at most `reference.largest_set`."""
     return min(len(store.splits["heldout"]), config.largest_set)
 
 
@@ -131,7 +131,7 @@ def split_features(network: DomainNetwork, split: Split) -> tuple[NDArray[np.flo
 
 
 def pieces(split: Split, count: int) -> Iterator[NDArray[np.uint8]]:
-    """`count` images, evenly spread over the split, some at a time; a whole number of passes of `features`."""
+    """`count` images, evenly spread over the split, in pieces of a whole number of passes of `features`."""
     fit_in = _CHUNK // math.prod(split.shape[1:]) // _LEAST * _LEAST
     step = min(max(fit_in, _LEAST), _MOST)
     for start in range(0, count, step):

@@ -1,4 +1,4 @@
-"""Features of the real images by published extractors: computed once, and found again in the state folder.
+"""Features of the real images by published extractors: computed once, then found again in the state folder.
 
 `$GANOPS_STATE/features/<key>/` holds features.npy, probabilities.npy and about.json, which is written last. The key is
 a hash of all that the bytes depend on: pixels of the split, weights, resize rule, code, versions, threads, device.
@@ -28,7 +28,7 @@ from stages.state import exclusive, state_folder
 from stages.store import Split, Store
 
 SPLITS = ("train", "heldout")
-BATCH = 64  # images a pass, of which the last bits depend
+BATCH = 64  # images per pass, on which the last bits depend
 _ROWS = 4096  # rows in memory at once
 
 Record = dict[str, Any]
@@ -37,13 +37,13 @@ Kept = tuple[Record, dict[str, Path]]
 
 
 def kept_features(config: ReferenceConfig, store: Store, ranks: Ranks) -> list[Kept]:
-    """Record, and folder of the features by split, of each entry of `reference.published`; of use on rank 0 alone.
+    """Record, and folders of the features by split, of each entry of `reference.published`; valid on rank 0 alone.
 
-    Every process of the run must call it. Raises ValueError where an entry's file is missing or another one.
+    Every process of the run must call it. Raises ValueError if an entry's file is missing or not the stated one.
     """
     kept = []
     for entry in config.published:
-        # Opened even where its features are found again: who measures against them will need the very file.
+        # Opened even if its features are found again: evaluate needs this very file to measure against them.
         extractor = open_entry(entry.name, entry.resize, entry.weights, entry.sha256, device=ranks.device)
         folders = {name: _kept(extractor, store.splits[name], config.threads, ranks) for name in SPLITS}
         about = {"name": entry.name, "resize": entry.resize, "sha256": entry.sha256, "width": extractor.width}
@@ -65,7 +65,7 @@ def place(kept: list[Kept], work: Path) -> list[Record]:
 
 
 def _kept(extractor: Published, split: Split, threads: int, ranks: Ranks) -> Path:
-    """The folder with the split's features, made by all processes where it is not there yet."""
+    """The folder with the split's features, computed by all processes together if it is not there yet."""
     folder = Path()
     identity: Record = {}
     if ranks.rank == 0:
@@ -83,7 +83,7 @@ def _kept(extractor: Published, split: Split, threads: int, ranks: Ranks) -> Pat
 
 
 def _whole(folder: Path) -> bool:
-    """True where the folder holds what it says; what a crash or a full disk left is made again."""
+    """Whether the folder holds what it says; what a crash or a full disk left is made again."""
     if not (folder / "about.json").is_file():
         return False
     files = read_json(folder / "about.json", needs=("files",))["files"]
@@ -91,7 +91,7 @@ def _whole(folder: Path) -> bool:
 
 
 def _write(found: Iterator[Block], folder: Path, count: int) -> None:
-    """The blocks, in order, at the end of files: never more than one of them in memory.
+    """Append the blocks, in order, to the files: never more than one block is in memory.
 
     Plain writing, because a memory map on a full disk kills the process instead of raising an error.
     """

@@ -1,6 +1,6 @@
-"""`data/reference/selection/`: all that a training needs in order to measure itself, and nothing of held-out images.
+"""`data/reference/selection/`: all that training needs in order to measure itself, and nothing about held-out images.
 
-A folder of its own, so that a training that selects by a metric depends on these bytes alone.
+It is a folder of its own so that training that selects by a metric depends on these bytes alone.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ MOST = 10_000  # features kept; moments are those of all
 def write_selection(folder: Path, network: DomainNetwork, features: NDArray[np.float32], data_hash: str) -> None:
     """Write the extractor, features [n, D] of at most `MOST` train images, and the moments of all.
 
-    `code` names the arithmetic that the measures use: where it changes, so does this folder, and with it what depends
-    on it.
+    `code` in selection.json lists digests of the code that the measures use: if that changes, so does this folder, and
+    with it everything that depends on it.
     """
     folder.mkdir()
     save(network, folder / "extractor.safetensors")

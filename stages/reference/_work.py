@@ -44,7 +44,7 @@ def reference(config: ReferenceConfig, *, images: Path, passed: Path, out: Path)
     _check(config, store)
     use_processor(config.threads)
     with joined() as ranks:
-        # Published networks first: what all processes share. The rest is rank 0's.
+        # Published networks first, which all processes share. The rest is rank 0's work.
         kept = kept_features(config, store, ranks)
         found = _write(config, store, kept, images=images, passed=passed, out=out) if ranks.rank == 0 else None
         return Summary(**ranks.told(found and dataclasses.asdict(found)))
@@ -113,7 +113,7 @@ def _write(
 
 
 def _write_pictures(work: Path, store: Store, *, picture_pool: int) -> None:
-    """Labels of all train images; images and labels of all held-out ones and of `picture_pool` train ones."""
+    """Write labels of all train images; images and labels of all held-out ones and of `picture_pool` train ones."""
     train = store.splits["train"]
     write_array(work / "labels-train.npy", train.labels)
     for name, count in (("heldout", len(store.splits["heldout"])), ("train", min(picture_pool, len(train)))):
@@ -137,7 +137,7 @@ def _check(config: ReferenceConfig, store: Store) -> None:
 
 
 def _check_learning(config: ReferenceConfig, store: Store) -> None:
-    """Raises ValueError where a classifier, the extractor or a baseline, has too little to learn from."""
+    """Raise ValueError if a classifier, the extractor or a baseline, has too little to learn from."""
     if len(store.classes) == 1:
         raise ValueError(
             f"all images have one label, {store.classes[0]}, and no classifier can learn from that; set "
@@ -162,7 +162,7 @@ def _floors(
     real, pool, pool_odds = spread(found["heldout"], size), found["train"], odds["train"]
     rows = []
     for index in tqdm(range(config.floor_draws), desc="reference: floors", unit="draw", disable=None):
-        # Beside the streams of the classifiers: the index starts where no kernel subset will be.
+        # Apart from other permutations of this seed: the index starts beyond any kernel subset.
         chosen = permutation(config.seed, SUBSETS, 2**32 + index, len(pool))[:size]
         rows.append(set_scores(real, pool[chosen], pool_odds[chosen]))
     return {
@@ -177,7 +177,7 @@ def _floors(
 
 
 def _confusion(store: Store, odds: NDArray[np.float64]) -> list[list[int]]:
-    """Counts on held-out images, which the classifier has not seen; empty where there are no classes."""
+    """Counts on held-out images, which the classifier has not seen; empty if there are no classes."""
     if not store.classes:
         return []
     labels = store.splits["heldout"].labels
@@ -189,7 +189,7 @@ def _baselines(config: ReferenceConfig, store: Store, width: int, odds: NDArray[
     if not store.classes:
         return {"cas": None, "label_agreement": None}
     train, held = store.splits["train"], store.splits["heldout"]
-    network = learn(  # by the same recipe and seed that evaluate trains on samples with
+    network = learn(  # the recipe and seed with which evaluate trains on samples
         train, train.labels, classes=len(store.classes), recipe=recipe(config, width), seed=config.seed,
         title="reference: classifier",
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """`python -m stages.reference.weights NAME`: fetch the weights of a published extractor, write them into params.yaml.
 
 The one command that fetches weights. The file goes to `$GANOPS_STATE/weights/`; its entry, with its SHA-256, to
-`reference.published` of params.yaml, whose comments and layout stay as they are. Where the publisher states digits of
-the hash they must match; where none are stated the hash found at this first use is what counts from then on.
+`reference.published` of params.yaml, whose comments and layout stay as they are. If the publisher states digits of
+the hash, they must match; if not, the hash found at this first use is what counts from then on.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from stages.state import exclusive, state_folder
 if TYPE_CHECKING:  # torch loads after the options are read
     from gan.features.weights import Source
 
-_SECONDS = 60  # without a byte before a download is given up
+_SECONDS = 60  # seconds without a byte before a download is given up
 _PIECE = 1 << 20  # bytes
 
 
@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fetch(name: str, origin: str | None, resize: str | None) -> dict[str, str]:
-    """Bring the file of `name` from `origin` (None: its official address) and return its entry for params.yaml.
+    """Fetch the file of `name` from `origin` (None: its official address) and return its entry for params.yaml.
 
-    Raises ValueError where it cannot be had, is cut short, is not the published file, or is of another network.
+    Raises ValueError if it cannot be fetched, is cut short, is not the published file, or is of another network.
     """
     from gan.features.published import open_published
     from gan.features.weights import SOURCES
@@ -112,7 +112,7 @@ def _bring(origin: str, target: Path, *, help: str) -> None:
                     bar.update(len(piece))
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise ValueError(f"{origin} could not be fetched ({getattr(error, 'reason', error)}); {help}") from None
-    if size and target.stat().st_size != size:  # http.client does not complain where a body ends early
+    if size and target.stat().st_size != size:  # http.client does not complain if a body ends early
         raise ValueError(
             f"{origin} broke off after {target.stat().st_size:,} of {size:,} bytes; nothing was kept, run it again"
         )
