@@ -38,7 +38,7 @@ class Distinct:
 
 
 def split_of(sha256: NDArray[np.void], splits: Splits) -> NDArray[np.uint8]:
-    """Index in SPLITS for each hash [n]: where its first 64 bits, as a fraction of 2**64, fall.
+    """Index in SPLITS for each hash [n], by its first 64 bits as a fraction of 2**64.
 
     It depends on nothing else, so an image never changes its split when others come or go.
     """

@@ -33,7 +33,7 @@ _ROWS = 4096  # rows in memory at once
 
 Record = dict[str, Any]
 Kept = tuple[Record, dict[str, Path]]
-"""What `reference.json` says of an extractor, and the folder of its features by split."""
+"""What `reference.json` says about an extractor, and the folder of its features by split."""
 
 
 def kept_features(config: ReferenceConfig, store: Store, ranks: Ranks) -> list[Kept]:

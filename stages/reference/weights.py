@@ -1,4 +1,4 @@
-"""`python -m stages.reference.weights NAME`: fetch the weights of a published extractor, write them into params.yaml.
+"""`python -m stages.reference.weights NAME`: fetch a published extractor's weights and enter them in params.yaml.
 
 The one command that fetches weights. The file goes to `$GANOPS_STATE/weights/`; its entry, with its SHA-256, to
 `reference.published` of params.yaml, whose comments and layout stay as they are. If the publisher states digits of
@@ -33,7 +33,7 @@ _PIECE = 1 << 20  # bytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse options, fetch, verify, record; exit code 0, or 1 with one sentence on stderr."""
+    """Parse options, fetch, verify, record; exit code 0, 1, or 130 if interrupted; a sentence on stderr."""
     names = get_args(PublishedExtractor.__annotations__["name"])
     resizes = get_args(PublishedExtractor.__annotations__["resize"])
     parser = argparse.ArgumentParser(prog="python -m stages.reference.weights", description=__doc__)
