@@ -11,12 +11,12 @@ __all__ = ["run"]
 def run(config: EvaluateConfig, *, onnx: Path, reference: Path, out: Path, curves: Path | None = None) -> Summary:
     """Score an ONNX generator against held-out real images, and make a page of pictures to judge it by eye.
 
-    Draws `evaluate.sets` independent sets as large as the reference says, with labels from the serving prior, and
-    trains a classifier on generated images alone; `evaluate.published` names further protocols on published networks,
-    whose features torchrun's processes share out. Each number carries its interval, its protocol, and what real images
-    reach at the same size. `curves` is train's curves.csv, shown on the page. Writes `metrics.json` (flat),
-    `evaluation.json` (everything), `index.html` (opens alone) and the page's pictures as PNG.
-    Raises ValueError where file and reference do not belong together, or a protocol is unknown or lacks its features.
+    Draws `evaluate.sets` independent sets of the size that the reference states, with labels from the serving prior,
+    and trains a classifier on generated images alone. `evaluate.published` names further protocols on published
+    networks, whose features are computed by all of torchrun's processes together. Each number carries its interval, its
+    protocol, and what real images reach at the same size. `curves` is train's curves.csv, shown on the page. Writes
+    `metrics.json` (flat), `evaluation.json` (everything), `index.html` (a single file) and the page's pictures as PNG.
+    Raises ValueError if file and reference do not belong together, or a protocol is unknown or lacks its features.
     """
     from stages.evaluate._work import evaluate
 

@@ -2,7 +2,7 @@
 Vinyals: "Classification Accuracy Score for Conditional Generative Models", NeurIPS 2019).
 
 The classifier has the recipe and the seed of the baseline, which was trained on the real train split; it sees as many
-samples as that split has images. What is lost against the baseline is what the samples do not teach.
+samples as that split has images. What it loses against the baseline is what the samples do not teach.
 """
 
 from pathlib import Path
@@ -24,9 +24,10 @@ NAME = "cas"
 def cas(
     generator: Drawer, reference: Reference, *, seed: int, start: int, folder: Path
 ) -> tuple[dict[str, Any], list[int]]:
-    """(measure, right answers per class); samples are places `start` and on of `seed`, and lie in `folder` meanwhile.
+    """(measure, right answers per class). Samples are drawn from place `start` of `seed` on, and kept in `folder`
+    meanwhile.
 
-    No value without labels.
+    Without labels the measure has no value, and says why.
     """
     count, baseline = int(reference.info["counts"]["train"]), reference.info["baselines"][NAME]
     held_images, held_labels = reference.pictures("heldout")
@@ -53,7 +54,7 @@ def cas(
 
 
 def _unreadable(baseline: dict[str, Any]) -> str | None:
-    """Why no sample could teach anything: real images do not either, by this recipe; None where they do."""
+    """Why samples cannot teach anything, if even real images do not with this recipe; None if they do."""
     guessed = max(row["n"] for row in baseline["per_class"]) / baseline["n"]
     if baseline["low"] > guessed:
         return None

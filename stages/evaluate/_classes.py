@@ -1,7 +1,7 @@
-"""Class by class: label agreement, classification accuracy with its drop, and distances with few images.
+"""Class by class: label agreement, classification accuracy with its drop, and distances on few images.
 
-The distances of a class compare its n images among the held-out ones of a set with the generated images that were
-asked for it, cut in the order drawn into sets of n, all independent and of equal size; the interval is over them.
+The distances of a class compare its n images among the held-out ones of a set with the images generated for it, which
+are cut, in the order drawn, into independent sets of n each; the interval is over these sets.
 """
 
 import math
@@ -19,9 +19,9 @@ from gan.population import parts_interval
 from stages.reference_folder import Reference
 from stages.scoring import FLOOR_POOL, Sets
 
-LEAST = 8  # held-out images of a class, before a distance means anything
+LEAST = 8  # held-out images that a class needs before a distance means anything
 FLOOR_DRAWS = 20  # draws of n train images of the class
-_INDEX = 2**34  # of their permutations; those of reference and of kernel subsets lie below
+_INDEX = 2**34  # first index of their permutations; those of reference and of kernel subsets lie below
 
 Features = NDArray[np.float32]
 DISTANCES: dict[str, Callable[[Features, Features], float]] = {
@@ -30,9 +30,9 @@ DISTANCES: dict[str, Callable[[Features, Features], float]] = {
 
 
 def per_class(reference: Reference, sets: Sets, taught: list[int], *, seed: int) -> list[dict[str, Any]]:
-    """One row a class: agreement and accuracy beside what real images reach, and its distances. Empty without labels.
+    """One row per class: agreement and accuracy beside what real images reach, and its distances. Empty without labels.
 
-    `taught`: right answers a class of the classifier that learned from samples; empty where there is none.
+    `taught`: right answers per class of the classifier that learned from samples; empty if there is none.
     """
     if sets.labels is None or not reference.classes:
         return []
@@ -55,8 +55,8 @@ def per_class(reference: Reference, sets: Sets, taught: list[int], *, seed: int)
 def distances(real: Features, fake: Features, pool: Features, *, seed: int, label: int) -> dict[str, dict[str, Any]]:
     """Energy, kernel and Fréchet distance of one class: features [n, D] held out, [m, D] generated, [p, D] train.
 
-    Each has a floor of draws of n train images, or says why it has none: as for the floors of the whole, the class
-    needs FLOOR_POOL times as many train images as held-out ones.
+    Each has a floor from draws of n train images, or says why it has none: as for the floors over all classes, there
+    must be FLOOR_POOL times as many train images as held-out ones.
     """
     n = len(real)
     sets = len(fake) // max(1, n)
@@ -114,14 +114,14 @@ def _accuracy(reference: Reference, taught: list[int], label: int) -> dict[str, 
 
 
 def share(hits: int, count: int) -> dict[str, Any] | None:
-    """{value, low, high, n}, Wilson; None of no images."""
+    """{value, low, high, n} with the Wilson interval; None if there are no images."""
     return proportion(hits, count) if count else None
 
 
 def drop_interval(before: dict[str, Any], after: dict[str, Any]) -> tuple[float, float, float]:
     """(difference, low, high) of two proportions by squared Wilson margins (Newcombe, Statist. Med. 17, 1998, 10).
 
-    The two classifiers are tested on the same images; counted as if on different ones, which makes it wider.
+    The two classifiers are tested on the same images, but treated as if on different ones, which widens the interval.
     """
     drop = before["value"] - after["value"]
     low = drop - math.hypot(before["value"] - before["low"], after["high"] - after["value"])

@@ -1,4 +1,4 @@
-"""Curves over training as small SVG pictures: one for each quantity, real and generated sides together."""
+"""Curves over training as small SVG pictures: one for each quantity, with its real and generated sides together."""
 
 import csv
 import itertools
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT = 300, 110  # of a picture, in its own units
-_POINTS = 300  # at most, of a line: means of equal stretches beyond
+_POINTS = 300  # per line at most: with more, the means of equal stretches are drawn
 _MOST = 24  # pictures
-_AXIS = ("kimg", "step")  # what the horizontal axis can be, the first that is there
+_AXIS = ("kimg", "step")  # columns for the horizontal axis; the first that is there is taken
 _SIDES = {"_real": "real", "_fake": "fake"}  # endings of columns that share a picture
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
     """Pictures of the columns of a CSV file that train wrote: title, lines with their points, ends of the axes.
 
-    Raises ValueError where it is no such file, or holds what is no finite number.
+    Raises ValueError if it is not such a file, or holds anything but finite numbers.
     """
     names, rows = _read(path)
     axis = next((name for name in _AXIS if name in names), None)

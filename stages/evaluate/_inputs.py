@@ -1,4 +1,4 @@
-"""What generator and reference must share before the one is judged by the other."""
+"""What generator and reference must share before one is judged by the other."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from stages.scoring import SET_METRICS
 
 
 def check_pair(generator: Generator, onnx: Path, reference: Reference) -> None:
-    """Raises ValueError for a generator that this reference cannot judge.
+    """Raise ValueError for a generator that this reference cannot judge.
 
-    One that was trained on older data can be judged: held-out images stay held out. That a verdict rests on one run's
-    data is for the card to see.
+    One that was trained on older data can be judged: held-out images stay held out. It is the card that checks that a
+    verdict rests on the data of one run.
     """
     about = reference.info["extractor"]
     for name, found in (("resolution", generator.resolution), ("channels", generator.channels)):
@@ -28,7 +28,7 @@ def check_pair(generator: Generator, onnx: Path, reference: Reference) -> None:
 
 
 def check_floors(reference: Reference) -> None:
-    """Raises ValueError for a reference that was made before some of today's metrics."""
+    """Raise ValueError for a reference that was made before some of today's metrics existed."""
     missing = [name for name in SET_METRICS if name not in reference.info["floors"]]
     if missing:
         raise ValueError(

@@ -15,11 +15,11 @@ from gan.metrics.protocols import K_COVERAGE, K_PRECISION
 from stages.drawn import BATCH
 from stages.scoring import Sets
 
-STEPS = 9  # images of an interpolation, both ends among them
-WALKS = 6  # interpolations where there are no classes
+STEPS = 9  # images per interpolation, both ends included
+WALKS = 6  # interpolations if there are no classes
 MOST_CLASSES = 12  # rows of interpolations, and columns of the truncation sweep, at most
 PSIS = (1.0, 0.8, 0.6, 0.4, 0.2)  # factors of the truncation sweep
-_PLACE = 2**41  # of the first latent of an interpolation; no set gets there
+_PLACE = 2**41  # of the first latent of the interpolations; no set reaches it
 
 Images = NDArray[np.uint8]
 
@@ -29,9 +29,9 @@ class Walks:
     """Interpolations [rows * STEPS, H, W, C], truncation rows [len(PSIS) * columns, H, W, C], and their numbers."""
 
     interpolations: Images
-    rows: list[str]  # class of each interpolation; empty where there are none
+    rows: list[str]  # class of each interpolation; empty without classes
     truncations: Images
-    sweep: list[dict[str, Any]]  # psi with precision, recall, density, coverage of one set
+    sweep: list[dict[str, Any]]  # each psi with precision, recall, density and coverage of one set
 
 
 def walk(
@@ -46,7 +46,7 @@ def walk(
 
 
 def slerp(start: NDArray[np.floating], end: NDArray[np.floating], t: float) -> NDArray[np.float64]:
-    """The point at share `t` of the great circle from `start` to `end` [D]: it keeps the length that latents have.
+    """The point at fraction `t` of the great circle from `start` to `end` [D], which keeps the length of latents.
 
     A straight line would pass near the middle, where no latent is ever drawn (Shoemake 1985; White 2016).
     """
@@ -54,13 +54,13 @@ def slerp(start: NDArray[np.floating], end: NDArray[np.floating], t: float) -> N
     lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     cosine = float(a @ b) / max(lengths, 1e-30)
     angle = np.arccos(np.clip(cosine, -1.0, 1.0))
-    if np.sin(angle) < 1e-6:  # the same direction, or exactly opposite ones, which no circle joins alone
+    if np.sin(angle) < 1e-6:  # the same direction, or opposite ones, which no single great circle joins
         return (1 - t) * a + t * b
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
 
 def _interpolated(generator: Generator, shown: list[int], seed: int) -> Images:
-    """A row per class, or WALKS rows: from one latent to another under a fixed label."""
+    """A row per class, or WALKS rows without classes: from one latent to another under a fixed label."""
     rows = len(shown) or WALKS
     ends = latents(seed, _PLACE, 2 * rows, generator.z_dim).reshape(rows, 2, -1)
     parts = np.linspace(0, 1, STEPS)
@@ -94,7 +94,7 @@ def _truncated(
 
 
 def _columns(labels: NDArray[np.int64] | None, shown: list[int], count: int) -> list[int]:
-    """Places of the set that are shown: the first of each class, or simply the first."""
+    """Indices of the images of the set that are shown: the first of each class, or simply the first ones."""
     if labels is None or not shown:
         return list(range(min(MOST_CLASSES, count)))
     firsts = [np.flatnonzero(labels == label) for label in shown]

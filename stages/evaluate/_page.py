@@ -14,7 +14,7 @@ from stages.pictures import grid_uri, image_uri, row_texts
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 LIMIT = 60  # classes in the tables; evaluation.json has all
-WIDTH, NARROW = 260, 150  # of interval plots, in CSS pixels: of measures, and of classes
+WIDTH, NARROW = 260, 150  # CSS pixels of an interval plot: of measures, and of classes
 
 
 class Text(NamedTuple):
@@ -114,7 +114,7 @@ def render(report: dict[str, Any], pictures: Pictures, training: list[dict[str, 
 
 
 def row_key(names: list[str]) -> str:
-    """Which row is which, where a grid can draw their numbers alone; else empty."""
+    """Which row is which, if the grid can only draw their numbers; else empty."""
     texts = row_texts(names)
     return "" if texts == names else ", ".join(f"{text}: {name}" for text, name in zip(texts, names, strict=True))
 
@@ -144,7 +144,7 @@ def _number(value: float, text: Text) -> str:
 
 
 def plain(value: float | None) -> str:
-    """A number as people read it: three decimals where it is small, fewer where it is large; a dash for none."""
+    """A number as people read it: three decimals if it is small, fewer if it is large; a dash for none."""
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
@@ -167,9 +167,9 @@ def _band(found: dict[str, Any]) -> tuple[float, float]:
 
 
 def _share_band(found: dict[str, Any]) -> tuple[float, float]:
-    """The same of a share; with fewer than RARE hits or misses, where deviations say little, at least Wilson's.
+    """The same for a share; with fewer than RARE hits or misses, when deviations say little, at least Wilson's band.
 
-    Where all real images hit, the deviation is 0, and a band without width would find one miss in a thousand behind.
+    If all real images hit, the deviation is 0, and by a band without width one miss in a thousand would be behind.
     """
     low, high = _band(found)
     hits, count = round(found["reference"]["mean"] * found["n_real"]), found["n_real"]
@@ -180,7 +180,8 @@ def _share_band(found: dict[str, Any]) -> tuple[float, float]:
 
 
 def _standing(found: dict[str, Any], band: tuple[float, float], better: int) -> str:
-    """Whether the interval reaches the band of real images, from the bad side or beyond it."""
+    """`behind` if the interval lies wholly on the bad side of the band of real images, else `level`; `info` if neither
+    direction is better."""
     if not better:
         return "info"
     behind = found["low"] > band[1] if better < 0 else found["high"] < band[0]
@@ -188,7 +189,7 @@ def _standing(found: dict[str, Any], band: tuple[float, float], better: int) -> 
 
 
 def _plot(found: dict[str, Any], band: tuple[float, float], *, percent: bool, width: int) -> dict[str, Any]:
-    """Places in pixels of the interval, of the band of real images, and the ends of the axis."""
+    """Positions in pixels of the interval and the band of real images, and the ends of the axis as text."""
     bounds = (min(found["low"], band[0]), max(found["high"], band[1]))
     margin = 0.08 * (bounds[1] - bounds[0]) or 1.0
     start, end = bounds[0] - margin, bounds[1] + margin
@@ -208,7 +209,7 @@ def _plot(found: dict[str, Any], band: tuple[float, float], *, percent: bool, wi
 
 
 def _class_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Energy and kernel distances of classes with their plots; the Fréchet one where some class has it."""
+    """Energy, kernel and Fréchet distances of each class, with plots of those that have a value and a floor."""
     shown = []
     for row in rows:
         cells = []

@@ -1,8 +1,8 @@
 """Make a panel: half real, half generated, the same classes on both sides, in an order that only the key knows.
 
-What could tell apart is taken out: all images are PNGs of one size in bytes (stored, not compressed, so that the number
-of bytes depends on the resolution alone), named by nothing but their place. The page holds no seed and no digest of the
-generator, with which the order could be made again.
+Anything else that could tell them apart is removed: all images are PNGs of the same number of bytes (stored, not
+compressed, so that the number depends on the resolution alone), identified only by their place. The page holds neither
+the seed nor a digest of the generator, from which the order could be reproduced.
 """
 
 import base64
@@ -25,7 +25,7 @@ from stages.evaluate._panel_read import GENERATED, REAL
 from stages.reference_folder import Reference, open_reference
 
 _TEMPLATE = Path(__file__).with_name("panel.html.j2")
-LEAST = 20  # images; of so many, five errors of one rater are the most that a coin would hardly make (p .04)
+LEAST = 20  # images; of 20, a rater may get five wrong and still differ from a coin toss (p .04)
 
 Images = NDArray[np.uint8]
 
@@ -33,8 +33,8 @@ Images = NDArray[np.uint8]
 def make(onnx: Path, reference: Path, *, out: Path, images: int, seed: int) -> dict[str, Any]:
     """Write `panel.html` and `key.json` into `out`. Returns their paths and what was asked for.
 
-    Raises ValueError where generator and reference do not belong together, where `images` is odd, too few, or more
-    than twice the held-out images, where these are fewer than half of LEAST, and where `out` exists.
+    Raises ValueError if generator and reference do not belong together, if `images` is odd, too few, or more than twice
+    the held-out images, if these are fewer than half of LEAST, or if `out` exists.
     """
     opened = open_reference(reference)
     generator = Generator(onnx, providers=["CPUExecutionProvider"])
@@ -73,7 +73,7 @@ def _check(images: int, seed: int, reference: Reference, out: Path) -> None:
 
 
 def _sides(generator: Generator, reference: Reference, count: int, seed: int) -> tuple[Images, Images]:
-    """`count` held-out images, and as many generated ones of the same classes (or any, where there are none)."""
+    """`count` held-out images, and as many generated ones of the same classes (or any images, without classes)."""
     held, labels = reference.pictures("heldout")
     chosen = permutation(seed, SUBSETS, 0, len(held))[:count]
     if not generator.classes or not reference.classes:
@@ -83,7 +83,7 @@ def _sides(generator: Generator, reference: Reference, count: int, seed: int) ->
     for label in np.unique(wanted):
         places = np.flatnonzero(wanted == label)
         fake[places] = generator.generate(len(places), seed, int(label), start=start)
-        start += len(places)  # latents of its own: the same ones in every class would look alike
+        start += len(places)  # other latents for each class: with the same ones, classes would look alike
     return held[chosen], fake
 
 

@@ -1,8 +1,8 @@
 """Read answers of a panel: error rates with intervals, and whether the images can be told apart.
 
 As in HYPE (Zhou et al.: "HYPE: A benchmark for human eye perceptual evaluation of generative models", NeurIPS 2019) the
-figure is the error rate over real and generated images: 0 is always right, 50 % is a coin's, above it generated images
-are taken for real ones more readily than real ones are.
+figure is the error rate over real and generated images: 0 means always right, 50 % is a coin toss's, and above that
+generated images are taken for real more readily than real ones are.
 """
 
 import math
@@ -15,7 +15,7 @@ from gan.intervals import LEVEL, mean_interval, proportion
 from stages.common.files import read_json
 
 REAL, GENERATED = "real", "generated"  # what an image is, and what an answer says
-_MOST_BYTES = 1 << 20  # of an answer file: an honest one has some hundred
+_MOST_BYTES = 1 << 20  # of an answer file; an honest one has some hundred
 _NAME = 60  # characters of a rater's name that are kept
 METHOD = (
     f"one rater: Wilson, level {LEVEL:g}, and the exact binomial test of one half; several: Student t over raters' "
@@ -25,7 +25,7 @@ METHOD = (
 
 
 def read(key: Path, answers: Sequence[Path]) -> dict[str, Any]:
-    """Error rates by rater and together. Raises ValueError for files that are no complete answers to this panel."""
+    """Error rates by rater and together. Raises ValueError for files that are not complete answers to this panel."""
     truth = read_json(key, needs=("panel", "answers", "onnx_sha256"))
     right = truth["answers"]
     if not isinstance(right, list) or any(each not in (REAL, GENERATED) for each in right) or len(set(right)) != 2:
@@ -74,9 +74,9 @@ def _rater(name: object, path: Path) -> str:
 
 
 def _check_raters(paths: Sequence[Path], given: Sequence[tuple[str, list[str]]], right: Sequence[str]) -> None:
-    """Each rater once: the same answers counted twice would make the interval too narrow.
+    """Raise ValueError if a rater occurs twice: the same answers counted twice would make the interval too narrow.
 
-    Two people who are right everywhere have the same answers; with an error among them they are taken for one person's.
+    Two people may have the same answers if these are all right; if they hold an error, they are taken for one person's.
     """
     for place, (name, said) in enumerate(given):
         for before in range(place):

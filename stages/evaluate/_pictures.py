@@ -1,5 +1,5 @@
-"""Which images the page shows, by rules that no hand is in; generated ones from the first set, but where classes have
-rows of their own: there the label is given, and row l has the latents from place l times the columns on."""
+"""Which images the page shows, by fixed rules, nothing hand-picked. Generated ones come from the first set, except if
+classes have rows of their own: there the label is given, and row l takes the latents from place l * columns on."""
 
 import dataclasses
 import math
@@ -21,18 +21,18 @@ from stages.pictures import write_grid
 from stages.reference_folder import Reference
 from stages.scoring import Sets
 
-ROWS = 8  # of the grids where there are no classes
-CLASS_ROWS = 24  # most classes shown as rows
+ROWS = 8  # of the grids if there are no classes
+CLASS_ROWS = 24  # classes shown as rows, at most
 SHOWN = 12  # pairs with training images, of each kind
 DISAGREEMENTS = 24  # at most
-EXTREMES = 24  # images of the highest, and of the lowest realism
+EXTREMES = 24  # images of the highest and of the lowest realism, each
 
 Images = NDArray[np.uint8]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Images uint8 [N, H, W, C] by what they show; rows are classes where there are any."""
+    """Images uint8 [N, H, W, C] by what they show; rows are classes if there are any."""
 
     rows: list[str]  # name of each row of the two grids
     real: Images
@@ -70,7 +70,7 @@ def choose(
 
 
 def _shown(generator: Generator, reference: Reference, held_labels: NDArray[np.int64]) -> list[int]:
-    """Labels of the classes that get a row; none where generator or images have no classes."""
+    """Labels of the classes that get a row; none if generator or images have no classes."""
     if not generator.classes or not reference.classes:
         return []
     return [label for label in range(len(reference.classes)) if (held_labels == label).any()][:CLASS_ROWS]
@@ -84,14 +84,14 @@ def _rows(
     if not shown:
         count = min(ROWS * columns, len(images))
         return held[:count], images[:count]
-    # A class with few held-out images repeats blank cells rather than images.
+    # A class with few held-out images is filled up with blank cells rather than repeated images.
     real = np.concatenate([_filled(held[np.flatnonzero(held_labels == label)[:columns]], columns) for label in shown])
     generated = np.concatenate([generator.generate(columns, seed, label, start=label * columns) for label in shown])
     return real, generated
 
 
 def _extremes(real: NDArray[np.float32], sets: Sets, images: Images) -> tuple[Images, Images, dict[str, Any]]:
-    """Images of the first set by realism score; a score that has no bound, at a distance of 0, is null."""
+    """The best and worst images of the first set by realism score; an infinite score, at distance 0, is null."""
     scores = realism(real, sets.features[: sets.n], k=K_PRECISION)
     order = np.argsort(-scores, kind="stable")
     count = min(EXTREMES, len(order) // 2)
@@ -122,7 +122,7 @@ def _disagreements(reference: Reference, sets: Sets, images: Images) -> list[tup
 def _nearest(
     generated: Images, held: Images, train: Images
 ) -> tuple[dict[str, list[tuple[Images, Images, float]]], dict[str, Any]]:
-    """The closest pairs and the first ones, and how near as many unseen real images come."""
+    """The closest pairs and the first ones, and how near an equal number of unseen real images come."""
     places = spread(np.arange(len(held)), len(generated))
     some = np.array_split(places, math.ceil(len(places) / BATCH))
     found, real = nearest(generated, train), np.concatenate([nearest(held[part], train).squared for part in some])
@@ -144,7 +144,7 @@ def _nearest(
 
 
 def write_pictures(folder: Path, pictures: Pictures, *, columns: int) -> None:
-    """The page's pictures as PNG files beside it."""
+    """Write the page's pictures as PNG files beside it."""
     write_grid(folder / "real.png", pictures.real, columns=columns, row_labels=pictures.rows)
     write_grid(folder / "generated.png", pictures.generated, columns=columns, row_labels=pictures.rows)
     write_grid(folder / "best.png", pictures.best, columns=columns)

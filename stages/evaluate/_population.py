@@ -1,7 +1,7 @@
-"""Population values: what the distances are for this generator beyond these samples, the reference's chance included.
+"""Population values: the distances of this generator beyond these samples, including the reference's own chance.
 
 They are reported beside the measures and gate nothing. The measures compare at equal N, given the held-out images; a
-population value asks what two infinite sets would give, so its interval holds the draw of the held-out images too.
+population value asks what two infinite sets would give, so its interval also covers the draw of the held-out images.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ _ESTIMAND = "squared distance of the generator's distribution and the one that t
 
 
 def population(reference: Reference, sets: Sets, *, seed: int) -> dict[str, Any]:
-    """By measure: value, interval, counts and how it was made; no value, and the reason, with too few held-out images
-    or an extractor that learned nothing.
+    """By measure: value, interval, counts and how it was made; with too few held-out images, or an extractor that
+    learned nothing, no value but the reason.
 
     All generated images of all sets are used, against all held-out ones.
     """

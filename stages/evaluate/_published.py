@@ -1,7 +1,7 @@
 """Named protocols on published networks: the numbers of papers, with everything that a paper leaves out.
 
-Every process of torchrun draws and describes its share of the images; rank 0 does the arithmetic. Sets of a seed start
-at place START + i N: the domain extractor's sets lie below, so that both look afresh.
+Every process of torchrun draws its share of the images and computes their features; rank 0 does the arithmetic. Set i
+of N images starts at place START + i N of the seed; the domain extractor's sets lie below, so the two share no images.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ Odds = NDArray[np.float64]
 
 
 class Found(NamedTuple):
-    """What evaluate reports of published networks, by name: measures, protocols, and one value a generated set."""
+    """What evaluate reports on published networks, by name: measures, protocols, and one value per generated set."""
 
     measures: dict[str, Any]
     protocols: dict[str, Any]
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 def asked_for(config: EvaluateConfig, reference: Reference) -> list[Protocol]:
-    """The protocols of `evaluate.published`. Raises ValueError for a name that is none, or that cannot be computed."""
+    """The protocols of `evaluate.published`. Raises ValueError for one that is unknown or cannot be computed."""
     known = {f"{each['name']}-{each['resize']}" for each in reference.published()}
     found = []
     for name in config.published.protocols:
@@ -70,14 +70,14 @@ def asked_for(config: EvaluateConfig, reference: Reference) -> list[Protocol]:
 
 
 def extractor_key(protocol: Protocol) -> str:
-    """Name of its extractor in the reference folder."""
+    """Name of the protocol's extractor in the reference folder."""
     return f"{protocol.extractor}-{protocol.resize}"
 
 
 def published_measures(
     config: EvaluateConfig, generator: Generator, reference: Reference, asked: Sequence[Protocol], ranks: Ranks
 ) -> Found:
-    """All that was asked for, on rank 0; empty elsewhere. Every process must call it."""
+    """All measures asked for, on rank 0; empty elsewhere. Every process must call it."""
     measures: dict[str, Any] = {}
     protocols: dict[str, Any] = {}
     sets: dict[str, list[float]] = {}
@@ -105,19 +105,19 @@ def published_measures(
 
 
 def fakes(protocol: Protocol, reference: Reference) -> int:
-    """Generated images a set."""
+    """Generated images per set."""
     return reference.heldout if protocol.n_fake is None else protocol.n_fake
 
 
 def reals(protocol: Protocol, reference: Reference) -> int:
-    """Real images that are compared; 0 where none are."""
+    """Number of real images compared; 0 if the protocol compares none."""
     if protocol.real is None:
         return 0
     return int(reference.info["counts"][protocol.real]) if protocol.n_real is None else protocol.n_real
 
 
 def too_few(protocol: Protocol, reference: Reference, width: int) -> str | None:
-    """Why the protocol cannot be followed with these counts; None where it can."""
+    """Why the protocol cannot be followed with these counts; None if it can."""
     if protocol.real is None:
         return None
     there, wanted = int(reference.info["counts"][protocol.real]), reals(protocol, reference)
@@ -146,10 +146,10 @@ def _drawn(
 def _numbers(
     protocol: Protocol, reference: Reference, key: str, fake: Features, odds: Odds | None, *, seed: int, index: int
 ) -> dict[str, float]:
-    """The protocol's numbers of generated set `index`, of which it takes the first images.
+    """The protocol's numbers for generated set `index`, of which it takes the first images.
 
-    Random subsets are fresh ones in each set: a draw of real images that all sets shared would be an error that no
-    interval over sets can see.
+    Random subsets are drawn afresh in each set: one draw of real images shared by all sets would cause an error that no
+    interval over sets can show.
     """
     count = fakes(protocol, reference)
     if protocol.kind == "inception":
@@ -185,7 +185,7 @@ def _kernel(protocol: Protocol, real: Features, fake: Features, seed: int, index
 def _measures(
     protocol: Protocol, reference: Reference, key: str, values: dict[str, list[float]], reason: str | None, *, seed: int
 ) -> dict[str, Any]:
-    """The protocol's measures by name; without an interval where there are fewer than three sets."""
+    """The protocol's measures by name; without an interval if there are fewer than three sets."""
     counts: dict[str, Any] = {"n_real": reals(protocol, reference), "n_fake": fakes(protocol, reference)}
     if reason is not None:
         return {name: not_assessed(reason, **counts, protocol=protocol.name) for name in protocol.measures}
@@ -206,7 +206,7 @@ def _measures(
 
 
 def ends(protocol: Protocol, name: str, values: list[float], *, n_real: int, n_fake: int) -> tuple[float, float]:
-    """The interval of the expected value, which never leaves what is possible."""
+    """The interval of the expected value, cut to the possible range."""
     if name.endswith(("_precision", "_recall", "_coverage")):
         return share_interval(values, n_fake if name.endswith("_precision") else n_real)[1:]
     _, low, high = mean_interval(values)
@@ -215,9 +215,9 @@ def ends(protocol: Protocol, name: str, values: list[float], *, n_real: int, n_f
 
 
 def _floor(protocol: Protocol, reference: Reference, key: str, seed: int) -> dict[str, dict[str, Any]]:
-    """What real images reach in the generated ones' place, by measure: images of the other split, as many.
+    """What real images reach in place of the generated ones, by measure: as many images of the other split.
 
-    One draw, so without a deviation. Empty where the other split holds fewer images, or no real ones are compared.
+    It is one draw, so there is no deviation. Empty if the other split has too few images, or no real ones are compared.
     """
     if protocol.real is None:
         return {}

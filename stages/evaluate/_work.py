@@ -41,7 +41,7 @@ def evaluate(config: EvaluateConfig, *, onnx: Path, reference: Path, out: Path, 
     use_processor(config.threads)
     inputs = {"onnx": onnx, "reference": reference} | ({"curves": curves} if curves else {})
     with joined() as ranks:
-        # Published networks first: what all processes share. The rest is rank 0's.
+        # Published networks first, which all processes share. The rest is rank 0's work.
         published = published_measures(config, generator, opened, asked, ranks)
         alone = ranks.rank == 0
         found = _write(config, generator, opened, published, training, inputs=inputs, out=out) if alone else None
@@ -99,7 +99,7 @@ def _write(
 
 
 def _measures(config: EvaluateConfig, reference: Reference, sets: Sets) -> dict[str, dict[str, Any]]:
-    """Every measure by name but the classification accuracy score."""
+    """Every measure by name, except the classification accuracy score."""
     reason = reference.blind
     if reason is None and sets.n < config.smallest_set:
         reason = f"{sets.n} held-out images in a set are fewer than evaluate.smallest_set, {config.smallest_set}"
@@ -115,14 +115,14 @@ def _measures(config: EvaluateConfig, reference: Reference, sets: Sets) -> dict[
 
 
 def _with_note(found: dict[str, Any], note: str | None) -> dict[str, Any]:
-    """The measure with a note that holds for all comparisons of generated with held-out images, behind its reason."""
+    """The measure with `note`, which holds for all comparisons of generated with held-out images, after its reason."""
     if note is None or found["value"] is None or found["protocol"] in ("label_agreement", "cas"):
         return found
     return found | {"reason": "; ".join(filter(None, (found["reason"], note)))}
 
 
 def _flat(measures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`metrics.json`: each assessed measure with the ends of its interval where it has one, one number a key."""
+    """`metrics.json`: each assessed measure, and the ends of its interval if it has one; one number per key."""
     flat: dict[str, float] = {}
     for name, found in measures.items():
         ends = {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
