@@ -12,9 +12,9 @@ def run(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out: 
     """Audit an ONNX generator: shares of groups, quality and label agreement per group, copies of training images.
 
     Draws `audit.samples` images with labels from the serving prior that the file declares. Groups too small to say
-    anything of are reported as not assessed, with the reason. Writes `audit.json`, `index.html` (opens alone) and
+    anything about are reported as not assessed, with the reason. Writes `audit.json`, `index.html` (a single file) and
     `closest.png`.
-    Raises ValueError where file, reference and image store do not belong together.
+    Raises ValueError if file, reference and image store do not belong together.
     """
     from stages.audit._work import audit
 

@@ -1,9 +1,9 @@
 """The search for copies of training images, with its positive control and its statement of power.
 
 Controls are the held-out images and the images of the split `fit`: the generator saw neither, and nothing is fitted
-in pixel space, so that fit images are as good a control as held-out ones and triple the power. (Held-out images are
-still used for nothing but scoring: no choice of training or of the extractor depends on them.) Their distances count
-the images that ingest refused because of them, as `stages.audit._refused` says.
+in pixel space, so fit images are as good a control as held-out ones and triple the power. (Held-out images are still
+used for nothing but scoring: no choice in training or of the extractor depends on them.) The controls' distances take
+into account the training images that ingest refused because of them; see `stages.audit._refused`.
 """
 
 import math
@@ -39,11 +39,11 @@ def copies(
     config: AuditConfig, fake: Pictures, train: Pictures, controls: Pictures, refused: NDArray[np.int64],
     *, grouped: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Result of the test, of the same test with planted copies, its power, and the closest pairs.
+    """Results of the test and of the same test with planted copies, its power, and the closest pairs.
 
-    Images are uint8 [N, H, W, C]; `refused` is what `nearest_refused` says of the controls. `status` is `not_assessed`
-    where the images are `grouped`, so that the test has no null, and where planted copies would not be found, or no
-    number of copies would: a test without power that passes says nothing.
+    Images are uint8 [N, H, W, C]; `refused` is what `nearest_refused` gives for the controls. `status` is
+    `not_assessed` if the images are `grouped`, as the test then has no null, and if planted copies, or any number of
+    copies, would not be found: a test without power says nothing by passing.
     """
     with tqdm(total=len(fake) + len(controls), desc="audit: nearest", unit="image", disable=None) as bar:
         found, real = nearest(fake, train, done=bar.update), nearest(controls, train, done=bar.update)
@@ -90,7 +90,7 @@ def copies(
 
 
 def _advice(config: AuditConfig, controls: int) -> str:
-    """What makes planted copies be found, whatever the other images are like."""
+    """Settings with which planted copies would be found, whatever the other images are like."""
     rule = {"share": config.planted_share, "alpha": config.alpha}
     samples = samples_needed(controls, **rule, most=MOST_SAMPLES)
     if samples is not None:
@@ -105,11 +105,11 @@ def _advice(config: AuditConfig, controls: int) -> str:
 def _planted(
     config: AuditConfig, prints: list[bytes], found: Neighbours, train: Pictures, unseen: NDArray[np.int64]
 ) -> tuple[int, float]:
-    """(copies, p) of the test where a share of the generated images is replaced by training images."""
+    """(copies, p) of the test with a share of the generated images replaced by training images."""
     count = math.ceil(config.planted_share * len(prints))
     prints, squared = prints.copy(), found.squared.copy()
     places = spread(np.arange(len(prints)), count)
-    copied = train[spread(np.arange(len(train)), count)]  # some more than once where training images are few
+    copied = train[spread(np.arange(len(train)), count)]  # some more than once if training images are few
     squared[places] = nearest(copied, train).squared
     for place, each in zip(places.tolist(), fingerprints(copied), strict=True):
         prints[place] = each
@@ -117,7 +117,7 @@ def _planted(
 
 
 def _closest(config: AuditConfig, found: Neighbours, pixels: int) -> list[dict[str, Any]]:
-    """The nearest pairs, nearest first: places on both sides and the root mean square difference in grey levels."""
+    """The nearest pairs, nearest first: indices on both sides and the root mean square difference in grey levels."""
     order = np.argsort(found.squared, kind="stable")[: config.pairs]
     return [
         {"image": int(i), "train": int(found.place[i]), "rms_levels": math.sqrt(found.squared[i] / pixels)}
@@ -126,6 +126,6 @@ def _closest(config: AuditConfig, found: Neighbours, pixels: int) -> list[dict[s
 
 
 def _quartiles(squared: NDArray[np.int64], pixels: int) -> dict[str, float]:
-    """Smallest, quartiles and largest of the root mean square distances, in grey levels of 255."""
+    """Smallest, quartiles and largest of the root mean square distances, in grey levels 0..255."""
     values = np.quantile(np.sqrt(squared / pixels), [0, 0.25, 0.5, 0.75, 1])
     return dict(zip(("least", "quarter", "median", "three_quarters", "most"), values.tolist(), strict=True))

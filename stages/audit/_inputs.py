@@ -41,7 +41,7 @@ class Inputs:
 
 
 def open_inputs(onnx: Path, reference: Path, images: Path, *, threads: int) -> Inputs:
-    """Open all three. Raises ValueError where they are not of one data set or not of one shape."""
+    """Open all three. Raises ValueError if they are not of one data set or not of one shape."""
     store = open_store(images)
     opened = open_reference(reference)
     generator = Generator(onnx, providers=["CPUExecutionProvider"], threads=threads)

@@ -1,7 +1,7 @@
 """Do images show the class that was asked for, class by class, and does each class appear as often as declared?
 
-A label is what the reference's classifier says. Its own errors on held-out real images stand beside every number, and
-the class shares are corrected for them.
+An image's label is what the reference's classifier says. The classifier's own errors on held-out real images stand
+beside every number, and the class shares are corrected for them.
 """
 
 import math
@@ -43,9 +43,9 @@ def agreement(
 
 
 def _samples_for(config: AuditConfig, prior: list[float]) -> str:
-    """What to do about too small a class: the samples with which the rarest is expected twice as often as it must come.
+    """What to do about too small a class: draw so many samples that the rarest is expected twice as often as required.
 
-    With the expected number alone, half of all runs would have too few of it.
+    If it were expected just as often as required, half of all runs would have too few of it.
     """
     least = min(prior)
     if least <= 0:
@@ -60,7 +60,7 @@ def class_shares(
 ) -> dict[str, Any]:  # fmt: skip
     """Shares of the classes that the images show, corrected for the classifier's errors, against the prior.
 
-    `reason` says why not, where the correction is refused.
+    If the correction is refused, `reason` says why.
     """
     counts = np.bincount(predicted, minlength=len(classes))
     raw = (counts / len(predicted)).tolist()

@@ -1,4 +1,4 @@
-"""What the gate reads of an audit: measures with intervals, their protocols, and the findings in plain words."""
+"""What the gate reads from an audit: measures with intervals, their protocols, and the findings in plain words."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from stages.common.summary import measure, not_assessed
 
 
 def measures(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every measure by name; those that could not be assessed have no value and say why."""
+    """Every measure by name; those that could not be assessed have no value, but the reason."""
     found = {"memorization_p": _memorization(report["memorization"])}
     for row in report["shares"]["rows"]:
         if row["family"] == "all":
@@ -134,7 +134,7 @@ def _variation(row: dict[str, Any], protocol: str, n_real: int, n_fake: int) -> 
 
 
 def _worst_label(labels: dict[str, Any]) -> dict[str, Any]:
-    """The smallest agreement; not assessed where a class is, since that class may be the worst."""
+    """The smallest agreement over classes; not assessed if some class is not, since that class may be the worst."""
     rows = labels["rows"]
     counts = {key: sum(row[key] for row in rows) for key in ("n_real", "n_fake")}
     missing = [row for row in rows if row["reason"]]

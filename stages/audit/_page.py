@@ -14,7 +14,7 @@ _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def render(report: dict[str, Any], *, alpha: float, pictures: dict[str, NDArray[np.uint8]]) -> str:
-    """The page's text. `pictures`: the images of the closest pairs, see `stages.audit._work.closest_images`."""
+    """The page's HTML. `pictures`: the images of the closest pairs, see `stages.audit._work.closest_images`."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     memorization = report["memorization"]
     names, table = _class_table(report["shares"]["rows"])
@@ -32,7 +32,7 @@ def render(report: dict[str, Any], *, alpha: float, pictures: dict[str, NDArray[
 
 
 def _pairs(listed: list[dict[str, Any]], images: NDArray[np.uint8], train: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """The pairs that both kinds have pictures of; the list can be longer where there are few controls."""
+    """The pairs that have pictures: both kinds get as many as the shorter of their lists has pairs."""
     return [
         {"image": image_uri(a), "train": image_uri(b), "rms": pair["rms_levels"]}
         for pair, a, b in zip(listed[: len(images)], images, train, strict=True)

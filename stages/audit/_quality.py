@@ -2,7 +2,7 @@
 
 Precision (k = 3): share of the group's generated images inside the real group's manifold; coverage (k = 5): share of
 the group's real images that a generated one comes near to. Both are shares, so small groups get honest intervals,
-where a Frechet distance of 30 images says nothing. Unequal numbers would make a gap out of nothing.
+while a Fréchet distance of 30 images says nothing. With unequal numbers, gaps would appear out of nothing.
 """
 
 from typing import Any
@@ -30,8 +30,8 @@ def quality(
 
     Args:
         real, fake: features of the training and the generated images, [N, D] and [M, D].
-        heldout: features of the held-out images of each (family, group): what unseen real images of it reach.
-        blind: why the features show nothing, so that no group is assessed; None where they do.
+        heldout: features of the held-out images of each (family, group), to show what unseen real images reach.
+        blind: why the features show nothing, so that no group is assessed; None if they can be used.
     """
     rows = []
     for family in dict.fromkeys(group.family for group in groups):
@@ -75,8 +75,8 @@ def share(hits: int, count: int) -> dict[str, Any]:
 def worst(shares: list[dict[str, Any]]) -> tuple[float, float, float]:
     """(value, low, high) of the smallest of several shares.
 
-    The smallest true share lies between the smallest lower and the smallest upper end where all intervals hold at
-    once, so each is taken at a level corrected for their number (Bonferroni).
+    The smallest true share lies between the smallest lower and the smallest upper end if all intervals hold at once, so
+    each is taken at a level corrected for their number (Bonferroni).
     """
     level = 1 - (1 - LEVEL) / len(shares)
     ends = [wilson(each["hits"], each["count"], level=level) for each in shares]

@@ -1,9 +1,9 @@
 """How near the controls were to images that ingest refused because of them.
 
-Of near duplicates on two sides ingest refuses the one nearer to training. So no image that is left outside training is
-ever near a training image, while a fresh draw of the same distribution can be: compared with the stored training images
-alone, a generator that copies nothing would come nearer than its controls, and be called a copying one. Ingest writes
-down the distances that it took away, and here they are given back.
+Of near duplicates in different splits, ingest refuses the one nearer to training. So no image left outside training is
+ever near a training image, while a fresh draw from the same distribution can be: if only the stored training images
+were compared, a generator that copies nothing would come nearer than its controls and be said to copy. Ingest writes
+down the distances of the images that it refused, and here they are counted again.
 """
 
 import csv
@@ -17,12 +17,12 @@ NONE = np.iinfo(np.int64).max  # farther than any image
 
 
 def nearest_refused(store: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Squared L2 [len(rows)] of these rows of the store to the nearest image that each kept out of training, or NONE.
+    """Squared L2 distance [len(rows)] of these rows of the store to the nearest image that each kept out of training.
 
-    The list names for each image that stayed the nearest one that training would have seen; what was refused for `fit`
-    the generator would not have seen in any case.
+    NONE if there is no such image. Ingest's list gives for each kept image the nearest refused one of training; images
+    refused from the split `fit` do not count, because the generator would not have seen them in any case.
 
-    Raises ValueError where ingest wrote no such list: without it nobody knows what was refused.
+    Raises ValueError if ingest wrote no such list: without it nobody knows what was refused.
     """
     path = store / "near_refused.csv"
     if not path.is_file():
@@ -33,7 +33,7 @@ def nearest_refused(store: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _by_row(manifest: Path, least: dict[str, int]) -> NDArray[np.int64]:
-    """The value of each row's source, or NONE, in store order."""
+    """The value that `least` gives for each row's source, or NONE, in store order."""
     found: list[int] = []
     with pq.ParquetFile(manifest) as file:
         for batch in file.iter_batches(columns=["source"]):

@@ -14,8 +14,8 @@ from stages.config.audit import AuditConfig
 def shares(config: AuditConfig, real: Side, fake: Side, classes: list[str], prior: list[float]) -> dict[str, Any]:
     """Per attribute and group: one cell per bin with both shares, their difference, ratio and corrected p-value.
 
-    The test is against the training images in the class shares `prior` that are served, as a perfect generator would
-    draw them; `training` is the share among all training images as they are, or among those of the class.
+    The test is against the training images in the class shares `prior` of serving, as a perfect generator
+    would draw them; `training` is the share among all training images as they are, or those of the class.
     """
     groups = [everything(real, fake, prior), *by_class(real, fake, classes)]
     table = [
@@ -69,7 +69,7 @@ def _group(
 
 
 def _cell(name: str, real: tuple[int, int], fake: tuple[int, int]) -> dict[str, Any]:
-    """One bin: `ratio` is the amplification, generated share over real share; null where no real image is in it."""
+    """One bin: `ratio` is the amplification, generated share over real share; None if no real image is in it."""
     shown = {"real": share(*real), "fake": share(*fake)}
     return {
         "bin": name,

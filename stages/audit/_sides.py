@@ -1,4 +1,4 @@
-"""Both sides of the audit: the real training images and the generated ones, where they lie, with their groups."""
+"""Both sides of the audit: the real training images and the generated ones, left where they lie, and their groups."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from stages.drawn import BATCH
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """Images of one side with what is known of each; the i-th entry everywhere is the i-th image."""
+    """Images of one side with what is known about each; the i-th entry of every array is about the i-th image."""
 
     images: Pictures  # uint8 [N, H, W, C]
     labels: NDArray[np.int64] | None  # [N]: the class of a real image, the class asked for of a generated one
@@ -29,8 +29,8 @@ class Group:
 
     family: str  # `all`, `class`, or the attribute's name
     name: str
-    real: NDArray[np.int64]  # places on the real side
-    fake: NDArray[np.int64]  # places on the generated side
+    real: NDArray[np.int64]  # indices on the real side
+    fake: NDArray[np.int64]  # indices on the generated side
 
     @property
     def size(self) -> int:
@@ -38,7 +38,7 @@ class Group:
         return min(len(self.real), len(self.fake))
 
     def refusal(self, min_group: int) -> str | None:
-        """Why nothing is said of this group, or None where it is large enough."""
+        """Why nothing is said about this group, or None if it is large enough."""
         if self.size >= min_group:
             return None
         return f"{len(self.real)} real and {len(self.fake)} generated images, audit.min_group asks for {min_group} each"
@@ -53,8 +53,8 @@ def side(images: Pictures, labels: NDArray[np.int64] | None) -> Side:
 
 
 def everything(real: Side, fake: Side, prior: list[float]) -> Group:
-    """The group of all images: of the real ones as many as there are when their classes come in the shares `prior`,
-    which are those of the generated ones."""
+    """The group of all images: of the real ones, as many as can be taken with their classes in the shares `prior`, as
+    among the generated ones."""
     if real.labels is None:
         places = np.arange(len(real))
     else:
@@ -67,7 +67,7 @@ def everything(real: Side, fake: Side, prior: list[float]) -> Group:
 
 
 def by_class(real: Side, fake: Side, classes: list[str]) -> list[Group]:
-    """One group per class, in label order; none where there are no labels."""
+    """One group per class, in label order; none if there are no labels."""
     if real.labels is None or fake.labels is None:
         return []
     pairs = [

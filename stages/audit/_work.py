@@ -35,7 +35,7 @@ def audit(config: AuditConfig, *, onnx: Path, reference: Path, images: Path, out
     with output_folder(out) as work:
         generator, split = inputs.generator, inputs.store.splits
 
-        # Draw, as a service would that asks for no label in particular.
+        # Draw as a service does if no particular label is asked for.
         fake = side(*drawn(generator, config.samples, seed=config.seed, folder=work, title="audit: samples"))
         real = side(split["train"], split["train"].labels if generator.classes else None)
         controls = _controls(config, inputs)
@@ -136,7 +136,7 @@ def _seen_by_the_network(config: AuditConfig, inputs: Inputs, real: Side, fake: 
 def closest_images(
     memorization: dict[str, Any], fake: Pictures, train: Pictures, controls: Pictures
 ) -> dict[str, NDArray[np.uint8]]:
-    """Images of the closest pairs, as many of both kinds: generated and unseen real, each with its training image."""
+    """Images of equally many closest pairs of both kinds: generated and unseen real, each with its training image."""
     near, unseen = memorization["closest"], memorization["closest_controls"]
     count = min(len(near), len(unseen))
     return {
