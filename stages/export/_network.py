@@ -27,7 +27,7 @@ _KINDS: dict[str, type] = {
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained network in float32, ready to run: `info` is `generator.json`, `digest` names both files."""
+    """A trained network in float32, ready to run: `info` is `generator.json`, `digest` identifies both files."""
 
     network: nn.Module
     info: dict[str, Any]
@@ -37,7 +37,7 @@ class Trained:
 def open_generator(folder: Path) -> Trained:
     """Load the generator in `folder`.
 
-    Raises ValueError where a file is missing or broken, or the weights are not exactly those of the architecture.
+    Raises ValueError if a file is missing or broken, or the weights are not exactly those of the architecture.
     """
     for name in (WEIGHTS, DESCRIPTION):
         if not (folder / name).is_file():

@@ -1,7 +1,7 @@
-"""From a torch module to the ONNX file of format 1; what every generator that we judge goes through.
+"""From a torch module to the ONNX file of format 1, the form in which every generator is judged.
 
 The graph holds FP16 weights and computes in FP16 between a float32 latent and uint8 pixels. The exporter would also
-write down the source line behind each node, with its absolute path; that is taken out, so that the bytes depend on the
+write down the source line behind each node, with its absolute path; that is removed, so that the bytes depend on the
 weights, the metadata and the exporter's version alone.
 """
 
@@ -27,9 +27,9 @@ _REQUIRED = ("name", "licence", "prior", "data_hash", "input_digest")
 
 
 class Levels(nn.Module):
-    """A generator in FP16 from float32 latents to 8-bit levels, as `gan.pixels.to_uint8` defines them.
+    """A generator in FP16, from float32 latents to 8-bit levels as `gan.pixels.to_uint8` defines them.
 
-    (z float32 [N, z_dim], label int64 [N], left out without classes) -> uint8 [N, H, W, C].
+    (z float32 [N, z_dim], label int64 [N], omitted without classes) -> uint8 [N, H, W, C].
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -55,10 +55,10 @@ def export_module(
 ) -> onnx.ModelProto:
     """Write `module` to `path` as one ONNX file, whole or not at all, and return the model.
 
-    `module` maps (z [N, z_dim], label int64 [N]) to [N, C, H, W] in [-1, 1], without label where `classes` is empty;
-    it is copied, not changed. `metadata` holds name, licence, prior (a share per class), data_hash and input_digest;
-    format, classes and sizes are added. Raises ValueError where metadata are missing or the module does not give
-    images of that size.
+    `module` maps (z [N, z_dim], label int64 [N]) to [N, C, H, W] in [-1, 1], without label if `classes` is empty; it is
+    copied, not changed. `metadata` holds name, licence, prior (a share per class), data_hash and input_digest; format,
+    classes and sizes are added. Raises ValueError if metadata are missing or the module does not give images of that
+    size.
     """
     missing = [key for key in _REQUIRED if key not in metadata]
     if missing or len(metadata["prior"]) != len(classes):
@@ -90,7 +90,7 @@ def fp16_share(model: onnx.ModelProto) -> float:
 
 
 def _translate(half: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx.ModelProto:
-    """torch's exporter over a batch of any size, without its talk."""
+    """The graph from torch's exporter, for batches of any size; the exporter's talk is suppressed."""
     batch = torch.export.Dim("batch")
     names = ["z", "label"][: len(inputs)]
     with _quiet():
@@ -125,7 +125,7 @@ def _text(value: Any) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints and logs its progress and warns of its own deprecations; none of it is for our users."""
+    """Silence the exporter, which prints and logs its progress and warns of its own deprecations."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

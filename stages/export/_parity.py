@@ -1,9 +1,10 @@
 """How far the ONNX file is from the network that was trained, and whether FP16 can hold what flows through it.
 
-onnxruntime on x64 CPUs computes FP16 graphs in FP32: there, the comparison sees the rounding of the weights alone, and
-an overflow stays hidden. So torch runs the network once more and rounds to FP16 what every operation answers, as a GPU
-does that multiplies in FP16 and adds up in float32: it is the oracle for overflow, and its images show what FP16
-arithmetic changes. (torch's own FP16 on CPUs rounds alike, and takes thirty times as long without instructions for it.)
+onnxruntime on x64 CPUs computes FP16 graphs in FP32: there, the comparison sees only the rounding of the weights, and
+an overflow stays hidden. So torch runs the network once more and rounds the result of every operation to FP16, like a
+GPU that multiplies in FP16 and accumulates in float32: this run is the oracle for overflow, and its images show what
+FP16 arithmetic changes. (torch's own FP16 on CPUs rounds in the same way, but takes thirty times as long on CPUs
+without instructions for it.)
 """
 
 import contextlib
@@ -28,7 +29,7 @@ FP16_WARN = 512.0  # NVIDIA's AutoCast keeps layers beyond this in FP32 by defau
 
 
 def compare_levels(reference: NDArray[np.uint8], candidate: NDArray[np.uint8]) -> dict[str, Any]:
-    """Differences of two sets of images uint8 [N, H, W, C] in 8-bit levels, over all and in the worst image.
+    """Differences between two sets of images uint8 [N, H, W, C] in 8-bit levels, over all and in the worst image.
 
     `share_changed` is the share of values that differ at all; the worst image has the largest mean difference.
     """
@@ -56,7 +57,7 @@ def compared(network: nn.Module, generator: Generator, *, count: int, seed: int,
 
 
 class _Rounding(TorchFunctionMode):
-    """Every operation's answer is rounded to FP16, and kept in float32."""
+    """Rounds every operation's result to FP16, but keeps it in float32."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         answer = function(*args, **(kwargs or {}))
@@ -69,7 +70,7 @@ def _to_half(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _rounded(network: nn.Module) -> nn.Module:
-    """A copy of the network whose weights are rounded to FP16, and kept in float32."""
+    """A copy of the network with its weights rounded to FP16, but kept in float32."""
     copied = copy.deepcopy(network)
     for tensor in (*copied.parameters(), *copied.buffers()):
         if tensor.is_floating_point():
@@ -81,7 +82,7 @@ def _rounded(network: nn.Module) -> nn.Module:
 def draw(
     network: nn.Module, z: NDArray[np.float32], labels: NDArray[np.int64] | None, batch: int, *, half: bool = False
 ) -> NDArray[np.uint8]:
-    """Images uint8 [N, H, W, C] of a torch network, in FP16 where `half`; pixels lost to overflow are mid grey."""
+    """Images uint8 [N, H, W, C] of a torch network, in FP16 if `half`; NaN pixels from overflow are mid grey."""
     parts = []
     for first in range(0, len(z), batch):
         inputs = [torch.from_numpy(z[first : first + batch])]
@@ -97,8 +98,8 @@ def draw(
 def probe(network: nn.Module, z: NDArray[np.float32], labels: NDArray[np.int64] | None, batch: int) -> dict[str, Any]:
     """Run the network in FP16 and look at the output of every layer.
 
-    Returns `non_finite` (values, over all layers), `largest` (absolute activation by layer, over the finite ones) and
-    `close` (layers beyond 512, a warning: 65504 is the end).
+    Returns `non_finite` (their number, over all layers), `largest` (finite absolute activation, by layer) and `close`
+    (layers beyond 512, as a warning: FP16 ends at 65504).
     """
     half = _rounded(network)
     lost = [0]
@@ -122,9 +123,9 @@ def probe(network: nn.Module, z: NDArray[np.float32], labels: NDArray[np.int64] 
 
 
 def arithmetic(provider: str) -> str:
-    """`float16` where `provider` multiplies FP16 matrices in FP16, `weights only` where it widens them first.
+    """`float16` if `provider` multiplies FP16 matrices in FP16, `weights only` if it widens them first.
 
-    Found by asking it for 60000 * 4 / 4 in two matrix products: FP16 ends at 65504.
+    This is found by having it compute 60000 * 4 / 4 in two matrix products: FP16 ends at 65504.
     """
     weights = [numpy_helper.from_array(np.full((1, 1), value, np.float16), f"w{value}") for value in (4.0, 0.25)]
     nodes = [helper.make_node("MatMul", ["x", "w4.0"], ["h"]), helper.make_node("MatMul", ["h", "w0.25"], ["y"])]

@@ -1,4 +1,4 @@
-"""The export room: from the generator's folder to `data/export/`."""
+"""The work of export: from the generator's folder to `data/export/`."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ def export(config: ExportConfig, *, generator: Path, out: Path) -> Summary:
     trained = open_generator(generator)
     info = trained.info
     with output_folder(out) as work:
-        # Translate: one file, FP16 inside, nothing in it that the inputs do not fix.
+        # Translate to one file with FP16 inside and nothing in it that the inputs do not determine.
         file = work / "generator.onnx"
         model = export_module(
             trained.network,
@@ -46,7 +46,7 @@ def export(config: ExportConfig, *, generator: Path, out: Path) -> Summary:
             opset=config.opset,
         )
 
-        # Compare: the file as it ships against the network as it was trained.
+        # Compare the file as it ships with the network as it was trained.
         shipped = Generator(file, providers=["CPUExecutionProvider"], threads=config.threads)
         overflow = find_overflow(config, trained, shipped)
         parity = compared(
@@ -73,14 +73,14 @@ def export(config: ExportConfig, *, generator: Path, out: Path) -> Summary:
 
 
 def serving_prior(config: ExportConfig, info: dict[str, Any]) -> list[float]:
-    """Shares of the classes that are served where a caller names no label; empty without classes."""
+    """Shares in which classes are served if a caller names no label; empty without classes."""
     if config.prior.name == "training":
         return list(info["prior"])
     return [1 / len(info["classes"]) for _ in info["classes"]]
 
 
 def find_overflow(config: ExportConfig, trained: Trained, shipped: Generator) -> dict[str, Any]:
-    """`probe` over the parity latents as drawn, and once more stretched; warns of layers that come close."""
+    """`probe` on the parity latents, as drawn and again stretched; warns of layers that come close to the limit."""
     count, seed = config.parity_images, config.parity_seed
     z = latents(seed, 0, count, shipped.z_dim)
     drawn = labels(seed, 0, count, shipped.prior) if shipped.classes else None
@@ -93,7 +93,7 @@ def find_overflow(config: ExportConfig, trained: Trained, shipped: Generator) ->
 
 
 def check(config: ExportConfig, overflow: dict[str, Any], parity: dict[str, Any]) -> None:
-    """Raise ValueError where FP16 overflows, or the file differs from the network by more than the settings allow."""
+    """Raise ValueError if FP16 overflows, or the file differs from the network by more than the settings allow."""
     if overflow["non_finite"]:
         raise ValueError(
             f"{overflow['non_finite']} values leave the range of FP16 (largest {FP16_LARGEST:g}) on latents stretched "
@@ -122,7 +122,7 @@ def measures(config: ExportConfig, parity: dict[str, Any], overflow: dict[str, A
 
 
 def protocols(config: ExportConfig, parity: dict[str, Any]) -> dict[str, Any]:
-    """How the numbers were made: what was compared on which latents, in which arithmetic."""
+    """How the numbers were made: what was compared, on which latents, in which arithmetic."""
     common = {"n_real": 0, "seed": config.parity_seed, "interval": "none: the latents are fixed"}
     return {
         "parity": {
