@@ -1,4 +1,4 @@
-"""Room 8: the decision, and the papers that go with the generator."""
+"""Room 8: the decision, and the documents that go with the generator."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ def run(config: CardConfig, *, summaries: Sequence[Path], passed: Path, out: Pat
     Reads nothing but `summary.json` of each folder, validate's `passed.json` and the grid of samples. Writes
     `verdict.json`, `MODEL_CARD.md` with `samples.png` beside it, and `provenance.json`. A red verdict is a result, not
     a failure.
-    Raises ValueError where the summaries do not belong to one run: other data, another ONNX file, another extractor.
+    Raises ValueError if the summaries do not belong to one run: other data, another ONNX file, another extractor.
     """
     from stages.card._work import write_card
 

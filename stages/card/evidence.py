@@ -1,4 +1,4 @@
-"""The summaries that a verdict rests on: read, checked to belong together, and the rights of the data judged."""
+"""The summaries that a verdict rests on: read, checked to belong together, and the rights to the data judged."""
 
 import dataclasses
 import hashlib
@@ -36,7 +36,7 @@ class Evidence:
 
     @property
     def generator(self) -> dict[str, Any]:
-        """As export tells it: name, licence, classes (none: it takes no label), resolution, channels, z_dim."""
+        """As export describes it: name, licence, classes (none: it takes no label), resolution, channels, z_dim."""
         return dict(self.results("export")["generator"])
 
     @property
@@ -51,11 +51,11 @@ class Evidence:
 
     @property
     def licences(self) -> list[str]:
-        """Licences of data that ingest accepts for those uses."""
+        """Licences of data that ingest accepts for `uses`."""
         return list(self.config("ingest").get("licences") or [])
 
     def listed(self, stage: str, name: str) -> Path:
-        """A file of a stage's folder. Raises ValueError where it is not the one that the stage's summary lists."""
+        """A file in a stage's folder. Raises ValueError if it is not the one that the stage's summary lists."""
         path = self.folders[stage] / name
         if not path.is_file() or sha256_file(path) != self.summaries[stage].outputs.get(name):
             raise ValueError(f"{path} is not the file that {stage}/summary.json lists; run `dvc repro`")
@@ -73,13 +73,13 @@ class Evidence:
 
     @property
     def trained(self) -> bool:
-        """Whether the given training made the exported generator: files can also come from elsewhere."""
+        """Whether the training whose summary was given made the exported generator: it can also come from elsewhere."""
         given = "train" in self.summaries
         return given and self.summaries["export"].inputs.get("generator") == self.folder_digest("train", "generator")
 
     @property
     def others_images(self) -> bool:
-        """Whether the generator's training began with networks that had seen other images than its own."""
+        """Whether the generator's training started from networks that had seen images other than its own."""
         ancestry = self.results("train").get("ancestry") or []
         return self.trained and any("init" in entry and entry.get("data_hash") != self.data_hash for entry in ancestry)
 
@@ -89,16 +89,16 @@ class Evidence:
         return bool(self.results("audit").get("grouped"))
 
     def config(self, stage: str) -> dict[str, Any]:
-        """Settings of a stage; empty where its summary was not given."""
+        """Settings of a stage; empty if its summary was not given."""
         return self.summaries[stage].config if stage in self.summaries else {}
 
     def results(self, stage: str) -> dict[str, Any]:
-        """Results of a stage; empty where its summary was not given."""
+        """Results of a stage; empty if its summary was not given."""
         return self.summaries[stage].results if stage in self.summaries else {}
 
 
 def read_evidence(folders: Sequence[Path], passed: Path) -> Evidence:
-    """Read all summaries. Raises ValueError where they do not describe one run on the data that validate passed."""
+    """Read all summaries. Raises ValueError if they do not describe one run on the data that passed validate."""
     summaries: dict[str, Summary] = {}
     places: dict[str, Path] = {}
     for folder in folders:
@@ -126,7 +126,7 @@ def read_evidence(folders: Sequence[Path], passed: Path) -> Evidence:
 
 
 def _check_data(evidence: Evidence, passed: Path) -> None:
-    """The generator (export) and what it was measured against (evaluate, audit) are of the data that passed."""
+    """Raise ValueError if a stage used other data than those that passed, or does not name its data though it must."""
     for stage, summary in evidence.summaries.items():
         stated = summary.results.get("data_hash")
         if stated is None and stage in ("ingest", "export", "evaluate", "audit"):
@@ -141,7 +141,7 @@ def _check_data(evidence: Evidence, passed: Path) -> None:
 
 
 def _check_inputs(evidence: Evidence) -> None:
-    """What was measured must be what ships, and all of it against the one reference."""
+    """Raise ValueError unless what was measured is what ships, and all of it was measured against one reference."""
     references = {}
     for stage in ("evaluate", "audit"):
         if stage not in evidence.summaries:
@@ -162,7 +162,7 @@ def _check_inputs(evidence: Evidence) -> None:
 
 
 def _check_extractor(evidence: Evidence) -> None:
-    """Numbers of two networks never stand in one verdict under one name: each extractor and resize has one hash."""
+    """Raise ValueError if one extractor and resize has two hashes: numbers of two networks never share a name."""
     seen: dict[tuple[Any, Any], tuple[str, str]] = {}
     for stage, summary in evidence.summaries.items():
         for key, protocol in summary.results.get("protocols", {}).items():
@@ -176,9 +176,9 @@ def _check_extractor(evidence: Evidence) -> None:
 
 
 def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Sequence[str]) -> dict[str, Any]:
-    """The measure `data_rights`: 1 where the licence is among `licences` and a legal basis is stated, else 0.
+    """The measure `data_rights`: 1 if the licence is among `licences` and a legal basis is stated, else 0.
 
-    `uses` are those of `ingest.use`, which the licences are accepted for; ingest holds them against the datasheet.
+    `uses` are those of `ingest.use`, for which the licences are accepted; ingest checks them against the datasheet.
     """
     licence, basis = (" ".join(str(datasheet.get(key) or "").split()) for key in ("licence", "legal_basis"))
     wrong = []
@@ -196,7 +196,7 @@ def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Se
 
 
 def measured(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """Measures and protocols per stage, with the rights of the data added to those of ingest."""
+    """Measures and protocols per stage, with the rights to the data added to those of ingest."""
     found = {
         stage: {"measures": dict(s.results.get("measures", {})), "protocols": dict(s.results.get("protocols", {}))}
         for stage, s in evidence.summaries.items()

@@ -61,7 +61,7 @@ def model_card(evidence: Evidence, verdict: Mapping[str, Any], measures: Mapping
 
 
 def sample_grid(evidence: Evidence) -> Path | None:
-    """The grid of samples to show: evaluate's, drawn by the ONNX file, else that of training, else none."""
+    """The grid of samples to show: evaluate's, drawn by the ONNX file, else that of training, else None."""
     candidates = [("evaluate", "generated.png")] + [("train", "samples.png")] * evidence.trained
     for stage, name in candidates:
         if stage in evidence.summaries and name in evidence.summaries[stage].outputs:
@@ -133,7 +133,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _artefacts(evidence: Evidence) -> Sequence[tuple[str, str]]:
-    """(path, SHA-256) of the files that a reader may hold in hand; the image shards stay behind their data hash."""
+    """(path, SHA-256) of the files that a reader may have; the data hash stands for those of ingest."""
     return [
         (f"{stage}/{path}", sha256)
         for stage, summary in evidence.summaries.items()

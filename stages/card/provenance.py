@@ -1,6 +1,6 @@
 """Where the generator comes from: an in-toto statement with a SLSA provenance predicate.
 
-It lists what repeats: files by SHA-256 and the resolved settings. Git commit, time and machine cannot repeat; the
+It lists what is reproducible: files by SHA-256 and the resolved settings. Git commit, time and machine are not; the
 registration adds them in its own `run.json`.
 References: in-toto attestation framework, statement v1; SLSA v1 provenance.
 """
@@ -14,7 +14,7 @@ BUILD_TYPE = "urn:ganops:pipeline:1"
 
 
 def statement(evidence: Evidence, configs: Mapping[str, Any], subjects: Mapping[str, str]) -> dict[str, Any]:
-    """The statement: `subjects` are the files handed on (name to SHA-256), materials are all that the stages wrote."""
+    """The statement: `subjects` maps the files handed on to their SHA-256; materials are all that the stages wrote."""
     materials = [
         {"name": f"{stage}/{path}", "digest": {"sha256": sha256}}
         for stage, summary in sorted(evidence.summaries.items())

@@ -11,9 +11,9 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 def plain(value: Any) -> Any:
-    """Text with every character that Markdown or HTML would act on escaped, on one line; other values as they are.
+    """Text on one line, with every character escaped that Markdown or HTML would act on; other values unchanged.
 
-    Used as Jinja's `finalize`, so that a template cannot forget it; `Markup` passes.
+    Used as Jinja's `finalize`, so that a template cannot forget it; `Markup` is left unchanged.
     """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
@@ -33,15 +33,15 @@ def number(value: float | None) -> str:
 
 
 def slug(value: str) -> str:
-    """Lower-case identifier of a licence or data set, as the Hugging Face header wants it: `CC BY 4.0`: cc-by-4.0."""
+    """Lower-case identifier of a licence or data set for the Hugging Face header: `CC BY 4.0` gives cc-by-4.0."""
     return re.sub(r"[^a-z0-9.]+", "-", value.casefold()).strip("-.") or "unknown"
 
 
 def yaml_header(fields: dict[str, Any]) -> Markup:
-    """Fields between the two `---` lines of a model card, every string quoted where YAML needs it."""
+    """Fields between the two `---` lines of a model card, every string quoted if YAML needs it."""
     return Markup("---\n" + yaml.safe_dump(fields, allow_unicode=True, sort_keys=False, width=10_000) + "---")
 
 
 def _printable(value: str) -> str:
-    """Without control characters and without bidirectional overrides, which could reorder what a reader sees."""
+    """The text without control characters and bidirectional overrides, which could reorder what a reader sees."""
     return "".join(c if c.isprintable() else " " for c in value)

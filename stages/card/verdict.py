@@ -1,7 +1,7 @@
 """The gate: a pure function from measures and checks to a verdict.
 
 Conservative in three ways: the bad end of the interval is compared, not the value; distances are read relative to
-what real images reach at the same counts; and what is missing or could not be assessed fails where it is required.
+what real images reach at the same counts; and what is missing or could not be assessed fails if it is required.
 """
 
 import math
@@ -27,20 +27,20 @@ def decide(
         evidence: per stage a mapping with `measures` and `protocols`, as summaries hold them.
         labelled: whether the generator is conditional; without classes the checks of LABELLED_KINDS have no meaning,
             so they are reported as not assessed and not required.
-        grouped: whether the images come in groups, among which copies cannot be tested for (docs/audit.md); then the
+        grouped: whether the images come in groups, among which copies cannot be tested for (docs/audit.md); if so, the
             same holds for the checks of memorization.
     """
     return [_line(check, evidence, _pointless(check, labelled=labelled, grouped=grouped)) for check in checks]
 
 
 def is_green(lines: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every required line passed, and there is one at all."""
+    """Whether every required line passed, and there is at least one."""
     required = [line for line in lines if line["required"]]
     return bool(required) and all(line["status"] == PASSED for line in required)
 
 
 def _pointless(check: Check, *, labelled: bool, grouped: bool) -> str | None:
-    """Why a check has no meaning for these images, so that nobody can require it; None where it has one."""
+    """Why a check has no meaning for these images, so that nobody can require it; None if it has one."""
     if not labelled and check.kind in LABELLED_KINDS:
         return "the images carry no labels, so this check has no meaning and is not required"
     if grouped and check.kind == "memorization":
@@ -86,14 +86,14 @@ def _measure(check: Check, evidence: Mapping[str, Mapping[str, Any]]) -> dict[st
     protocol = found.get("protocols", {}).get(measure.get("protocol"))
     if not isinstance(protocol, dict):
         raise NotAssessed(f"{check.measure} carries no protocol, so nothing says what the number means")
-    # An exact number says so (`interval: "none: ..."`); null is an estimate whose chance nobody knows.
+    # An exact number says so (`interval: "none: ..."`); null means an estimate whose uncertainty nobody knows.
     if measure.get("value") is not None and measure.get("low") is None and protocol.get("interval", "") is None:
         raise NotAssessed(str(measure.get("reason") or f"{check.measure} is an estimate without an interval"))
     return measure
 
 
 def _compare(check: Check, measure: Mapping[str, Any]) -> tuple[float, str, str]:
-    """The figure that is held against the threshold, the status, and both in words."""
+    """The number compared with the threshold, the status, and both in words."""
     end = _bad_end(check, measure)
     compared = _relative(check, end, measure.get("reference"))
     holds = compared <= check.threshold if check.op == "<=" else compared >= check.threshold
@@ -109,7 +109,7 @@ def _compare(check: Check, measure: Mapping[str, Any]) -> tuple[float, str, str]
 
 
 def _reading(check: Check, compared: float) -> str:
-    """The compared number in words, after the end of the interval that it comes from."""
+    """The compared number in words, to follow the end of the interval that it comes from."""
     real = "what real data reach"
     return {
         "none": "",
@@ -120,7 +120,7 @@ def _reading(check: Check, compared: float) -> str:
 
 
 def _bad_end(check: Check, measure: Mapping[str, Any]) -> float:
-    """The end of the interval that speaks against passing; the value itself where the measure has no interval."""
+    """The end of the interval that speaks against passing; the value itself if the measure has no interval."""
     value, low, high = (measure.get(key) for key in ("value", "low", "high"))
     if value is None:
         raise NotAssessed(str(measure.get("reason") or f"{check.measure} has no value"))
@@ -134,7 +134,7 @@ def _bad_end(check: Check, measure: Mapping[str, Any]) -> float:
 
 
 def _relative(check: Check, end: float, reference: Any) -> float:
-    """`end` in the unit of `relative_to`. Raises NotAssessed where the reference cannot carry it."""
+    """`end` in the unit of `relative_to`. Raises NotAssessed if the reference does not allow that."""
     if check.relative_to == "none":
         return end
     mean, sd = (_number((reference or {}).get(key)) for key in ("mean", "sd"))
@@ -150,7 +150,7 @@ def _relative(check: Check, end: float, reference: Any) -> float:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, else None: NaN, infinity, text and true/false are no measurements."""
+    """A finite number, else None: NaN, infinity, text and true/false are not measurements."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
