@@ -1,10 +1,11 @@
 """Non-inferiority and superiority: pure functions from paired scores to a judgement, with the reason in words.
 
-Set i of both generators comes from the same latents and meets the same held-out images, so the difference of the two
-scores loses what they share; its interval is Student's t over sets. Not worse: the bad end of every required
-difference stays within its margin; a candidate that is merely not shown to be worse, because too little was measured,
-does not pass. Better: the bad end of a primary difference is a gain. Its level is shared out over the primary measures
-(Bonferroni), so that equal generators are called better in at most one comparison of forty, however many there are.
+Set i of both generators comes from the same latents and meets the same held-out images, so what the two scores share
+cancels in their difference; its interval is Student's t over sets. Not worse: the bad end of every required difference
+stays within its margin; a candidate that is merely not shown to be worse, because too little was measured, does not
+pass. Better: the bad end of a primary difference is a gain. The error level is divided among the primary measures
+(Bonferroni), so that equal generators are called better in at most one comparison in forty, however many measures
+there are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,11 @@ def differences(
     floors: Mapping[str, Mapping[str, float]],
     primary: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Per measure the difference candidate - champion with its interval, and whether it stays within its margin.
+    """Per measure, the difference candidate - champion with its interval, and whether it stays within its margin.
 
-    `candidate` and `champion` map measures to one score a set, in the order of sets. Measures without a margin are
-    reported and decide nothing. `floors` maps measures to mean and sd of real draws, for relative margins; those in
-    `primary` say too whether the candidate is better.
+    `candidate` and `champion` map measures to one score per set, in the order of sets. Measures without a margin are
+    reported and decide nothing. `floors` maps measures to mean and sd of real draws, for relative margins. Measures in
+    `primary` also say whether the candidate is better.
     """
     decisive = {margin.measure: margin for margin in margins}
     found = {
@@ -83,8 +84,8 @@ def judge(found: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]) -> 
     """`not_worse`, `better` (primary measures shown to be better), `ahead`, and the `reason` in words.
 
     `ahead`: better in a primary measure and, by the plain differences, behind in no required one. Only such a
-    candidate may become the mark that later ones are held against, so that small losses cannot add up.
-    `absent` maps measures with a margin that neither generator can have to the reason.
+    candidate may become the mark that later ones are measured against, so that small losses cannot add up.
+    `absent` maps measures that have a margin but that neither generator can have to the reason why.
     """
     required = {name: row for name, row in found.items() if row["required"]}
     wrong = [row["reason"] for row in required.values() if row["status"] != "passed"]

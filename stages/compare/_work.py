@@ -64,7 +64,7 @@ def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference
 
 
 def _check(generators: dict[str, Generator], reference: Reference, paths: dict[str, Path]) -> None:
-    """What they draw must be comparable: the same classes in the same order, pixels and channels."""
+    """Raise ValueError unless what they draw is comparable: the same classes in the same order, pixels and channels."""
     first, second = (generators[name] for name in NAMES)
     for what in ("classes", "resolution", "channels"):
         mine, theirs = getattr(first, what), getattr(second, what)
@@ -84,7 +84,7 @@ def _check(generators: dict[str, Generator], reference: Reference, paths: dict[s
 
 
 def _scores(sets: Sets, *, labelled: bool) -> dict[str, list[float]]:
-    """One score a set, by measure; label agreement only where the extractor reads the labels that were asked for."""
+    """One score per set, by measure; label agreement only if the extractor reads the labels that were asked for."""
     scores = dict(sets.values)
     if sets.labels is not None and labelled:
         right = (sets.labels == sets.predicted).reshape(-1, sets.n)
