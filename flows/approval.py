@@ -1,13 +1,13 @@
-"""A person's word before a promotion (`promote.approval.required`): asked on Prefect's page or answered by command.
+"""A person's approval before a promotion (`promote.approval.required`), given on Prefect's page or by command.
 
     python -m flows.approval                                            # what waits, with the evidence
     python -m flows.approval --approve 7 --by "A. Name" --comment "..." # or --refuse 7
 
 A version that has earned its promotion gets the decision `waiting`. The flow `approve` (a deployment) suspends itself
-with a form that shows the evidence; nothing runs while it waits. What was shown has a digest, `seen`: champion,
-version, its bytes, evidence, rules and decision. An answer counts for exactly that. Where any of it changed meanwhile,
-the answer is void, and the flow asks again about what stands then; a champion that moved makes the next retrain judge
-anew.
+with a form that shows the evidence; nothing runs while it waits. The digest `seen` covers what was shown: champion,
+version, its bytes, evidence, rules and decision. An answer counts for exactly that. If any of it has changed meanwhile,
+the answer is void and the flow asks again about the new state; if the champion has moved, the next retrain judges the
+version again.
 """
 
 import argparse
@@ -37,9 +37,9 @@ _SHOWN = ("onnx_sha256", "data_hash", "evidence_sha256", "judged_by", "against",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What waits for a person: `seen` is the digest of what `text()`, Markdown, says. `stale`: why nobody can approve.
+    """What waits for a person. `seen`: digest of what `text()` shows (Markdown). `stale`: why nobody can approve it.
 
-    `rules`: digest of the rules that held when it was asked.
+    `rules`: digest of the rules that held when the request was made.
     """
 
     version: str
@@ -52,7 +52,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A person's word. Raises ValueError without a name or a comment."""
+    """A person's answer. Raises ValueError if the name or the comment is missing."""
 
     approved: bool
     approver: str
@@ -64,10 +64,10 @@ class Answer:
 
 
 def request(registry: Registry, rules: str, wanted: str | None = None) -> Request | None:
-    """The version `wanted`, by default the newest one that waits; None where it, or every version, does not.
+    """The request about version `wanted`, by default the newest that waits; None if no such version waits.
 
-    A version asked for by number may be one whose refusal died on the way, so that it can be repeated.
-    `rules` is the digest of the rules that hold now, as `flows.work.testbench.rules_sha256` gives it.
+    A version named by number may be one whose refusal was interrupted, so that the refusal can be repeated. `rules` is
+    the digest of the rules that hold now, as returned by `flows.work.testbench.rules_sha256`.
     """
     champion = registry.number("champion")
     if wanted is None:
@@ -91,7 +91,7 @@ def request(registry: Registry, rules: str, wanted: str | None = None) -> Reques
 
 
 def _stale(tags: Mapping[str, str], champion: str | None, rules: str) -> str | None:
-    """Why nobody can approve the version with these tags, and what helps; None where somebody can."""
+    """Why nobody can approve the version with these tags, and what helps; None if somebody can."""
     if (refused := refusal(tags)) is not None:
         return f"{refused}; to write that down to the end, refuse it again"
     if not tags.get("judged_by"):
@@ -106,10 +106,10 @@ def _stale(tags: Mapping[str, str], champion: str | None, rules: str) -> str | N
 
 
 def waiting(registry: Registry) -> "list[ModelVersion]":
-    """The versions that wait for a person, oldest first, but those that are older than a champion that came meanwhile.
+    """The versions that wait for a person, oldest first, except those older than a champion promoted meanwhile.
 
-    One whose refusal was written down, though not to the end, waits no more: who refuses it again finishes that, or
-    the next retrain of the same result.
+    A version whose refusal was recorded but not completed no longer waits: refusing it again completes the refusal, and
+    so does the next retrain of the same result.
     """
     champion = registry.number("champion")
     return [
@@ -125,9 +125,9 @@ def _undecided(registry: Registry) -> "list[ModelVersion]":
 
 
 def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> str:
-    """Promote or refuse what `seen` showed, under a lock that the caller holds; what was done, in words.
+    """Promote or refuse what `seen` showed, under a lock that the caller holds; returns what was done, in words.
 
-    Raises ValueError where that is no longer what waits, or its registered bytes are not its own any more.
+    Raises ValueError if that is no longer what waits, if nobody can approve it, or if its registered bytes are damaged.
     """
     recover(registry, log)
     now = request(registry, seen.rules, seen.version)
@@ -163,7 +163,7 @@ def _move(registry: Registry, version: "ModelVersion", now: Request, who: dict[s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show what waits, or answer; the exit code: 0 done or nothing waits, 1 refused, 2 wrong usage."""
+    """Show what waits, or answer; exit code 0 done or nothing waits, 1 refused, 2 wrong usage."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.approval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""The flows that tell people something: `approve` asks about the version that waits, `recheck` looks at the champion.
+"""The flows that turn to people: `approve` asks about the version that waits, `recheck` checks the champion.
 
 `approve` suspends itself, so that nothing runs while the form waits; Prefect starts it again when somebody answers. It
-then works out again what is to be shown: the same, and the answer counts; another, and it asks about that. Without an
-answer within `promote.approval.hours` the run fails and the version goes on waiting.
+then works out again what is to be shown: if that is unchanged, the answer counts; if not, it asks about the new state.
+Without an answer within `promote.approval.hours` the run fails and the version goes on waiting.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ RECHECKS = "rechecks"
 
 
 class Form(RunInput):
-    """What a person is asked. All three are recorded with the promotion."""
+    """What a person is asked. All three answers are recorded with the decision."""
 
     decision: Literal["refuse", "approve"]
     approver: Annotated[str, Field(min_length=2, max_length=200, description="your name")]
@@ -40,7 +40,7 @@ class Form(RunInput):
 
 @flow(name="approve")
 def approve() -> Any:
-    """Ask about the version that waits, and promote or refuse it, by params.yaml of the branch's newest commit."""
+    """Ask about the version that waits, and promote or refuse it, under params.yaml of the branch's newest commit."""
     try:
         return _approve()
     except ValueError as error:
@@ -73,7 +73,7 @@ def _approve() -> Any:
 @flow(name="recheck")
 def recheck() -> Any:
     """Score the champion on the data of the branch's newest commit, in a workspace of its own, and verify its bytes; an
-    alarm is a failed run and an event."""
+    alarm appears as a failed run and an event."""
     project, state, log = Path.cwd(), settle(), get_run_logger().info
     try:
         with alone(state, RECHECKS), workspace(project, state, head(project), RECHECKS) as place:
@@ -89,7 +89,7 @@ def recheck() -> Any:
 
 
 def start(version: str, log: Callable[[str], None]) -> None:
-    """Start the deployed flow that asks; where there is none, say which command answers."""
+    """Start the deployed flow that asks; if there is none, say which command answers."""
     try:
         asked: Any = run_deployment("approve/promote", timeout=0, as_subflow=False)
         log(f"version {version} waits for an approval: Prefect's run {asked.name} asks for it")

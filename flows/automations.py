@@ -1,8 +1,9 @@
-"""`python -m flows.automations`: make or renew the queues and automations of flows/automations.yaml on the server.
+"""`python -m flows.automations`: create or update the queues and automations of flows/automations.yaml on the server.
 
-Whoever is to be told has an address of apprise (https://github.com/caronc/apprise) in GANOPS_NOTIFY_URL: in the
-environment, because it may hold a password, which has no place among a process's arguments. Without it the automations
-stand there all the same, and what they see is in the server's event feed. Exit codes: 0 done, 1 refused, 2 usage.
+GANOPS_NOTIFY_URL holds an apprise address (https://github.com/caronc/apprise) of whoever is to be notified. It is an
+environment variable because it may contain a password, which does not belong among a process's arguments. Without it
+the automations are created all the same, and what they see is in the server's event feed. Exit codes: 0 done, 1
+refused, 2 usage.
 """
 
 import argparse
@@ -19,14 +20,14 @@ from flows.state import settle
 
 FILE = Path(__file__).with_name("automations.yaml")
 BLOCK = "ganops-notify"
-_BODY = (  # a gate says why as `reason`, a run as the message of its state; the other one is empty
+_BODY = (  # a gate gives its reason as `reason`, a run as the message of its state; the other is empty
     "{{ automation.description }} {{ event.resource['prefect.resource.name'] }}, {{ event.event }}:"
     " {{ event.payload.reason }}{{ event.payload.validated_state.message }}"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make what the file says so, and say it; the exit code."""
+    """Bring the server in line with the file and print what was done; returns the exit code."""
     argparse.ArgumentParser(prog="python -m flows.automations", description=__doc__).parse_args(argv)
 
     def act() -> int:
@@ -38,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def arrange(notify: str | None) -> list[str]:
-    """Make queues and automations so on the server of PREFECT_API_URL; what was done, one line each.
+    """Create or update queues and automations on the server of PREFECT_API_URL; returns what was done, one line each.
 
-    Raises ValueError where no server answers, or where `notify` is no address that apprise knows.
+    Raises ValueError if no server answers or refuses, or if `notify` is not an address that apprise knows.
     """
     if not os.environ.get("PREFECT_API_URL"):
         raise ValueError("PREFECT_API_URL names no server; automations on a temporary one would be gone with it")
@@ -77,9 +78,9 @@ def _queue(client: Any, pool: str, name: str, limit: int) -> str:
 
 
 def _block(notify: str) -> str:
-    """Id of the block that knows whom to tell; the server keeps the address encrypted.
+    """Id of the block that knows whom to notify; the server keeps the address encrypted.
 
-    Prefect ships a class for each service and none for apprise as such; Slack's hands any other address to apprise.
+    Prefect ships a class per service and none for apprise as such, but Slack's passes any other address to apprise.
     """
     from apprise import Apprise
     from prefect.blocks.notifications import SlackWebhook
@@ -91,11 +92,11 @@ def _block(notify: str) -> str:
 
 
 def _automation(client: Any, item: dict[str, Any], block: str | None) -> str:
-    """Make or renew one automation, found by its name; one that somebody switched off stays off."""
+    """Create or update one automation, found by its name; one that somebody switched off stays off."""
     from prefect.events.schemas.automations import AutomationCore
 
     actions = list(item["actions"])
-    if block is not None and not actions:  # what an automation does itself leads to an event that another one tells
+    if block is not None and not actions:  # an automation with actions of its own causes an event that another reports
         actions.append(
             {"type": "send-notification", "block_document_id": block, "subject": item["name"], "body": _BODY}
         )

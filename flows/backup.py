@@ -1,15 +1,17 @@
 """`python -m flows.backup save FOLDER` and `python -m flows.backup restore FOLDER`: the registry and DVC's data.
 
-Saved are the registry's database (sqlite by its own backup call; with `--postgres` PostgreSQL by pg_dump, which finds
-the database by libpq's variables PGHOST, PGDATABASE, PGUSER, PGPASSWORD or PGSERVICE), the files of all its runs as
-MLflow hands them out, whatever store holds them, and DVC's data with the run cache: what the working copy, any branch
-or tag, or an aliased version names, fetched from the default remote first where there is one. FOLDER must be new; it
-is whole when `backup.json` is there, which has the digest of every file and is verified before anything is restored.
+`save` covers the registry's database (sqlite by its own backup call; with `--postgres` PostgreSQL by pg_dump, which
+finds the database by libpq's variables PGHOST, PGDATABASE, PGUSER, PGPASSWORD or PGSERVICE), the files of all its runs
+as MLflow returns them, whatever store holds them, and DVC's data with the run cache: whatever the working copy, any
+branch or tag, or an aliased version names, fetched first from the default remote if there is one. FOLDER must be new.
+It is complete once it contains `backup.json`, which has the digest of every file and is verified before anything is
+restored.
 
-`restore` puts all of it back, to the same state folder: the registry stores absolute addresses. What it replaces is
-moved aside and named, never deleted; a PostgreSQL database is replaced in one transaction, for which nobody else may
-use it. So behind an MLflow server it takes two steps: stop the server, `restore FOLDER --only database`; start it,
-`restore FOLDER --only files`. Both refuse while a retrain runs. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+`restore` puts all of it back into the same state folder, because the registry stores absolute addresses. What it
+replaces is moved aside and named, never deleted; a PostgreSQL database is replaced in one transaction, during which
+nobody else may use it. So behind an MLflow server this takes two steps: stop the server, `restore FOLDER --only
+database`; start it, `restore FOLDER --only files`. Both commands refuse while a retrain runs. Exit codes: 0 done, 1
+refused or failed, 2 wrong usage.
 """
 
 import argparse
@@ -40,7 +42,7 @@ _ALL = {"all_branches": True, "all_tags": True, "run_cache": True}
 
 
 def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
-    """Write a backup into the new `folder`, under the flow's locks; what it holds, in words."""
+    """Write a backup into the new `folder`, under the flow's locks; returns what it holds, in words."""
     from mlflow.entities import ViewType
 
     if folder.exists():
@@ -67,7 +69,7 @@ def save(project: Path, state: Path, folder: Path, *, postgres: bool) -> str:
 
 
 def restore(project: Path, state: Path, folder: Path, only: str | None = None) -> str:
-    """Put a backup back, or `only` its "database" or "files", under the flow's locks; what was done, in words."""
+    """Restore a backup (`only`: its "database" or "files") under the flow's locks; returns what was done, in words."""
     about = _verified(folder, state)
     if only is None and about["postgres"] and os.environ["MLFLOW_TRACKING_URI"].startswith("http"):
         raise ValueError(
@@ -101,14 +103,14 @@ def _save_files(run: Any, to: Path) -> None:
     if list_artifacts(artifact_uri=run.info.artifact_uri):
         to.mkdir(parents=True)
         found = Path(download_artifacts(artifact_uri=run.info.artifact_uri, dst_path=str(to)))
-        if found != to and found.is_relative_to(to):  # the folder's own name
+        if found != to and found.is_relative_to(to):  # below the source folder's own name
             for path in found.iterdir():
                 shutil.move(path, to / path.name)
             found.rmdir()
 
 
 def _verified(folder: Path, state: Path) -> dict[str, Any]:
-    """What backup.json says. Raises ValueError where a file is missing or changed, or the place is another."""
+    """What backup.json says. Raises ValueError if a file is missing or changed, or the state folder is another."""
     if not (folder / "backup.json").is_file():
         raise ValueError(f"{folder} is no whole backup: it has no backup.json")
     about = read_json(folder / "backup.json", format=_FORMAT)
@@ -122,7 +124,7 @@ def _verified(folder: Path, state: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _papers(project: Path, registry: Registry) -> Iterator[None]:
-    """While the block runs, git tags name what the aliased versions need, where this is a git repository."""
+    """While the block runs, git tags name what the aliased versions need, if this is a git repository."""
     with kept(project, registry, aliased(registry)) as unknown:
         if unknown:
             sys.stderr.write(f"backup: version {', '.join(unknown)} does not say which data it needs\n")
@@ -131,7 +133,7 @@ def _papers(project: Path, registry: Registry) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _remote(project: Path, folder: Path) -> "Iterator[Repo]":
-    """DVC with `folder` as its default remote, which it must have to push all branches; no file says so."""
+    """DVC with `folder` as its default remote, which it needs to push all branches; no configuration changes."""
     settings = {"remote": {_REMOTE: {"url": str(folder.resolve())}}, "core": {"remote": _REMOTE}}
     with open_repo(project, settings) as repo:
         yield repo
@@ -144,7 +146,7 @@ def _default_remote(project: Path) -> str | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Save or restore, and say so; the exit code."""
+    """Save or restore, and print what was done; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.backup", description=__doc__)
     parser.add_argument("act", choices=("save", "restore"))
     parser.add_argument("folder", type=Path)

@@ -1,4 +1,4 @@
-"""How the commands of the flows end: with an exit code, and one sentence where they could not do what was asked."""
+"""How the commands of the flows end: with an exit code, and one sentence if they could not do what was asked."""
 
 import signal
 import sqlite3
@@ -10,7 +10,7 @@ from stages.common.interrupt import Interrupted, interruptible
 
 
 def command(name: str, act: Callable[[], int]) -> int:
-    """What `act` returns; 1 where it refuses, 130 after Ctrl-C and 143 after SIGTERM, with one sentence on stderr."""
+    """What `act` returns; 1 if it refuses, 130 after Ctrl-C and 143 after SIGTERM, each with one sentence on stderr."""
     interruptible(signal.SIGINT, signal.SIGTERM)
     try:
         return act()

@@ -1,5 +1,5 @@
-"""The flows of prefect.yaml. What reaches them from outside is a commit's hash, a version's number or a reason in
-words, each checked; the payload of an event reaches nobody."""
+"""The flows of prefect.yaml. All that reaches them from outside is a commit's hash, a version's number or a reason in
+words, each checked; the payload of an event is not passed on."""
 
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,9 @@ def train(commit: str) -> Any:
 
 @flow(name="watch-data")
 def watch_data() -> Any:
-    """Look whether commits or sources hold new data; where they do and stand still, say so as an event.
+    """Look whether commits or sources hold new data; once new data have stopped changing, emit an event.
 
-    It also looks after runs that a worker took and lost, see `flows.lost`.
+    It also ends runs that a worker took and lost, see `flows.lost`.
     """
 
     def tell(digest: str) -> None:
@@ -52,7 +52,7 @@ def watch_data() -> Any:
 
     try:
         lost(get_run_logger().warning)
-    except Exception as error:  # noqa: BLE001 - whatever a server says to that, data are looked at all the same
+    except Exception as error:  # noqa: BLE001 - whatever the server answers, the data are looked at all the same
         get_run_logger().warning("runs that were lost could not be looked for: %s", error)
     try:
         get_run_logger().info(watch.look(Path.cwd(), settle(), tell).told)

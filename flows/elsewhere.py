@@ -1,8 +1,8 @@
 """Have stage `train` done by a deployment on another machine (`retrain.elsewhere`), and wait for it.
 
-A run of that deployment that trains the same commit already, because the coordinator died meanwhile, is waited for
-instead of started twice. However the wait ends, the run that was started is over then; but not where Prefect's server
-is away: it trains on, and the next attempt waits for it again.
+If a run of that deployment is already training the same commit, because an earlier coordinator died, this waits for it
+instead of starting a second one. However the wait ends, that run is over afterwards, with one exception: if Prefect's
+server is away, it goes on training, and the next attempt waits for it again.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from flows.work.retry import Unavailable
 from stages.config.retrain import Elsewhere
 
 _AWAY = (httpx.TransportError, PrefectHTTPStatusError)
-RESUMABLE = "Resumable"  # name of the state in which a training ends that saved its work
+RESUMABLE = "Resumable"  # name of the state of a training that stopped with its work saved
 POLL_SECONDS = 2.0
 
 
 def train(commit: str, config: Elsewhere, log: Callable[[str], None]) -> str:
-    """Train `commit` by `config.deployment`; what was done, in words.
+    """Train `commit` by `config.deployment`; returns what was done, in words.
 
-    Raises ValueError where there is no such deployment, no worker begins in time or the training fails; Unavailable
-    where its machine was lost, or it saved its work and asks to be resumed.
+    Raises ValueError if there is no such deployment, no worker begins in time or the training fails; Unavailable if
+    Prefect's server or the training's machine is lost, or the training saved its work and asks to be resumed.
     """
     began = time.monotonic()
     with get_client(sync_client=True) as client:
@@ -48,7 +48,7 @@ def train(commit: str, config: Elsewhere, log: Callable[[str], None]) -> str:
 
 
 def _watched(client: SyncPrefectClient, run: FlowRun, config: Elsewhere) -> State:
-    """The state in which the run ended; who gives up waiting ends it."""
+    """The state in which the run ended; if the wait is broken off, the run is cancelled."""
     try:
         return _end(client, run, config)
     except _AWAY:
@@ -83,7 +83,7 @@ def _started(client: SyncPrefectClient, commit: str, config: Elsewhere, log: Cal
 
 
 def _end(client: SyncPrefectClient, run: FlowRun, config: Elsewhere) -> State:
-    """The state in which the run ended. Raises ValueError where no worker began in time."""
+    """The state in which the run ended. Raises ValueError if no worker began it in time."""
     deadline = time.monotonic() + config.minutes * 60
     while True:
         state = client.read_flow_run(run.id).state
@@ -99,7 +99,7 @@ def _end(client: SyncPrefectClient, run: FlowRun, config: Elsewhere) -> State:
 
 
 def _stop(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Cancel the run where it is not over."""
+    """Cancel the run unless it is over."""
     with contextlib.suppress(ObjectNotFound):
         state = client.read_flow_run(run.id).state
         if state is None or not state.is_final():

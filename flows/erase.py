@@ -1,8 +1,8 @@
-"""Erase an image because a person asks for it: `python -m flows.erase SHA256 [--remove --reason TEXT]`.
+"""Erase an image at a person's request: `python -m flows.erase SHA256 [--remove --reason TEXT]`.
 
-Without --remove it lists every place where the bytes remain and changes nothing. With it: a tombstone first, by which
-ingest refuses the image from then on and the next card tells of it; then every copy that may go is removed, and every
-model version that was trained or scored on it is marked. What cannot be removed from here is said.
+Without --remove it lists every place where the bytes remain and changes nothing. With it, a tombstone is written first:
+from then on ingest refuses the image, and the next card mentions the erasure. Then every copy that may go is removed,
+and every model version that was trained or scored on the image is marked. What cannot be removed from here is listed.
 """
 
 import argparse
@@ -47,7 +47,7 @@ PICTURES = {"validate", "reference", "evaluate", "audit"}  # stages whose output
 _OBJECT = "image, shard or page"
 _WHOLE = "archive, table or array, older than those in use, that holds it and others: the whole object goes"
 _IN_USE = "archive, table or array that holds it and others, in use: write it anew, `dvc add` it, then run this again"
-TAG = "erased"  # of a model version: JSON, SHA-256 of the image to date, reason and the split in which it was
+TAG = "erased"  # tag of a model version: JSON, the image's SHA-256 mapped to date, reason and the image's split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Object:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """One place that holds the bytes, or what was made of them; without `remove` it cannot be cleared from here."""
+    """One place that holds the bytes, or what was made from them; without `remove` it cannot be cleared from here."""
 
     kind: str
     where: str
@@ -120,8 +120,8 @@ def erase(project: Path, state: Path, sha256: str, reason: str | None, *, remove
 def _find(
     project: Path, state: Path, repo: "Repo", sha256: str
 ) -> tuple[list[DataVersion], list[Place], set[str], set[str], Registry | None]:
-    """Data versions that hold the image, places of its bytes, what ingest calls it, the MD5 of archives, tables and
-    arrays under DVC that hold it, and the registry."""
+    """Data versions that hold the image, places of its bytes, names that ingest gives it, the MD5s of archives, tables
+    and arrays under DVC that hold it, and the registry."""
     cache = open_cache(repo)
     found = data_versions(project, cache, sha256)
     versions = [version for version, _ in found]
@@ -202,7 +202,7 @@ def _remotes(repo: "Repo") -> list[str]:
 
 
 def _remote(repo: "Repo", name: str, objects: Sequence[Object], folders: Sequence[Folder]) -> list[Place]:
-    """The same objects and runs in a remote, whatever kind of storage it is."""
+    """The same objects and runs in a remote, whatever kind of storage that is."""
     odb, older = repo.cloud.get_remote_odb(name, "erase"), repo.cloud.get_remote_odb(name, "erase", "md5-dos2unix")
     fs = odb.fs
     try:
@@ -216,7 +216,7 @@ def _remote(repo: "Repo", name: str, objects: Sequence[Object], folders: Sequenc
         runs = list(fs.find(root)) if fs.exists(root) else []
         texts = ((path, _remote_text(fs, path)) for path in sorted(runs))
         found = runs_of(texts, {folder.md5 for folder in folders})
-    except Exception as error:  # noqa: BLE001  every kind of storage has its own errors; the place must be told
+    except Exception as error:  # noqa: BLE001  every kind of storage has its own errors; the place must be listed
         said = " ".join(str(error).split())[:200]
         return [Place("remote", name, f"could not be looked at ({type(error).__name__}: {said}); run it again")]
     what = "would bring a run on it back"
@@ -234,8 +234,8 @@ def _remote_remover(fs: Any, path: str) -> Callable[[], object]:
 
 
 def _entry(project: Path, sha256: str, reason: str, held: set[str]) -> dict[str, Any]:
-    """The tombstone; one that stands already keeps its date and reason. Of what `held` the image, the MD5, by which it
-    is found again when no manifest tells of it any more."""
+    """The tombstone; an existing one keeps its date and reason. It records the MD5s of the objects that `held` the
+    image, so that they are found again when no manifest names it any more."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     standing = _standing(project, sha256) or {"sha256": sha256, "date": today, "reason": reason}
     return {**standing, "containers": sorted(held)} if held else standing
@@ -263,7 +263,7 @@ def _bury(project: Path, entry: dict[str, Any]) -> None:
 def _mark(
     registry: Registry | None, versions: Sequence[DataVersion], entry: dict[str, Any] | None, sha256: str
 ) -> list[dict[str, Any]]:
-    """The model versions made from these data; with a tombstone each is marked with it."""
+    """The model versions made from these data; given a tombstone, each is marked with it."""
     splits = {version.data_hash: version.split for version in versions}
     found = []
     for model in registry.versions() if registry and registry.exists() else []:

@@ -1,8 +1,8 @@
 """The retrain as a Prefect flow: plain functions, wrapped by `task` and `flow` here and nowhere else.
 
-A step that refuses ends its task and the flow in state Failed with one sentence. Tried again is only what failed for
-reasons outside the work: a stage that saved its work and asks to be resumed, a network, a registry that is away. A
-failed validation or a red gate stays what it is.
+A step that refuses ends its task and the flow in state Failed with one sentence. Only failures for reasons outside the
+work are retried: a stage that saved its work and asks to be resumed, a network, a registry that is away. A failed
+validation or a red gate is final.
 """
 
 import dataclasses
@@ -49,10 +49,10 @@ HAND_OVER_SECONDS = 10.0
 class Job:
     """Where and how one round is carried out. `held` is the descriptor of the lock on `state`.
 
-    pull: fetch results that other machines pushed to the DVC remote. elsewhere: has stage `train` done by another
-    machine, given the stages that are done, and says how; None: it is done here. publish: hands a candidate on before
-    it is registered, and what the promotion changed after it; None for a run in place. begun: a `dvc repro` that is
-    already at work, for the first try.
+    pull: fetch results that other machines pushed to the DVC remote. elsewhere: given the stages that are done, has
+    another machine do stage `train` and says how that went; None: train here. publish: pushes a candidate before it is
+    registered, and after the promotion whatever that changed; None for a run in place. begun: a `dvc repro` that is
+    already running, for the first try.
     """
 
     project: Path
@@ -68,7 +68,7 @@ class Job:
 def run(project: Path, state: Path, held: int, work: Work, begun: Sequence[Reproduction] = ()) -> Outcome:
     """Carry out `work` in place as a Prefect flow run, under a lock that the caller holds; `begun` as in Job.
 
-    Raises ValueError where no Prefect server answers, or where the settings are wrong.
+    Raises ValueError if no Prefect server answers, or if the settings are wrong.
     """
     config = load_section(RetrainConfig, project / "params.yaml", "retrain")
     outcome = Outcome.of(stage_names(project))
@@ -84,19 +84,19 @@ def run(project: Path, state: Path, held: int, work: Work, begun: Sequence[Repro
         if "Failed to reach API" not in str(error) and "ephemeral" not in str(error):
             raise
         raise ValueError(f"Prefect: {error}; start that server, or unset PREFECT_API_URL for a temporary one") from None
-    if outcome.error is None and not ended.is_completed():  # what no step of the flow expected
+    if outcome.error is None and not ended.is_completed():  # an error that no step expected
         outcome.error = ended.message or f"the flow run ended as {ended.name}"
     return outcome
 
 
 def hand_over() -> None:
-    """Send what Prefect's threads still hold of logs and events, before a temporary server goes."""
+    """Send the logs and events that Prefect's threads still hold, before a temporary server ends."""
     for worker in (APILogWorker, EventsWorker):
         worker.drain_all(timeout=HAND_OVER_SECONDS)
 
 
 def in_place(job: Job, work: Work, outcome: Outcome) -> None:
-    """Rounds in the working copy, until what was read at the start of one is still the same at its end."""
+    """Run rounds in the working copy until one ends with the inputs that it began with, at most `rounds` of them."""
     changed: dict[str, Any] = work.stale
     for number in range(job.config.rounds):
         before = outcome.candidate.work_key if outcome.candidate else None
@@ -125,7 +125,7 @@ class StepFailed(Exception):
 
 
 def step(name: str, work: Callable[[], T]) -> T:
-    """Run `work` as a task called `name`. Raises StepFailed where it refuses; crashes and stops pass through."""
+    """Run `work` as a task called `name`. Raises StepFailed if it refuses; crashes and stops pass through."""
     results: list[T] = []
     refused: list[Exception] = []
 
@@ -145,12 +145,12 @@ def step(name: str, work: Callable[[], T]) -> T:
 
 
 def patient_step(name: str, work: Callable[[], T], config: RetrainConfig) -> T:
-    """As `step`; what is away is waited for inside the task, with growing pauses."""
+    """As `step`, but inside the task a service that is away is tried again, with growing pauses."""
     return step(name, lambda: patiently(work, pauses(config), get_run_logger().warning))
 
 
 def carry_out(job: Job, stages: bool, outcome: Outcome) -> None:
-    """One round: the stages where `stages` says so, then hand on, register, promote. Never raises for a refusal."""
+    """One round: the stages if `stages` is true, then publish, register, promote. Never raises for a refusal."""
     try:
         with follow(job.project, job.state, _facts(job, outcome), get_run_logger().info) as following:
             if stages:
@@ -170,7 +170,7 @@ def carry_out(job: Job, stages: bool, outcome: Outcome) -> None:
 
 
 def _stages(job: Job, outcome: Outcome, following: Following) -> None:
-    """Run what is stale; where a stage asks to be resumed, again after a pause."""
+    """Run what is stale; after a failure that may be retried, run it again after a pause."""
     names = stage_names(job.project)
     step("settings", lambda: check_settings(job.project))
     step("budget", lambda: budget.check(job.config, names, [job.project, job.state], job.state))
@@ -180,7 +180,7 @@ def _stages(job: Job, outcome: Outcome, following: Following) -> None:
             if not _reproduce(job, outcome, seconds, following):
                 _elsewhere(job, outcome, seconds, following)
             return
-        except (StepFailed, Unavailable) as error:  # the second: between two stages
+        except (StepFailed, Unavailable) as error:  # Unavailable: between two stages
             if wait is None or (isinstance(error, StepFailed) and not error.again):
                 raise
             get_run_logger().warning("%s; trying again in %g s", error, wait)
@@ -198,9 +198,9 @@ def _elsewhere(job: Job, outcome: Outcome, seconds: dict[str, float], following:
 
 
 def _reproduce(job: Job, outcome: Outcome, seconds: dict[str, float], following: Following) -> bool:
-    """One task for each stage that DVC runs, named like it, with its lines as they come; whether all are done.
+    """One task per stage that DVC runs, named after it, with its lines as they come; true once all stages are done.
 
-    Where another machine trains, DVC is stopped as `train` begins: neither its cache nor the remote's holds that.
+    If another machine is to train, DVC is stopped as `train` begins: that it begins means that no cache has its result.
     """
     with job.begun.pop() if job.begun else reproduce(job.project, held=job.held, pull=job.pull) as running:
         try:
@@ -226,7 +226,7 @@ def _reproduce(job: Job, outcome: Outcome, seconds: dict[str, float], following:
 
 
 def _log(line: str) -> None:
-    """A line of the task that runs now."""
+    """Log a line in the task that runs now."""
     get_run_logger().info(line)
 
 
@@ -275,7 +275,7 @@ def _promote(job: Job, candidate: Candidate, version: str, outcome: Outcome) -> 
 
 
 def _artifacts(job: Job, outcome: Outcome) -> None:
-    """Durations and, where there is one, the candidate's pictures, measures, verdict and papers, on Prefect's page."""
+    """Show durations and, if there is a candidate, its pictures, measures, verdict and papers on Prefect's page."""
     create_table_artifact(report.durations(outcome), key="durations", description="Stages of this run")
     if outcome.candidate is None:
         return

@@ -1,9 +1,9 @@
-"""`python -m flows.housekeeping [--dry-run] [--days N]`: give back the disk that nobody needs any more.
+"""`python -m flows.housekeeping [--dry-run] [--days N]`: free disk space that nobody needs any more.
 
-Kept is what the present work needs, what is younger than N days, and whatever a version under an alias (`champion`,
+It keeps what the present work needs, what is younger than N days, and whatever a version under an alias (`champion`,
 `previous`, `challenger` or one of yours) needs: its files, its run branch, its training's checkpoints, its data in
-DVC's cache. It refuses while a retrain runs. With `--dry-run` it says what it would remove, and removes nothing.
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+DVC's cache. It refuses while a retrain runs. With `--dry-run` it says what it would remove, and removes nothing. Exit
+codes: 0 done, 1 refused or failed, 2 wrong usage.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _BRANCHES = "refs/heads/ganops/run-*"
 
 
 def clean(broom: sweep.Broom, registry: Registry | None) -> None:
-    """Sweep all stores, under the flow's lock, which the caller holds; `registry`: None where there is none yet."""
+    """Sweep all stores, under the flow's lock, which the caller holds; `registry`: None if there is none yet."""
     aliased = sweep.aliased(registry) if registry is not None else []
     if registry is not None:
         sweep.red_versions(broom, registry)
@@ -41,14 +41,14 @@ def clean(broom: sweep.Broom, registry: Registry | None) -> None:
 
 
 def trainings(broom: sweep.Broom, needed: set[str]) -> None:
-    """Checkpoints of old trainings; those on data of an aliased version stay, and the newest training."""
+    """Remove old trainings' checkpoints; those on data of an aliased version stay, and so does the newest training."""
     folders = sorted((broom.state / "train").glob("*/"), key=sweep.written)
     for folder in folders[:-1]:
         record = folder / "trajectory.json"
         data = read_json(record).get("data_hash") if record.is_file() else None
         if data in needed or not broom.old(folder):
             continue
-        try:  # a look must leave no trace, not even a lock's file
+        try:  # a dry run must leave no trace, not even a lock file
             with contextlib.nullcontext() if broom.dry else exclusive(folder):
                 broom.remove(folder, "the training")
         except ValueError as error:
@@ -56,7 +56,7 @@ def trainings(broom: sweep.Broom, needed: set[str]) -> None:
 
 
 def caches(broom: sweep.Broom, needed: set[str]) -> None:
-    """What is computed again where it is missing: features, ingest's work, fetched generators, half comparisons."""
+    """Remove what is computed again if missing: features, ingest's work, fetched generators, unfinished comparisons."""
     for pattern in ("features/*", "ingest/*", "consumer/*", "compare/*", "recheck", "serving-*"):
         for path in sorted(broom.state.glob(pattern)):
             if path.stem not in needed and broom.old(path):
@@ -64,7 +64,7 @@ def caches(broom: sweep.Broom, needed: set[str]) -> None:
 
 
 def worktrees(broom: sweep.Broom) -> None:
-    """Workspaces that failed runs left; no run is under way, since the lock is ours."""
+    """Remove workspaces that failed runs left; no run is under way, since the lock is ours."""
     for path in sorted(broom.state.glob("worktrees/*")):
         if broom.old(path):
             broom.remove(path, "the workspace")
@@ -73,7 +73,7 @@ def worktrees(broom: sweep.Broom) -> None:
 
 
 def branches(broom: sweep.Broom, needed: set[str]) -> None:
-    """Run branches of this clone; the newest one and those of aliased versions stay, and remotes are left alone."""
+    """Delete this clone's old run branches, except the newest and those of aliased versions; remotes are left alone."""
     form = "--format=%(refname:short)%00%(committerdate:unix)%00%(contents:body)%01"
     found = [
         item.strip().split("\0")
@@ -94,7 +94,7 @@ def _say(line: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Sweep, and say what; the exit code."""
+    """Sweep, and print what was removed; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.housekeeping", description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")
     parser.add_argument("--days", type=float, default=30, help="what is younger stays; default: 30")

@@ -1,7 +1,8 @@
-"""A deployed retrain: from a commit, in a workspace of its own, until the branch holds nothing that was not trained.
+"""A deployed retrain: from a commit, in a workspace of its own, until everything on the branch has been trained.
 
-The event or schedule that asked is a hint. What is to be done follows from the commit's inputs and from the registry,
-asked at the start and again at the end; what changed meanwhile is taken up by another round, or by the next run.
+The event or schedule that started it is only a hint. What is to be done follows from the commit's inputs and from the
+registry, looked up at the start and again at the end; what changed meanwhile is taken up by another round, or by the
+next run.
 """
 
 from collections.abc import Callable
@@ -23,13 +24,13 @@ from flows.work.workspace import Workspace, fill, workspace
 from stages.config.retrain import RetrainConfig
 
 Log = Callable[[str], None]
-LOOK_SECONDS = 3600.0  # for which a look at the sources may hold a run up: buckets can be large
+LOOK_SECONDS = 3600.0  # how long a run waits for a look at the sources: buckets can be large
 
 
 def isolated(project: Path, state: Path, commit: str | None, log: Log) -> Any:
-    """Rounds from `commit`, or from the branch's newest one; None, or state Failed with a sentence.
+    """Run rounds from `commit`, or from the branch's newest one; returns None, or state Failed with a sentence.
 
-    Raises ValueError where the clone, the commit or its settings do not allow a start; nothing was done then.
+    Raises ValueError if the clone, the commit or its settings do not allow a start; nothing was done then.
     """
     target = patiently(lambda: _start(project, state, commit), FIRST_PAUSES, log)
     config = section(RetrainConfig, project, target, "retrain")
@@ -53,7 +54,7 @@ def isolated(project: Path, state: Path, commit: str | None, log: Log) -> Any:
 
 
 def finished(project: Path, state: Path, source: str) -> str | None:
-    """In words, what the registry holds of these inputs, whole and decided; None where something is left to do."""
+    """In words, what the registry holds for these inputs, whole and decided; None if something is left to do."""
     known = publish.made_before(project, source)
     if known is None:
         return None
@@ -61,7 +62,7 @@ def finished(project: Path, state: Path, source: str) -> str | None:
 
 
 def _start(project: Path, state: Path, commit: str | None) -> str:
-    """The commit that somebody chose; else the branch's newest one, with the data that its sources hold now."""
+    """The commit that somebody chose, else the branch's newest one with the data that its sources hold now."""
     if commit:
         return chosen(project, commit)
     with alone(state, "watch", LOOK_SECONDS):
@@ -69,7 +70,7 @@ def _start(project: Path, state: Path, commit: str | None) -> str:
 
 
 def _newest(project: Path, state: Path, target: str, config: RetrainConfig, log: Log) -> str:
-    """Where a run would start now; where that cannot be told, the next run will."""
+    """The commit from which a run would start now; if that cannot be told, `target`: the next run will see."""
     try:
         return patiently(lambda: _start(project, state, None), pauses(config), log)
     except ValueError as error:
@@ -78,7 +79,7 @@ def _newest(project: Path, state: Path, target: str, config: RetrainConfig, log:
 
 
 def _once(project: Path, state: Path, held: int, commit: str, source: str, config: RetrainConfig, log: Log) -> Outcome:
-    """One round from `commit`, in a worktree that is removed afterwards, or kept and named where the round failed."""
+    """One round from `commit`, in a worktree that is removed afterwards, or kept and named if the round failed."""
     with workspace(project, state, commit) as place:
         log(f"commit {commit[:8]} in {place.path}")
         outcome = Outcome.of(stage_names(place.path))
@@ -105,7 +106,7 @@ def _once(project: Path, state: Path, held: int, commit: str, source: str, confi
 
 
 def _elsewhere(place: Workspace, ready: list[str], config: RetrainConfig, log: Log) -> str:
-    """Another machine trains, with what the stages `ready` have made."""
+    """Have another machine train, with what the stages `ready` have made."""
     assert config.elsewhere is not None
     with errand.offered(place, ready, lambda push: patiently(push, pauses(config), log)) as commit:
         return elsewhere.train(commit, config.elsewhere, log)
@@ -119,7 +120,7 @@ def _ready(place: Workspace, config: RetrainConfig, log: Log) -> None:
 def _hand_on(
     place: Workspace, commit: str, source: str, candidate: Candidate, config: RetrainConfig, log: Log
 ) -> list[str]:
-    """Data, then the commit that names them; nothing where all is handed on already. What was done, in words."""
+    """Push the data, then the commit that names them, unless already pushed; returns what was done, in words."""
     handed = git(place.path, "rev-parse", "HEAD").strip() != commit
     if handed and not git(place.path, "status", "--porcelain", "--untracked-files=no").strip():
         return []

@@ -1,7 +1,7 @@
-"""Runs that a worker took and that never began, because the worker died just then: they would stay in their place.
+"""Runs that a worker took but never began, because it died just then: they would keep their slots for ever.
 
-The automation `ganops-lost` ends them by what the server heard of them. An event that the server did not live to hear
-is lost with it, so here the same is asked of what it remembers: the state of each run, and since when.
+The automation `ganops-lost` ends them by the events that reached the server. An event that was lost because the server
+itself died never triggers it, so this looks at what the server has stored: the state of each run, and since when.
 """
 
 import datetime
@@ -11,11 +11,11 @@ import yaml
 
 from flows.automations import FILE
 
-_GRACE = 1.5  # times the automation's patience: that one comes first
+_GRACE = 1.5  # times the automation's patience, so that the automation acts first
 
 
 def lost(log: Callable[[str], None]) -> list[str]:
-    """End the runs that have been about to begin for too long; their names."""
+    """End the runs that have been pending for too long; returns their names."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType

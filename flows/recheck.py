@@ -1,13 +1,14 @@
-"""`python -m flows.recheck`: is the champion still what it was, on the data of today?
+"""`python -m flows.recheck`: is the champion still what it was, on today's data?
 
 Today's raw data are read, validated and made into a reference (`dvc repro reference`; nothing is trained). The
-champion's registered bytes must have their SHA-256, the inputs and outputs that were registered with them, and draw
-their self-test images in the environment that serves. Then `stages.evaluate` scores them on today's held-out images,
-and the required checks of `card.checks` that rest on it must hold. What was found is written on the version (tag
-`rechecked`, files `recheck/`), where `flows.status` reads it. Nothing is moved: people say whether to go back.
+champion's registered bytes must match their recorded SHA-256, have the inputs and outputs that were registered with
+them, and draw their self-test images in the serving environment. Then `stages.evaluate` scores them on today's held-out
+images, and the required checks of `card.checks` that rest on that score must hold. The findings are written on the
+version (tag `rechecked`, files `recheck/`), where `flows.status` reads them. No alias is moved: people decide whether
+to go back.
 
-Exit codes: 0 fine, or no champion yet; 1 it could not be checked; 2 wrong usage; 3 ALARM. As a flow, an alarm is a
-failed run and the event `ganops.champion.alarm`.
+Exit codes: 0 fine, or no champion yet; 1 it could not be checked; 2 wrong usage; 3 ALARM. In the deployed flow, an
+alarm is a failed run and the event `ganops.champion.alarm`.
 """
 
 import argparse
@@ -43,7 +44,7 @@ EVENT = "ganops.champion.alarm"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found of `version`: one sentence for each thing that is wrong, and the scores of today."""
+    """What was found about `version`: one sentence for each thing that is wrong, and today's scores."""
 
     model: str
     version: str | None
@@ -52,7 +53,7 @@ class Report:
     data_hash: str | None = None
 
     def told(self) -> str:
-        """In one line."""
+        """The findings in one line."""
         if self.version is None:
             return f"{self.model} has no champion; nothing was checked"
         if self.failed:
@@ -61,7 +62,7 @@ class Report:
 
 
 def recheck(registry: Registry, bench: Testbench) -> Report:
-    """Check the champion. Raises ValueError where that could not be carried out."""
+    """Check the champion. Raises ValueError if that could not be carried out."""
     champion = registry.alias("champion")
     if champion is None:
         moves = history(registry.notes()) if registry.exists() else []
@@ -111,7 +112,7 @@ def _remember(report: Report, champion: "ModelVersion", registry: Registry, fold
 
 
 def run(project: Path, state: Path, log: Any) -> Report:
-    """Check the champion of `project`, while no retrain runs. Raises ValueError where that cannot be done."""
+    """Check the champion of `project`, while no retrain runs. Raises ValueError if that cannot be done."""
     name = model_name(project / "params.yaml")
     if unmade(state):
         return Report(model=name, version=None)
@@ -122,7 +123,7 @@ def run(project: Path, state: Path, log: Any) -> Report:
 
 
 def raise_alarm(report: Report) -> None:
-    """Tell Prefect's server, where one is set, so that its automations can tell people."""
+    """Tell Prefect's server, if one is set, so that its automations can tell people."""
     from prefect.events import emit_event
 
     resource = {"prefect.resource.id": f"ganops.model.{report.model}", "ganops.version": str(report.version)}
@@ -130,7 +131,7 @@ def raise_alarm(report: Report) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check, say so; the exit code."""
+    """Check, and print the findings; returns the exit code."""
     argparse.ArgumentParser(prog="python -m flows.recheck", description=__doc__).parse_args(argv)
 
     def act() -> int:

@@ -1,7 +1,7 @@
-"""`make retrain`: run what is stale, register the result, promote it if it earned it. Here, in this working copy.
+"""`make retrain`: run what is stale, register the result and promote it if it earned it, all in this working copy.
 
-Where nothing is stale and the registry holds the result, this ends before Prefect and MLflow are imported. Exit codes:
-0 done (a red verdict or a champion that stays are results too), 1 failed, 2 wrong usage, 130 and 143 stopped.
+If nothing is stale and the registry holds the result, this ends before Prefect and MLflow are imported. Exit codes: 0
+done (a red verdict or a champion that stays are results too), 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from stages.config.retrain import RetrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Decide, then run the flow where there is work; the exit code."""
+    """Decide, then run the flow if there is work; returns the exit code."""
     argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__).parse_args(argv)
     return command("retrain", _retrain)
 
@@ -40,7 +40,7 @@ def _retrain() -> int:
 
 def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int:
     with temporary_server(held) as ready, _begun(project, state, held, work) as begun:
-        import mlflow  # noqa: F401  the flow needs it at once; imported here, it costs none of the stages' time
+        import mlflow  # noqa: F401  the flow needs it at once; imported here, it costs the stages no time
 
         from flows.flow import hand_over, run
         from flows.tracking.report import lines
@@ -56,9 +56,9 @@ def _run(project: Path, state: Path, held: int, work: Work, began: float) -> int
 
 @contextlib.contextmanager
 def _begun(project: Path, state: Path, held: int, work: Work) -> Iterator[list[Reproduction]]:
-    """`dvc repro`, at work while Prefect and MLflow are imported; none where no stage is stale or a budget forbids it.
+    """`dvc repro`, running while Prefect and MLflow are imported; none if no stage is stale or a budget forbids it.
 
-    The flow then says so: it looks for itself.
+    In the latter case the flow gives the reason: it checks the budget itself.
     """
     config = load_section(RetrainConfig, project / "params.yaml", "retrain")
     try:

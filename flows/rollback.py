@@ -1,9 +1,9 @@
 """`python -m flows.rollback --reason "..." [--to VERSION]`: back to the version that was champion before.
 
-Only a version that was champion can be gone back to, and its bytes must still verify, load and draw the images that
-were recorded when it was registered. The version that is left is marked `rolled_back` with the reason, so that no
-retrain promotes it again. `previous` then names the champion before that one. Doing it again does nothing: going
-further back takes `--to`. Exit codes: 0 done or nothing to do, 1 refused (nothing is half done), 2 wrong usage.
+The target must have been champion, and its bytes must still verify, load and draw the images that were recorded when it
+was registered. The version that it replaces is marked `rolled_back` with the reason, so that no retrain promotes it
+again. `previous` then names the champion before the target. Repeating the command does nothing: going further back
+takes `--to`. Exit codes: 0 done or nothing to do, 1 refused (nothing is half done), 2 wrong usage.
 """
 
 import argparse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Go back and say so; the exit code."""
+    """Go back, and print what was done; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.rollback", description=__doc__)
     parser.add_argument("--reason", required=True, help="why, in words; it is recorded with the version that is left")
     parser.add_argument("--to", metavar="VERSION", help="a version that was champion; default: the alias previous")
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(project: Path, state: Path, reason: str, to: str | None, log: Log) -> str:
-    """Go back in the registry of `project`; what was done, in words. Raises ValueError where that is refused."""
+    """Go back in the registry of `project`; returns what was done, in words. Raises ValueError if that is refused."""
     name, why = model_name(project / "params.yaml"), plain(reason)
     if not why:
         raise ValueError("--reason must say why, in words; it is recorded with the version that is left")
@@ -54,7 +54,7 @@ def run(project: Path, state: Path, reason: str, to: str | None, log: Log) -> st
 
 
 def rollback(registry: Registry, bench: Testbench, reason: str, to: str | None = None) -> str:
-    """As `run`. The lock around moves is held for the move alone, so that no test keeps a promotion waiting."""
+    """As `run`. The lock around moves is held only for the move, so that the tests keep no promotion waiting."""
     if not registry.exists():
         raise ValueError(f"nothing to go back to: {registry.name} is not registered")
     with serialised(bench.state):
@@ -87,7 +87,7 @@ def _previous(registry: Registry) -> str:
 
 
 def _target(registry: Registry, moves: list[Move], to: str | None) -> "ModelVersion":
-    """The version to go back to. Raises ValueError where there is none, or it never was champion."""
+    """The version to go back to. Raises ValueError if there is none, it never was champion, or it is damaged."""
     once = [version for version in _champions(registry, moves) if version != registry.number("champion")]
     others = f"versions that were champion and are still there: {', '.join(once) or 'none'}"
     number = to if to is not None else registry.number("previous")
@@ -110,7 +110,7 @@ def _target(registry: Registry, moves: list[Move], to: str | None) -> "ModelVers
 
 
 def _champions(registry: Registry, moves: list[Move]) -> list[str]:
-    """Versions that were champion and still exist, the latest first; older ones know it by their decision alone."""
+    """Versions that were champion and still exist, latest first; the older ones are known only by their decision."""
     recorded = [move.version for move in reversed(moves)]
     decided = [str(v.version) for v in reversed(registry.versions()) if v.tags.get("decision") == "promoted"]
     return [v for v in dict.fromkeys(recorded + decided) if registry.version(v) is not None]

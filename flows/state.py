@@ -1,4 +1,4 @@
-"""Where the flows keep their state, one lock around it, and an environment in which the tools stay at home."""
+"""Where the flows keep their state, the lock around it, and an environment that keeps the tools' data local."""
 
 import contextlib
 import datetime
@@ -27,14 +27,14 @@ _SETTINGS = {
 
 
 class Busy(ValueError):
-    """Somebody else holds the lock, and did not let go of it in time."""
+    """Somebody else holds the lock and did not release it in time."""
 
 
 def settle() -> Path:
     """Prepare this process and its children, and return the state folder (mode 0700).
 
     Telemetry is off; DVC's pickled index cache, Prefect's home and MLflow's store lie in the state folder. What the
-    user has set wins. Call it before prefect, mlflow or dvc is imported: they read the environment once.
+    user has set takes precedence. Call it before prefect, mlflow or dvc is imported: they read the environment once.
     """
     folder = state_folder()
     folder.chmod(0o700)
@@ -61,19 +61,19 @@ def embedded_store(folder: Path) -> str:
 def hold(folder: Path, seconds: float = 0) -> contextlib.AbstractContextManager[int]:
     """Hold the state folder alone while the block runs; yields the lock's file descriptor.
 
-    A child that is given the descriptor keeps the lock until it ends too, so that a retrain whose flow was killed is
-    over only when its stages are. Raises Busy, which names the other retrain that still holds the lock after `seconds`.
+    A child that is given the descriptor keeps the lock until it too ends, so that a retrain whose flow was killed is
+    over only when its stages are. Raises Busy if another retrain, which it names, still holds the lock after `seconds`.
     """
     return _locked(folder / "retrain.lock", "retrain", seconds)
 
 
 def serialised(folder: Path, seconds: float = 60) -> contextlib.AbstractContextManager[int]:
-    """Be the only one who moves an alias while the block runs; as `hold`, after waiting `seconds` for one's turn."""
+    """Be the only one to move an alias while the block runs; as `hold`, waiting at most `seconds` for the turn."""
     return _locked(folder / "promote.lock", "promotion or rollback", seconds)
 
 
 def alone(folder: Path, what: str, seconds: float = 60) -> contextlib.AbstractContextManager[int]:
-    """Be the only one who does `what` while the block runs, after waiting `seconds` for one's turn; as `hold`."""
+    """Be the only one to do `what` while the block runs; as `hold`, waiting at most `seconds` for the turn."""
     return _locked(folder / f"{what}.lock", what, seconds)
 
 

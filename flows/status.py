@@ -1,4 +1,4 @@
-"""What is champion, since when and why, what was refused and why: `python -m flows.status [--json]`."""
+"""Which version is champion, since when and why; what was refused and why: `python -m flows.status [--json]`."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ _SHOWN = 10  # refused versions and rollbacks, the latest ones, in the text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the state of the registry; the exit code."""
+    """Print the state of the registry; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.status", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(argv)

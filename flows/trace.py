@@ -1,9 +1,9 @@
 """Trace an image: `python -m flows.trace SHA256 [--json]`: from the image to data versions, runs and model versions.
 
-An image that was left out as a copy has its pixels stored under another hash, which is traced too; of one that was
-refused the reason is told. Data versions are image stores in the workspace and in DVC's cache; `dvc fetch` with
-`--all-commits` brings those of a remote. Runs and model versions are those of the registry that name the same data
-hash. Writes nothing.
+If the image was left out as a copy, its pixels are stored under another hash, which is traced too; if it was refused,
+the reason is given. Data versions are image stores in the workspace and in DVC's cache; `dvc fetch --all-commits`
+brings those of a remote. Runs and model versions are those in the registry that name the same data hash. Writes
+nothing.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def trace(project: Path, state: Path, sha256: str) -> dict[str, Any]:
-    """Data versions that hold the image, with runs and model versions of each; those that left it out; and the same of
-    the images that it is a copy of. Raises ValueError for no hash."""
+    """Data versions that hold the image, with runs and model versions of each; those that left it out; and the same for
+    the images that it is a copy of. Raises ValueError if `sha256` is not a hash."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"an image is named by its SHA-256, 64 hexadecimal digits; received {sha256!r}")
     with open_repo(project) as repo:
@@ -68,7 +68,7 @@ def trace(project: Path, state: Path, sha256: str) -> dict[str, Any]:
 
 
 def _models(registry: Registry, data_hash: str) -> list[dict[str, Any]]:
-    """Model versions made of these data, oldest first, each with its run."""
+    """Model versions made from these data, oldest first, each with its run."""
     if not registry.exists():
         return []
     return [

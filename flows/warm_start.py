@@ -1,9 +1,10 @@
-"""Begin a training with a registered version: `python -m flows.warm_start models:/NAME@champion`.
+"""Start a training from a registered version: `python -m flows.warm_start models:/NAME@champion`.
 
-The registry keeps a version's ONNX file and papers, not its discriminator. Of these papers `dvc.lock` names the output
-of its training, which lies in DVC's cache or on its remote. From there both networks are copied to data/init, as
-`python -m stages.warm_start` does, once their SHA-256 are those that the training's summary in the registry has and the
-registered ONNX file was exported from them. Printed are the two settings of section `train`. Moves nothing.
+The registry keeps a version's ONNX file and papers, not its discriminator. Among these papers is its `dvc.lock`, which
+names the output of its training; that lies in DVC's cache or on its remote. From there both networks are copied to
+data/init, as `python -m stages.warm_start` does, provided that their SHA-256 match the training's summary in the
+registry and that the registered ONNX file was exported from them. The two settings for section `train` are printed. No
+alias is moved.
 """
 
 import argparse
@@ -49,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def begin(project: Path, state: Path, uri: str, out: Path) -> str:
-    """Write the networks of that version to `out`; returns the digest of `out`. Raises ValueError where there is no
-    such version, or its networks are gone or are not those that were registered."""
+    """Write the networks of that version to `out`; returns the digest of `out`. Raises ValueError if there is no such
+    version, or if its networks are gone or are not those that were registered."""
     name, alias, number = parse(uri)
     if unmade(state):
         raise ValueError(f"{uri} is not there: nothing was ever registered here; `make retrain` registers what it made")
@@ -106,7 +107,7 @@ def _fetch_paper(registry: Registry, version: "ModelVersion", paper: str, folder
 
 
 def _bring_networks(repo: "Repo", md5: str, folder: Path, called: str) -> None:
-    """Copy the folder `generator` of that output of a training."""
+    """Copy the folder `generator` of the training output with this MD5."""
     folder.mkdir()
     found = _bring(repo, md5, folder / "list")
     files = json.loads((folder / "list").read_text(encoding="utf-8")) if found else []
@@ -123,7 +124,7 @@ def _bring_networks(repo: "Repo", md5: str, folder: Path, called: str) -> None:
 
 
 def _bring(repo: "Repo", md5: str, to: Path) -> bool:
-    """Copy the object of that MD5 from DVC's cache, or from its default remote; False where neither has it."""
+    """Copy the object with this MD5 from DVC's cache, or from its default remote; False if neither has it."""
     cached = Cache(repo).path(md5)
     if cached.is_file():
         shutil.copyfile(cached, to)
