@@ -1,7 +1,7 @@
 """What a run may cost, checked before it starts: free space, GPU hours of the last 30 days, wall time of a stage.
 
-A run of a stage leaves one file in the state folder, whose name says when it began and whose time of change says until
-when it was seen alive. So the hours of a run that was killed count too.
+Each run of a stage leaves one file in the state folder: its name says when the run began, its modification time when
+the run was last seen alive. So the hours of a run that was killed count too.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _SPENT = "spent"
 
 
 def check(config: RetrainConfig, stages: Sequence[str], folders: Sequence[Path], state: Path) -> None:
-    """Raises ValueError where a budget names no stage, is used up, or where one of `folders` has too little space."""
+    """Raises ValueError if a budget names no stage or is used up, or if one of `folders` has too little space."""
     for budget in config.budgets:
         if budget.stage not in stages:
             raise ValueError(f"retrain.budgets: there is no stage {budget.stage!r}; stages are {', '.join(stages)}")
@@ -35,7 +35,7 @@ def check(config: RetrainConfig, stages: Sequence[str], folders: Sequence[Path],
 
 
 def limit(budget: Budget, state: Path) -> float:
-    """Seconds that the stage may run now. Raises ValueError where its GPU hours are used up, or as `spent`."""
+    """Seconds that the stage may run now. Raises ValueError if its GPU hours are used up, or as `spent` does."""
     seconds, gpus = budget.minutes * 60, gpu_count()
     if budget.gpu_hours is None or gpus == 0:
         return seconds
@@ -76,8 +76,8 @@ def metered(
 ) -> Iterator[tuple[Callable[[str], None], float | None]]:
     """Count the time of one run of `stage`, as long as the block runs.
 
-    Yields `log`, each call of which shows that the stage is alive, and the seconds that the stage may run, None without
-    a budget. Raises ValueError as `limit`.
+    Yields `log`, each call of which shows that the stage is alive, and the seconds that the stage may run (None without
+    a budget). Raises ValueError as `limit` does.
     """
     budget = {budget.stage: budget for budget in config.budgets}.get(stage)
     seconds = limit(budget, state) if budget is not None else None
@@ -103,20 +103,20 @@ class Meter:
         write_json(self._path, {"format": 1, "gpus": gpu_count()})
 
     def tick(self) -> None:
-        """The stage is alive."""
+        """Record that the stage is alive."""
         if time.monotonic() >= self._next:
             os.utime(self._path)
             self._next = time.monotonic() + 1
 
     def end(self) -> None:
-        """The stage has ended."""
+        """Record that the stage has ended."""
         os.utime(self._path)
 
 
 def gpu_count() -> int:
     """GPUs that a stage would see: CUDA_VISIBLE_DEVICES, else what NVIDIA's driver lists; 0 without a driver.
 
-    Where GPUs are cut into MIG slices, CUDA gives a process one slice and no other GPU.
+    If GPUs are divided into MIG slices, CUDA gives a process one slice and no other GPU.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

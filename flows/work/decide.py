@@ -1,4 +1,4 @@
-"""Whether there is anything to do: from the files and the registry, never from the event that asked."""
+"""Whether there is anything to do: decided from the files and the registry, never from the event that asked for it."""
 
 import dataclasses
 import os
@@ -18,18 +18,18 @@ from flows.work.testbench import rules_sha256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one `dvc status` and the registry say. `done` is a sentence where nothing is left to do."""
+    """What one `dvc status` and the registry say. `done` is a sentence if nothing is left to do."""
 
     stale: dict[str, Any]
     done: str | None = None
 
 
 def decide(project: Path, state: Path) -> Work:
-    """Nothing is to be done where no stage is stale and the registry holds the candidate, whole and decided.
+    """Nothing is to be done if no stage is stale and the registry holds the candidate, whole and decided.
 
-    Raises ValueError where DVC or the registry refuses.
+    Raises ValueError if DVC or the registry refuses.
     """
-    model_name(project / "params.yaml")  # what cannot be read is said better here than by DVC
+    model_name(project / "params.yaml")  # for a clearer error than DVC's if the file cannot be read
     check_lock(project)
     changed = stale(project)
     if changed:
@@ -38,10 +38,10 @@ def decide(project: Path, state: Path) -> Work:
 
 
 def settled(project: Path, state: Path) -> str | None:
-    """In words, what the registry says of the candidate in `project`/data; None where something is left to do there.
+    """In words, what the registry says of the candidate in `project`/data; None if something is left to do there.
 
-    Left to do is something where it is not registered whole, its evidence or the rules have changed, a decision is
-    missing or was taken against another champion, or a move of the champion died on the way.
+    Something is left to do if the candidate is not registered whole, its evidence or the rules have changed, a decision
+    is missing or was taken against another champion, or a move of the champion was interrupted.
     """
     candidate = read_candidate(project)
     rules = rules_sha256(project / "params.yaml")
@@ -49,7 +49,7 @@ def settled(project: Path, state: Path) -> str | None:
 
 
 def told(state: Path, name: str, key: str, evidence: str, rules: str) -> str | None:
-    """As `settled`, of a candidate without its files: by idempotence key, digests of evidence and rules."""
+    """As `settled`, without the candidate's files: given its idempotence key and the digests of evidence and rules."""
     tags = recorded(state, name, key) or _asked(state, name, key)
     if (
         tags is None
@@ -67,9 +67,9 @@ def told(state: Path, name: str, key: str, evidence: str, rules: str) -> str | N
 
 
 def _stands(tags: dict[str, str]) -> bool:
-    """Whether the decision need not be taken again because of who is champion now."""
+    """Whether the decision still holds, given who is champion now."""
     decision, champion = tags.get("decision"), tags["champion"]
-    if decision == WAITING and refusal(tags) is not None:  # whoever wrote the refusal down died on the way
+    if decision == WAITING and refusal(tags) is not None:  # recording the refusal was interrupted
         return False
     if decision in ("kept", "held", WAITING):
         return (champion or "none") == tags.get("against")
@@ -77,12 +77,12 @@ def _stands(tags: dict[str, str]) -> bool:
 
 
 def _bytes_there(source: str) -> bool:
-    """A local source still holds its ONNX file; another registry looks after its own bytes."""
+    """Whether a local source still holds its ONNX file; other registries look after their own bytes."""
     return not source.startswith("file:") or Path(unquote(urlsplit(source).path), ONNX).is_file()
 
 
 def _asked(state: Path, name: str, key: str) -> dict[str, str] | None:
-    """As `recorded`, from a registry that only mlflow can ask; None for the embedded one, already asked."""
+    """As `recorded`, from a registry that only mlflow can query; None for the embedded one, which was asked already."""
     if os.environ["MLFLOW_TRACKING_URI"] == embedded_store(state):
         return None
     with sentences():

@@ -1,8 +1,8 @@
 """A training that another machine does: what is handed to it, what it does there, and what it hands back.
 
-The coordinator pushes the data that `train` reads and a commit whose `dvc.lock` names them, on a branch of its own.
-The other machine makes `dvc repro --pull train` of that commit in a worktree and pushes the result with DVC's run
-cache, where the coordinator's own `dvc repro --pull` finds it.
+The coordinator pushes the data that `train` reads and a commit whose `dvc.lock` names them, on a branch of its own. The
+other machine runs `dvc repro --pull train` for that commit in a worktree and pushes the result with DVC's run cache,
+where the coordinator's own `dvc repro --pull` finds it.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 def offered(place: Workspace, done: list[str], waiting: Callable[[Callable[[], str]], str]) -> Iterator[str]:
     """The commit to be trained, on the git remote as long as the block runs, with the results of the stages `done`.
 
-    `waiting` calls what it is given, again where that raises Unavailable. Raises ValueError where a remote is missing
-    or refuses.
+    `waiting` calls what it is given, and again if that raises Unavailable. Raises ValueError if a remote is missing or
+    refuses.
     """
     remote = git_remote(place.home)
     if place.remote is None or remote is None:
@@ -44,12 +44,12 @@ def offered(place: Workspace, done: list[str], waiting: Callable[[Callable[[], s
     try:
         yield commit
     finally:
-        with contextlib.suppress(ValueError):  # a branch that stays is a name too many, no harm
+        with contextlib.suppress(ValueError):  # a leftover branch is one name too many and does no harm
             git(place.home, "push", "--quiet", remote, f":{branch}")
 
 
 def _commit(place: Workspace) -> str:
-    """The workspace's commit with its `dvc.lock` of now; HEAD and index stay. The same content is the same commit."""
+    """The workspace's commit with its present `dvc.lock`; HEAD and index stay. Same content, same commit."""
     with tempfile.TemporaryDirectory() as folder:
         extra = {"GIT_INDEX_FILE": f"{folder}/index", **signature(place)}
         git(place.path, "read-tree", "HEAD", extra=extra)
@@ -60,9 +60,9 @@ def _commit(place: Workspace) -> str:
 
 
 def carry_out(project: Path, state: Path, commit: str, log: Callable[[str], None]) -> str:
-    """On the other machine: train `commit`, which somebody offered, and hand the result back; what was done, in words.
+    """On the other machine: train `commit`, which was offered, and push the result; returns what was done, in words.
 
-    Raises ValueError where that cannot be done, Unavailable where it may be tried again.
+    Raises ValueError if that cannot be done, Unavailable if it may be tried again.
     """
     if not _HASH.fullmatch(commit):
         raise ValueError(f"a training starts from a commit's whole hash; received {commit[:80]!r}")

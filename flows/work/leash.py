@@ -2,11 +2,11 @@
 
     python -I -S flows/work/leash.py SECONDS COMMAND...
 
-The flow starts this script as the leader of a new session and keeps the other end of its standard input open. When
-that end closes, or the command ends, what is left of the process group gets SIGTERM, SECONDS to save its work, then
-SIGKILL. DVC alone cannot be trusted with that: a killed `dvc repro` leaves the trainer running. torch's launcher gives
-its processes sessions of their own, where no signal to the group arrives: it passes SIGTERM on, and where it is gone
-this script does. Standard library only.
+The flow starts this script as the leader of a new session and keeps the other end of its standard input open. When that
+end closes, or the command ends, what is left of the process group gets SIGTERM, SECONDS to save its work, then SIGKILL.
+DVC alone cannot be trusted with that: a killed `dvc repro` leaves the trainer running. torch's launcher gives its
+processes sessions of their own, which a signal to the group does not reach: the launcher passes SIGTERM on, and if it
+is gone, this script does. Standard library only.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(seconds: float, command: list[str]) -> int:
-    """The command's exit code (negative for a signal); 143 where it was stopped."""
+    """The command's exit code (negative for a signal); 143 if it was stopped."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: orphans become ours, so that we can wait for them
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -55,14 +55,14 @@ def _end_group(seconds: float) -> None:
 
 
 def _descendants() -> tuple[set[int], set[int]]:
-    """(children, those of all descendants that are in other process groups), as Linux tells; empty elsewhere."""
+    """(children, all descendants that are in other process groups), from Linux's /proc; both empty elsewhere."""
     parents, groups = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             _, parent, group = path.read_text().rpartition(")")[2].split()[:3]
             parents[int(path.parent.name)], groups[int(path.parent.name)] = int(parent), int(group)
     found = [os.getpid()]
-    for ancestor in found:  # grows as it goes
+    for ancestor in found:  # grows while it is iterated over
         found += [process for process, parent in parents.items() if parent == ancestor]
     children = {process for process, parent in parents.items() if parent == os.getpid()}
     return children, {process for process in found if groups.get(process, os.getpgrp()) != os.getpgrp()}

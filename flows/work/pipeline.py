@@ -1,7 +1,7 @@
 """DVC as a subprocess: which stages are stale, and one `dvc repro` followed stage by stage.
 
-One `dvc repro` for all stages, not one a stage: DVC decides each stage on the files that the stages before it have just
-written, so exactly the stages that really run are seen running, and its start-up is paid once.
+There is one `dvc repro` for all stages, not one per stage: DVC decides about each stage from the files that the stages
+before it have just written, so exactly the stages that really run are seen running, and its start-up is paid once.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from flows.work.process import dvc_sentence, last_sentence, leashed
 from flows.work.retry import Unavailable
 
 DVC = (sys.executable, "-m", "dvc")
-_RUNNING = re.compile(r"Running stage '(?P<name>[^']+)':$")  # a warning without its own line may stand before it
+_RUNNING = re.compile(r"Running stage '(?P<name>[^']+)':$")  # a warning without a line end may precede it
 _SKIPPED = re.compile(r"Stage '(?P<name>[^']+)' (?P<why>didn't change, skipping|is cached - skipping run)")
 
 
 _NO_LOCK = "dvc.lock is not what DVC wrote (edited by hand, or cut off); run `git checkout dvc.lock`, then this again"
 _EXIT = re.compile(r"exited with (?P<code>-?\d+)$")
 _RESUME_ME = "75"
-_KILLED = 256 - signal.SIGKILL  # the leash's exit code then
-_SHELL_KILLED = 128 + signal.SIGKILL  # what a shell that waits for its command (dash) makes of it
+_KILLED = 256 - signal.SIGKILL  # the exit code of a leash that was killed
+_SHELL_KILLED = 128 + signal.SIGKILL  # reported by a shell that waits for its command (dash)
 
 
 class StageFailed(ValueError):
@@ -44,7 +44,7 @@ class Resumable(Unavailable):
 
 
 def stage_names(project: Path) -> list[str]:
-    """The stages of dvc.yaml in their order. Raises ValueError where the project has none."""
+    """The stages of dvc.yaml in their order. Raises ValueError if the project has no dvc.yaml."""
     path = project / "dvc.yaml"
     if not path.is_file():
         raise ValueError(f"{project} holds no dvc.yaml; start `make retrain` in the project's folder")
@@ -53,8 +53,8 @@ def stage_names(project: Path) -> list[str]:
 
 
 def check_settings(project: Path) -> None:
-    """Raises ValueError where one of its settings is wrong, before the first stage runs and not after the last."""
-    if not (project / "stages" / "config" / "__main__.py").is_file():  # a commit that has no such check
+    """Raises ValueError if a setting is wrong: before the first stage runs, not after the last."""
+    if not (project / "stages" / "config" / "__main__.py").is_file():  # this commit has no such check
         return
     command = [sys.executable, "-m", "stages.config"]
     answer = subprocess.run(command, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -63,7 +63,7 @@ def check_settings(project: Path) -> None:
 
 
 def check_lock(project: Path) -> None:
-    """Raises ValueError where dvc.lock is not what DVC writes; DVC itself goes on with one that was cut off."""
+    """Raises ValueError if dvc.lock is not what DVC writes; DVC itself would accept a truncated one."""
     path = project / "dvc.lock"
     if not path.is_file():
         return
@@ -77,13 +77,13 @@ def check_lock(project: Path) -> None:
 
 
 def _digests(stage: dict[str, Any]) -> bool:
-    """Whether all that a stage read and wrote has a digest; an output without one was never finished."""
+    """Whether everything that a stage read and wrote has a digest; an output without one was never finished."""
     items = [*stage.get("deps", ()), *stage["outs"]]
     return all(item.keys() & {"md5", "etag", "checksum"} for item in items)
 
 
 def stale(project: Path) -> dict[str, Any]:
-    """What `dvc status --json` finds changed, by stage or .dvc file. Raises ValueError where DVC refuses."""
+    """What `dvc status --json` finds changed, by stage or .dvc file. Raises ValueError if DVC refuses."""
     command = [*DVC, "status", "--json"]
     answer = subprocess.run(command, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if answer.returncode:
@@ -96,18 +96,18 @@ def stale(project: Path) -> dict[str, Any]:
 class Reproduction(contextlib.AbstractContextManager["Reproduction"]):
     """A running `dvc repro`: iterate over `stages()`, and `follow()` each before taking the next.
 
-    It runs from the start, whether anybody follows it yet or not; when the block ends, no process of it is alive.
+    It runs from the start, whether or not anybody follows it yet; when the block ends, none of its processes is alive.
     """
 
     def __init__(self, command: list[str], project: Path, held: int) -> None:
         self.states = dict.fromkeys(stage_names(project), "not reached")
-        self.seconds = 0.0  # that the stage followed last took
+        self.seconds = 0.0  # that the most recently followed stage took
         self._leash = contextlib.ExitStack()
         self._process = self._leash.enter_context(leashed(command, cwd=project, held=held))
         self._lines: queue.SimpleQueue[tuple[float, str | None]] = queue.SimpleQueue()
         self._last: deque[str] = deque(maxlen=50)
         self._begun: str | None = None
-        self._now = time.monotonic()  # when the line read last was written
+        self._now = time.monotonic()  # when the line read most recently was written
         self._stopped = False
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -117,13 +117,13 @@ class Reproduction(contextlib.AbstractContextManager["Reproduction"]):
     def _read(self) -> None:
         """Stamp the lines as they come: a stage may be done before anybody follows it."""
         assert self._process.stdout is not None
-        with contextlib.suppress(ValueError, OSError):  # closed under it
+        with contextlib.suppress(ValueError, OSError):  # the pipe was closed meanwhile
             for line in self._process.stdout:
                 self._lines.put((time.monotonic(), line.rstrip()))
         self._lines.put((time.monotonic(), None))
 
     def stages(self) -> Iterator[str]:
-        """Names of the stages that DVC runs, as each begins. Raises StageFailed where DVC fails between stages."""
+        """Names of the stages that DVC runs, as each begins. Raises StageFailed if DVC fails between stages."""
         while self._begun is not None or self._advance(lambda _line: None):
             assert self._begun is not None
             yield self._begun
@@ -131,8 +131,8 @@ class Reproduction(contextlib.AbstractContextManager["Reproduction"]):
     def follow(self, log: Callable[[str], None], seconds: float | None = None) -> None:
         """Pass the running stage's lines to `log` until it ends; after `seconds` it is stopped.
 
-        Raises StageFailed with its last sentence, Resumable where it saved its work and asks to be started again,
-        Unavailable where it, or dvc, was killed from outside.
+        Raises StageFailed with its last sentence, Resumable if it saved its work and asks to be started again,
+        Unavailable if it, or dvc, was killed from outside.
         """
         name, began, self._begun = self._begun, self._now, None
         assert name is not None
@@ -161,11 +161,11 @@ class Reproduction(contextlib.AbstractContextManager["Reproduction"]):
         self._process.stdin.close()
 
     def _advance(self, log: Callable[[str], None]) -> bool:
-        """Read on to the next stage that runs: true; to the end of a good `dvc repro`: false."""
+        """Read on to the next stage that runs (true) or to the end of a successful `dvc repro` (false)."""
         while True:
             self._now, line = self._lines.get()
             if line is None:
-                self._lines.put((self._now, None))  # the end stays the end
+                self._lines.put((self._now, None))  # further calls find the end again
                 break
             if (match := _RUNNING.search(line)) and match["name"] in self.states:
                 self._begun = match["name"]
@@ -195,8 +195,8 @@ class Reproduction(contextlib.AbstractContextManager["Reproduction"]):
 def reproduce(project: Path, *, held: int, pull: bool = False, only: str | None = None) -> Reproduction:
     """`dvc repro` in `project`, on a leash.
 
-    With `pull` results that another machine pushed to the DVC remote are fetched instead of made again. With `only`
-    what leads to that stage is done, and what `dvc.lock` names already need not be there.
+    With `pull`, results that another machine pushed to the DVC remote are fetched instead of made again. With `only`,
+    just that stage and those that lead to it are run, and files that `dvc.lock` names already need not be present.
     """
     options = [*(["--pull"] if pull else []), *(["--allow-missing", only] if only else [])]
     return Reproduction([*DVC, "repro", *options], project, held)

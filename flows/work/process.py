@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-STOP_SECONDS = 20.0  # what a stage gets to save its work after SIGTERM, before SIGKILL
+STOP_SECONDS = 20.0  # for a stage to save its work, between SIGTERM and SIGKILL
 _LEASH = Path(__file__).with_name("leash.py")
 
 
@@ -25,13 +25,13 @@ def leashed(
 ) -> Iterator[subprocess.Popen[str]]:
     """Start `command`; its stdout and stderr are one stream of text lines at `.stdout`.
 
-    When the block ends, in any way, the command and all that it started have ended. `held` is the descriptor of the
-    flow's lock, which the leash keeps as long as the command lives; after `timeout` seconds the command is stopped.
-    `extra` is added to its environment.
+    However the block ends, the command and all that it started have ended then. `held` is the descriptor of the flow's
+    lock, which the leash keeps as long as the command lives; after `timeout` seconds the command is stopped. `extra` is
+    added to its environment.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **(extra or {})}
     environment["PATH"] = search_path()
-    environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(STOP_SECONDS * 3 / 4))  # then torch kills its processes
+    environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(STOP_SECONDS * 3 / 4))  # after it torch kills its own
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_LEASH), str(STOP_SECONDS), *command],
         cwd=cwd,
@@ -71,7 +71,7 @@ def _wait_or_kill(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    except BaseException:  # a second Ctrl-C: no patience left, but no orphan either
+    except BaseException:  # a second Ctrl-C: wait no longer, but leave no orphan
         os.killpg(process.pid, signal.SIGKILL)
         raise
 
@@ -82,7 +82,7 @@ def without_passwords(text: str) -> str:
 
 
 def last_sentence(lines: Sequence[str]) -> str:
-    """The last line in which a failed command says why, without DVC's own echo of commands and files."""
+    """The last line in which a failed command says why, skipping DVC's own echo of commands and files."""
     echo = re.compile(
         r"ERROR: failed to reproduce .* failed to run: |> |Updating lock file|To track the changes|\s*git add"
         r"|Having any troubles\?|\s*\d+ │"

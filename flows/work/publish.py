@@ -1,7 +1,7 @@
-"""What a deployed run made, handed on in the one safe order: data first, then the pointer to them.
+"""Publish what a deployed run made, in the one safe order: data first, then the pointer to them.
 
-`dvc push` with the run cache, a look whether the remote has all of it, then `dvc.lock` as a commit on a branch of its
-own, then `git push`. Names, dates and author follow from the work alone, so doing it again makes the same commit.
+First `dvc push` with the run cache, then a check that the remote has all of it, then `dvc.lock` as a commit on a branch
+of its own, then `git push`. Names, dates and author follow from the work alone, so repeating it makes the same commit.
 """
 
 import json
@@ -18,9 +18,9 @@ MARKS = ("Inputs", "Work-Key", "Model", "Candidate", "Evidence", "Rules")
 
 
 def push_data(place: Workspace) -> str:
-    """Bring all data of the workspace to the DVC remote, and make sure that they are there; what was done, in words.
+    """Push all data of the workspace to the DVC remote and check that they arrived; returns what was done, in words.
 
-    Raises ValueError where the remote refuses or lacks something afterwards; Unavailable where it is away.
+    Raises ValueError if the remote refuses or lacks something afterwards; Unavailable if it is away.
     """
     if place.remote is None:
         return "no DVC remote is configured: data and run branch stay on this machine"
@@ -33,9 +33,9 @@ def push_data(place: Workspace) -> str:
 
 
 def commit_run(place: Workspace, commit: str, marks: dict[str, str], title: str) -> str:
-    """Commit what the run changed on top of `commit`, on its run branch; the branch's name.
+    """Commit what the run changed on top of `commit`, on its run branch; returns the branch's name.
 
-    Raises ValueError where a branch of that name holds something else.
+    Raises ValueError if a branch of that name holds something else.
     """
     branch = f"{BRANCHES}{marks['Work-Key'][:12]}-{commit[:8]}"
     before = git(place.path, "rev-parse", "HEAD").strip()
@@ -50,9 +50,10 @@ def commit_run(place: Workspace, commit: str, marks: dict[str, str], title: str)
 
 
 def push_branch(place: Workspace, branch: str) -> str:
-    """Push the run branch to the git remote, where there is one and others could get its data; in words.
+    """Push the run branch to the git remote, if there is one and others can get its data; returns what was done, in
+    words.
 
-    Raises ValueError where the remote's branch of that name has other commits; Unavailable where it is away.
+    Raises ValueError if the remote's branch of that name has other commits; Unavailable if the remote is away.
     """
     if (remote := git_remote(place.home)) is None:
         return f"branch {branch} stays here: this clone has no git remote"
@@ -68,14 +69,14 @@ def push_branch(place: Workspace, branch: str) -> str:
 
 
 def marks(project: Path, source: str, candidate: Candidate) -> dict[str, str]:
-    """The lines by which a run branch says what it holds; `source` is the digest of the commit's inputs."""
+    """The lines in which a run branch says what it holds; `source` is the digest of the commit's inputs."""
     rules = rules_sha256(project / "params.yaml")
     values = (source, candidate.work_key, candidate.name, candidate.key, candidate.evidence_sha256, rules)
     return dict(zip(MARKS, values, strict=True))
 
 
 def made_before(project: Path, source: str) -> dict[str, str] | None:
-    """The lines of a run branch that was made from these inputs; None where there is none."""
+    """The lines of a run branch that was made from these inputs; None if there is none."""
     bodies = git(project, "for-each-ref", "--format=%(contents:body)%01", f"refs/heads/{BRANCHES}*").split("\1")
     for body in bodies:
         lines = (line.partition(": ") for line in body.strip().splitlines())

@@ -1,4 +1,4 @@
-"""Git as the flows use it: which commit a run starts from, what that commit holds, and one sentence where it cannot.
+"""Git as the flows use it: which commit a run starts from, what that commit holds, and one sentence if git refuses.
 
 A deployed run never reads the working copy: a person may be editing it.
 """
@@ -32,7 +32,7 @@ _WHY = re.compile(
 
 
 def git(project: Path, *arguments: str, extra: Mapping[str, str] | None = None) -> str:
-    """What `git ARGUMENTS` prints. Raises ValueError with its last words; Unavailable where a server is away."""
+    """What `git ARGUMENTS` prints. Raises ValueError with git's own reason; Unavailable if a server is away."""
     quiet = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(extra or {})}
     environment = {key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE")} | quiet
     command = ["git", "-C", str(project), "-c", "core.hooksPath=/dev/null", *arguments]
@@ -44,7 +44,7 @@ def git(project: Path, *arguments: str, extra: Mapping[str, str] | None = None) 
         said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
         told = next((line for line in said if line.startswith(("fatal:", "error:"))), said[-1] if said else "refused")
         told = next((line for line in said if _WHY.search(line)), told)
-        if "[remote rejected]" in answer.stderr:  # the server's own words, such as those of a protected branch
+        if "[remote rejected]" in answer.stderr:  # the server's own words, for example on a protected branch
             told = " ".join(line.removeprefix("remote:").strip() for line in said if line.startswith("remote:")) or told
         kind = Unavailable if _AWAY.search(answer.stderr) else ValueError
         raise kind(f"git {arguments[0]}: {without_passwords(told)}")
@@ -52,10 +52,10 @@ def git(project: Path, *arguments: str, extra: Mapping[str, str] | None = None) 
 
 
 def head(project: Path) -> str:
-    """The newest commit of the branch that is checked out, fetched from its upstream where it has one.
+    """The newest commit of the branch that is checked out, fetched from its upstream if it has one.
 
-    Raises ValueError for what is no clone, a shallow one, one without branch or commit, and for a branch that has
-    diverged from its upstream; Unavailable where the upstream's server is away.
+    Raises ValueError if `project` is not a clone, is a shallow one or has no branch or commit, or if the branch has
+    diverged from its upstream; Unavailable if the upstream's server is away.
     """
     if not _says(project, "rev-parse", "--git-dir"):
         raise ValueError(
@@ -103,7 +103,7 @@ def chosen(project: Path, commit: str) -> str:
 
 
 def git_remote(project: Path) -> str | None:
-    """The remote through which clones meet: `origin`, else the first one; None where there is none."""
+    """The remote that clones share: `origin`, else the first one; None if there is none."""
     remotes = git(project, "remote").split()
     return "origin" if "origin" in remotes else next(iter(remotes), None)
 
@@ -111,7 +111,7 @@ def git_remote(project: Path) -> str | None:
 def inputs(project: Path, commit: str) -> str:
     """Digest of all that `commit` gives a run to work with: data, code and lock files of dvc.yaml, and params.yaml.
 
-    Two commits with the same inputs are the same work: what else changed (a page, a test) is none of a stage's.
+    Two commits with the same inputs are the same work: whatever else changed (a page, a test) concerns no stage.
     """
     entries = [line.partition("\t") for line in git(project, "ls-tree", "-r", "-z", commit).split("\0") if line]
     blobs = {path: about.split()[2] for about, _, path in entries}
@@ -121,7 +121,7 @@ def inputs(project: Path, commit: str) -> str:
 
 
 def pipeline(project: Path, commit: str) -> dict[str, Any]:
-    """dvc.yaml of `commit`. Raises ValueError where it has none."""
+    """dvc.yaml of `commit`. Raises ValueError if it has none."""
     try:
         content = yaml.safe_load(git(project, "show", f"{commit}:dvc.yaml"))
         return dict(content["stages"])
@@ -131,7 +131,7 @@ def pipeline(project: Path, commit: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def params_of(project: Path, commit: str) -> Iterator[Path]:
-    """params.yaml as it stands in `commit`, as a file; a ValueError that tells of the file names the commit."""
+    """params.yaml as it stands in `commit`, as a file; a ValueError that mentions the file names the commit instead."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         path.write_text(git(project, "show", f"{commit}:params.yaml"), encoding="utf-8")
@@ -142,13 +142,13 @@ def params_of(project: Path, commit: str) -> Iterator[Path]:
 
 
 def section(kind: type[C], project: Path, commit: str, name: str) -> C:
-    """Section `name` of params.yaml as it stands in `commit`. Raises ValueError as `load_section`."""
+    """Section `name` of params.yaml as it stands in `commit`. Raises ValueError as `load_section` does."""
     with params_of(project, commit) as path:
         return load_section(kind, path, name)
 
 
 def _dependencies(stages: Mapping[str, Any]) -> set[str]:
-    """Paths of all deps; of a templated one the folder before the template."""
+    """Paths of all deps; for a templated one, the folder before the template."""
     found: set[str] = set()
     for stage in stages.values():
         for dep in stage.get("deps", ()):
@@ -162,7 +162,7 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _says(project: Path, *arguments: str) -> str:
-    """As `git`, stripped; empty where git refuses."""
+    """As `git`, stripped; empty if git refuses."""
     try:
         return git(project, *arguments).strip()
     except ValueError:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from stages.config.retrain import RetrainConfig
 
-FIRST_PAUSES = (5.0, 20.0)  # seconds, where the settings are in a commit that is still to be found
+FIRST_PAUSES = (5.0, 20.0)  # seconds, as long as the commit that holds the settings is not known yet
 T = TypeVar("T")
 
 
@@ -20,7 +20,7 @@ def pauses(config: RetrainConfig) -> list[float]:
 
 
 def patiently(work: Callable[[], T], waits: Sequence[float], log: Callable[[str], None]) -> T:
-    """The result of `work`, tried again after each of `waits` seconds where it raises Unavailable, and only then."""
+    """The result of `work`, tried again after each of `waits` seconds if it raises Unavailable, and only then."""
     for seconds in waits:
         try:
             return work()

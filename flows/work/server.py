@@ -1,7 +1,7 @@
-"""A Prefect server that lives as long as a run, for a run that was told of none.
+"""A Prefect server that lives as long as a run, for runs that were given none.
 
 Prefect would start one itself, but only after its imports, and a flow that is killed would leave it running. This one
-starts while they go on, and is on a leash. It has no page and listens on the loopback address.
+starts while the imports go on, and is on a leash. It has no web page and listens on the loopback address.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ _APART = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_
 
 @contextlib.contextmanager
 def temporary_server(held: int) -> Iterator[Callable[[], None]]:
-    """PREFECT_API_URL names a server while the block runs: the one that it names already, or one of its own.
+    """Make sure that Prefect knows a server while the block runs: the configured one, else a temporary one.
 
     Yields a function that returns when the server answers; call it once what the run needs is imported. It raises
-    ValueError where the server does not start. `held` is the descriptor of the lock, kept as long as the server lives.
+    ValueError if the server does not start. `held` is the descriptor of the lock, kept as long as the server lives.
     """
     if os.environ.get(_URL) or _named_in_profile() or _named_here():
         yield lambda: None
@@ -62,7 +62,7 @@ def temporary_server(held: int) -> Iterator[Callable[[], None]]:
 
 
 def _named_in_profile() -> bool:
-    """Whether the user's Prefect profiles name a server; Prefect itself then finds out which."""
+    """Whether the user's Prefect profiles name a server; Prefect itself then works out which."""
     home = os.environ["PREFECT_HOME"]
     path = Path(os.environ.get("PREFECT_PROFILES_PATH") or Path(home, "profiles.toml"))
     return path.is_file() and _URL in path.read_text(encoding="utf-8", errors="replace")
@@ -76,7 +76,7 @@ def _named_here() -> bool:
     try:
         own, shared = (tomllib.loads(_text(name)) for name in ("prefect.toml", "pyproject.toml"))
     except tomllib.TOMLDecodeError:
-        return False  # Prefect says what is wrong with it
+        return False  # Prefect reports what is wrong with the file
     sections = own, shared.get("tool", {}).get("prefect", {})
     return any("url" in section.get("api", {}) for section in sections)
 

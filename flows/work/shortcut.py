@@ -11,8 +11,8 @@ from flows.state import embedded_store
 def recorded(state: Path, name: str, key: str) -> dict[str, str] | None:
     """Tags of the newest version with the idempotence key `key`, with `version`, `champion`, `source` and `intent`.
 
-    None where there is no such version, or where the registry is another one or has other tables: then mlflow must be
-    asked.
+    None if there is no such version, or if the registry is not the embedded one or has other tables: then mlflow must
+    be asked.
     """
     path = state / "mlflow.db"
     if os.environ["MLFLOW_TRACKING_URI"] != embedded_store(state) or not path.is_file():

@@ -1,7 +1,8 @@
 """Data that come from elsewhere: `dvc import-url SOURCE data/raw`; SOURCE is a bucket, an address or a drop folder.
 
-A run looks what the sources hold now. Where that is more than the commit says, the new pointers become a commit on
-top of it, whose hash follows from the content alone, and the run starts from there; its run branch carries it.
+A run looks up what the sources hold now. If that differs from what the commit says, the new pointers become a commit on
+top of it, whose hash follows from the content alone, and the run starts from there; its run branch includes that
+commit.
 """
 
 import json
@@ -30,7 +31,7 @@ def imports(project: Path, commit: str) -> list[str]:
 
 
 def pointers(project: Path, state: Path, commit: str) -> str:
-    """What the sources of `commit` hold now, where that is more than it says; empty otherwise. Nothing is fetched."""
+    """What the sources of `commit` hold now (JSON) if that differs from what it says, else empty. Fetches nothing."""
     names = imports(project, commit)
     if not names:
         return ""
@@ -43,14 +44,14 @@ def pointers(project: Path, state: Path, commit: str) -> str:
 
 
 def _source(pointer: Path) -> Any:
-    """The part of a pointer that names its source; `--no-download` rewrites the other part in any case."""
+    """The part of a pointer that names its source; `--no-download` always rewrites the other part."""
     return yaml.safe_load(pointer.read_text(encoding="utf-8"))["deps"]
 
 
 def refreshed(project: Path, state: Path, commit: str) -> str:
-    """`commit`, or a commit on top of it that names what the sources hold now; that is in DVC's cache then.
+    """`commit`, or a commit on top of it that names what the sources hold now, which is in DVC's cache then.
 
-    Raises ValueError where a source is gone, Unavailable where it does not answer.
+    Raises ValueError if a source is gone, Unavailable if it does not answer.
     """
     if not pointers(project, state, commit):
         return commit
@@ -61,8 +62,8 @@ def refreshed(project: Path, state: Path, commit: str) -> str:
 
 
 def record(place: Workspace, text: str, also: str | None = None) -> str:
-    """Commit what changed in the workspace, and the file `also`; author and date follow from what is there, so that
-    the same content is the same commit. Its hash."""
+    """Commit what changed in the workspace, and the file `also`; returns the commit's hash. Author and dates are fixed
+    by the parent commit, so that the same content gives the same commit."""
     git(place.path, "add", "--update")
     if also is not None:
         git(place.path, "add", "--force", "--", also)
@@ -72,7 +73,7 @@ def record(place: Workspace, text: str, also: str | None = None) -> str:
 
 
 def signature(place: Workspace) -> dict[str, str]:
-    """Author and dates, for git's environment, of a commit on top of the workspace's: the same for the same content."""
+    """Author and dates, for git's environment, of a commit on top of the workspace's: the same for the same parent."""
     date = git(place.path, "show", "--no-patch", "--format=%cI", "HEAD").strip()
     fixed = {f"GIT_{who}_{key}": value for who in ("AUTHOR", "COMMITTER") for key, value in _FIXED.items()}
     return {**fixed, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}

@@ -1,4 +1,4 @@
-"""Where candidates are put to the test: folders, settings, and one leashed process a test."""
+"""Where candidates are tested: folders, settings, and one leashed process per test."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ STOPPED = 143
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Testbench:
-    """`held` is the descriptor of a lock that a test keeps while it lives; `log` takes one line of text."""
+    """`held` is the descriptor of a lock that each test keeps while it runs; `log` takes one line of text."""
 
     project: Path
     state: Path
@@ -24,7 +24,7 @@ class Testbench:
     log: Callable[[str], None]
 
     def run(self, command: Sequence[str], *, minutes: float, shown: bool = True) -> tuple[int, list[str]]:
-        """Exit code and lines of `command`, run in the project's folder; 143 where it took longer than `minutes`."""
+        """Exit code and lines of `command`, run in the project's folder; 143 if it took longer than `minutes`."""
         lines: list[str] = []
         with leashed(command, cwd=self.project, held=self.held, timeout=minutes * 60) as process:
             assert process.stdout is not None
@@ -36,9 +36,9 @@ class Testbench:
 
 
 def rules_sha256(params: Path) -> str:
-    """Digest of the sections `compare` and `promote`: a decision holds as long as the rules that it was taken by.
+    """Digest of the sections `compare` and `promote`: a decision holds as long as the rules by which it was taken.
 
-    Raises ValueError where the file is not valid YAML.
+    Raises ValueError if the file is not valid YAML.
     """
     content = read_yaml(params)
     rules = {section: content.get(section) for section in ("compare", "promote")}

@@ -1,7 +1,7 @@
 """Look for new data: commits that move a pointer (`.dvc`, `dvc.lock`), and what the sources of `work.sources` hold.
 
-What was found twice in a row, so that nobody is still copying, is told once, as the Prefect event
-`ganops.data.changed`. The event is a hint: it carries a digest for people, and who is started by it looks for itself.
+A change that is found twice in a row, so that nobody is still copying, is reported once, as the Prefect event
+`ganops.data.changed`. The event is a hint: it carries a digest for people, and a run that it starts looks for itself.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ EVENT, RESOURCE = "ganops.data.changed", "ganops.data"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Look:
-    """Digest of the data that the branch and its sources name, and whether that is news to be told."""
+    """Digest of the data that the branch and its sources name, and whether that is news to report."""
 
     digest: str
     news: bool
@@ -28,12 +28,12 @@ class Look:
 
 
 def look(project: Path, state: Path, tell: Callable[[str], None]) -> Look:
-    """Look once; `tell` gets the digest where the data changed and stand still. Raises ValueError as `head`."""
+    """Look once; `tell` gets the digest if the data changed and are stable now. Raises ValueError as `head` does."""
     with alone(state, "watch"):
         path = state / "watch.json"
         before = read_json(path) if path.is_file() else {}
         digest = data_digest(project, state, head(project))
-        seen, known = before.get("seen"), before.get("known", digest)  # at the very first look that is known
+        seen, known = before.get("seen"), before.get("known", digest)  # the first look takes what it finds as known
         news = digest == seen and digest != known
         if news:
             tell(digest)

@@ -1,7 +1,8 @@
 """A folder of its own for a deployed run: one commit in a git worktree, sharing DVC's cache and the state folder.
 
-So neither a dirty working copy nor a person at work in it disturbs the run, nor the run them. The worktree goes when
-the run ends; that of a failed one stays until the next run starts, so there is never more than one.
+So neither a dirty working copy nor a person at work in it disturbs the run, and the run does not disturb them. The
+worktree is removed when the run ends; that of a failed run stays until the next one starts, so there is never more than
+one.
 """
 
 import configparser
@@ -22,17 +23,17 @@ _AWAY = (
     "connect", "timed out", "timeout", "unreachable", "name resolution", "name or service", "temporar", "reset by peer",
     "slowdown", "service unavailable", "bad gateway", "502", "503", "504", "broken pipe", "server disconnected",
 )  # fmt: skip
-_PATHS = (  # settings of a remote that DVC takes relative to the file that holds them
+_PATHS = (  # settings of a remote that DVC resolves relative to the file that holds them
     "url", "credentialpath", "configpath", "keyfile", "cert_path", "key_path", "gdrive_service_account_json_file_path",
     "gdrive_user_credentials_file",
 )  # fmt: skip
-_OTHERS = 3  # exit code of infra.digits where other images belong
+_OTHERS = 3  # exit code of infra.digits if other images belong there
 _REFUSED = ("denied", "forbidden", "credential", "unauthor", "signature", "invalidaccesskey")
 
 
 @dataclasses.dataclass(kw_only=True)
 class Workspace:
-    """Where a run works. `remote`: name of DVC's default remote, or None. `keep`: leave the folder there."""
+    """Where a run works. `remote`: name of DVC's default remote, or None. `keep`: do not remove the folder."""
 
     home: Path
     """The clone that it belongs to."""
@@ -45,7 +46,7 @@ class Workspace:
 def workspace(project: Path, state: Path, commit: str, name: str = "worktrees") -> Iterator[Workspace]:
     """A worktree of `commit` in a folder of the state folder; only one caller may use that folder at a time.
 
-    Raises ValueError where git refuses.
+    Raises ValueError if git refuses, or as `_settle` does.
     """
     folder = state / name
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -67,7 +68,7 @@ def workspace(project: Path, state: Path, commit: str, name: str = "worktrees") 
 def fill(place: Workspace, waiting: Callable[[Callable[[], str]], str]) -> None:
     """Put the raw data of the commit into the workspace: from DVC's cache, else from its remote.
 
-    `waiting` calls what it is given, again where that raises Unavailable. Raises ValueError where no place holds them.
+    `waiting` calls what it is given, and again if that raises Unavailable. Raises ValueError if neither holds them.
     """
     tracked = git(place.path, "ls-files", "--", "*.dvc").splitlines()
     if "data/raw.dvc" not in tracked:
@@ -86,7 +87,7 @@ def fill(place: Workspace, waiting: Callable[[Callable[[], str]], str]) -> None:
 
 
 def dvc(project: Path, *arguments: str) -> str:
-    """What `dvc ARGUMENTS` prints. Raises ValueError with its last sentence; Unavailable where a store is away."""
+    """What `dvc ARGUMENTS` prints. Raises ValueError with its last sentence; Unavailable if a store is away."""
     answer = subprocess.run([*DVC, *arguments], cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if answer.returncode == 0:
         return answer.stdout
@@ -96,7 +97,7 @@ def dvc(project: Path, *arguments: str) -> str:
 
 
 def _digits(path: Path) -> None:
-    """The default images, where the commit's datasheet is theirs; nobody else's data are made up."""
+    """Write the default images if the commit's datasheet is theirs; for any other data set nothing is made up."""
     command = [sys.executable, "-m", "infra.digits", "--out", "data/raw", "--datasheet", "data/datasheet.yaml"]
     answer = subprocess.run(command, cwd=path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if answer.returncode == _OTHERS or not (path / "infra" / "digits.py").is_file():
@@ -109,9 +110,9 @@ def _digits(path: Path) -> None:
 
 
 def _settle(project: Path, path: Path) -> str | None:
-    """Give the worktree the clone's own DVC settings (credentials too, mode 0600) and cache; its default remote.
+    """Give the worktree the clone's DVC settings (credentials too, mode 0600) and cache; returns its default remote.
 
-    Raises ValueError where remotes are configured but none is the default, or a folder that is one does not exist.
+    Raises ValueError if remotes are configured but none is the default, or if that is a folder that does not exist.
     """
     home, local = project / ".dvc", path / ".dvc" / "config.local"
     if not local.parent.is_dir():
@@ -162,7 +163,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _absolute(place: str, home: Path) -> str:
-    """Relative folders in DVC's settings are relative to the settings' own folder."""
+    """The absolute form of a folder in DVC's settings, which are relative to the settings' own folder `home`."""
     return place if "://" in place else str((home / Path(place).expanduser()).resolve())
 
 
