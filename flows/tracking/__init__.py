@@ -1,1 +1,1 @@
-"""MLflow: the registry, what a candidate says of itself there, and the curve of a training while it runs."""
+"""MLflow: the registry, what it records about a candidate, and the curve of a training while it runs."""

@@ -1,8 +1,8 @@
-"""The curve of a training: the lines that the trainer writes while it runs, and the rows that it leaves.
+"""The curve of a training: the lines that the trainer writes while it runs, and the rows that it leaves behind.
 
-`log.jsonl` lies in the trainer's state folder and has what cannot repeat (times, speed, memory) beside losses and
-measures; `curves.csv` and `measures.csv` of `data/train` have these alone, wherever the training ran. Rows are numbers
-by name, `step` among them.
+`log.jsonl` lies in the trainer's state folder and has what is not repeatable (times, speed, memory) beside losses and
+measures; `curves.csv` and `measures.csv` of `data/train` have only losses and measures, wherever the training ran. Rows
+map names to numbers, `step` among them.
 """
 
 import csv
@@ -17,21 +17,22 @@ MACHINE = {
     "time", "images_per_second", "seconds_per_kimg", "waiting_for_data", "memory_mib", "memory_reserved_mib",
     "utilisation",
 }  # fmt: skip
-"""What a row says of the machine, another time when a resumed training repeats it."""
+"""What a row says about the machine, which differs when a resumed training repeats the row."""
 Row = dict[str, float]
 
 
 class Tail:
-    """Reads the lines that were appended to a file since the last time; a line half written waits for its end.
+    """Reads the lines that were appended to a file since the last read; a half-written line is left until it is
+    complete.
 
-    Rows beyond `most` thousand images are another, longer run's.
+    Rows beyond `most` thousand images belong to another, longer run and are skipped.
     """
 
     def __init__(self, path: Path, most: float = float("inf")) -> None:
         self.path, self.most, self._at = path, most, 0
 
     def read(self, lines: int = 1000) -> list[Row]:
-        """Up to `lines` further rows; what is no row of numbers (a line torn by a crash) is passed over."""
+        """Up to `lines` further rows; a line that is not a row of numbers (torn by a crash) is skipped."""
         rows: list[Row] = []
         try:
             with self.path.open("rb") as file:
@@ -58,8 +59,9 @@ def _row(raw: bytes) -> list[Row]:
 def live_log(data: Path, state: Path, since: float = 0.0) -> Tail | None:
     """The log of the training that `data`/ingest and params.yaml beside `data` ask for; None before it has begun.
 
-    The trainer names its folder after images, settings, code and torch; of several that agree in images and settings it
-    is the one that was written last, and not before `since` (seconds since 1970), when it may be one of older code.
+    The trainer names its folder after images, settings, code and torch. Of several that agree in images and settings,
+    this takes the log that was written last; None if that was before `since` (seconds since 1970), as it may be from
+    older code.
     """
     try:
         data_hash = json.loads((data / "ingest" / "dataset.json").read_text(encoding="utf-8"))["data_hash"]
@@ -84,8 +86,7 @@ def _asked(record: Path, data_hash: str, section: dict[str, Any]) -> bool:
 
 
 def whole(data: Path, state: Path) -> list[Row]:
-    """The finished curve by step: `data`/train/curves.csv and measures.csv, with what the log says last of their
-    steps."""
+    """The finished curve by step: `data`/train/curves.csv and measures.csv, with the log's latest values per step."""
     rows: dict[int, Row] = {}
     for path in (data / "train" / "curves.csv", data / "train" / "measures.csv"):
         if path.is_file():

@@ -1,7 +1,7 @@
-"""What the pipeline made, read from its files: the candidate for the registry, with everything that speaks for it.
+"""What the pipeline made, read from its files: the candidate for the registry, with all evidence about it.
 
-The idempotence key is the content that matters, ONNX hash and data hash: the same content is registered once. The
-evidence (card, verdict, pages) may change while the content does not, so it has a digest of its own.
+The idempotence key identifies the content that matters by ONNX hash and data hash: the same content is registered once.
+The evidence (card, verdict, pages) may change while the content does not, so it has a digest of its own.
 """
 
 import dataclasses
@@ -36,14 +36,14 @@ class Candidate:
     """DVC's name of the image store, at most 36 characters."""
     params_hash: str
     work_key: str
-    """Digest of what the work was: data, code, params and locks, as dvc.lock has them; "none" without one."""
+    """Digest of what the work was given: data, code, params and locks, as recorded in dvc.lock; "none" without one."""
     passed: bool
     registrable: bool
     checks: tuple[dict[str, Any], ...]
     licences: tuple[str, ...]
-    """Those that the verdict accepts of training data."""
+    """Those that the verdict accepts for training data."""
     arithmetic: str
-    """In which parity was measured: "float16", "weights only" or "unknown"."""
+    """The arithmetic in which parity was measured: "float16", "weights only" or "unknown"."""
     evidence: dict[str, Path]
     """Files to attach, by their path in the registry."""
     metrics: dict[str, float]
@@ -58,7 +58,7 @@ class Candidate:
     def evidence_sha256(self) -> str:
         """One digest over names and contents of the evidence.
 
-        The report of validate is left out: it compares with the last promoted data, so a promotion changes it.
+        The report of validate is left out: it compares with the last promoted data, so every promotion changes it.
         """
         counted = {name: path for name, path in self.evidence.items() if not name.startswith("validate/")}
         digests = {name: sha256_file(path) for name, path in sorted(counted.items())}
@@ -71,7 +71,7 @@ class Candidate:
 
 
 def read_candidate(project: Path) -> Candidate:
-    """The candidate in `project`/data. Raises ValueError where files are missing or do not belong together."""
+    """The candidate in `project`/data. Raises ValueError if files are missing or do not belong together."""
     data = project / "data"
     verdict = read_json(_existing(data / "card" / "verdict.json"))
     onnx = _existing(data / "export" / "generator.onnx")
@@ -109,7 +109,7 @@ def _existing(path: Path) -> Path:
 def _evidence(data: Path) -> dict[str, Path]:
     """Card and verdict at the top, the other stages' files in folders of their own.
 
-    Of the training no weights, and not the grid of each moment: there are hundreds in a long run.
+    Left out of the training's files are the weights and the sample grids, of which a long run has hundreds.
     """
     files = {path.relative_to(data / "card").as_posix(): path for path in _below(data / "card")}
     for stage in ("validate", "export", "evaluate", "audit"):
@@ -142,7 +142,7 @@ def _metrics(data: Path) -> dict[str, float]:
 
 
 def _params(path: Path) -> dict[str, str]:
-    """params.yaml as dotted names and JSON values; a value too long for the registry is named by its digest."""
+    """params.yaml as dotted names and JSON values; a value too long for the registry is replaced by its digest."""
     flat: dict[str, str] = {}
 
     def walk(value: Any, name: str) -> None:
@@ -159,7 +159,7 @@ def _params(path: Path) -> dict[str, str]:
 
 
 def work_key(lock: Path) -> str:
-    """SHA-256 of everything in DVC's lock file that goes into the stages and that no stage and no promotion makes."""
+    """SHA-256 of everything in DVC's lock file that goes into the stages and is made by no stage and no promotion."""
     if not lock.is_file():
         return "none"
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
@@ -176,7 +176,7 @@ def work_key(lock: Path) -> str:
 
 
 def dvc_md5(lock: Path, out: str) -> str | None:
-    """The MD5 under which DVC's lock file knows the output `out`, if it does."""
+    """The MD5 that DVC's lock file records for the output `out`, if it does."""
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
     outs = [item for stage in stages.values() for item in stage.get("outs", ())]
     return next((item["md5"] for item in outs if item["path"].rstrip("/") == out and "md5" in item), None)

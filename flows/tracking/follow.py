@@ -6,12 +6,12 @@
         ...
         register(candidate, registry, facts, following.run())
 
-Everything goes through one thread, so no stage ever waits for a server; it also says in the log how far the training
-is. What a server does not take is kept and sent again: lines of the trainer stay in its log until they were taken.
-`following.run()` waits a little for the rest, ends the thread and names the run; None where no server has answered.
+Everything goes through one thread, so no stage ever waits for a server; it also logs how far the training is. What a
+server does not take is kept and sent again: the trainer's lines are read from its log only as they are sent.
+`following.run()` waits a little for the rest, ends the thread and returns the run's id; None if no server has answered.
 `register` takes the run over, adds what is missing of the curve from the files (`record`), and ends it: so a rerun
-after a crash, a cached stage and a training on another machine have whole curves too. A block that is left by an
-exception ends the run as FAILED or KILLED.
+after a crash, a cached stage and a training on another machine have whole curves too. If an exception leaves the block,
+the run ends as FAILED or KILLED.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 EVERY = 2.0  # seconds between two looks
-PATIENCE = 20.0  # seconds for which the end waits for a server
-_TICK = 0.02  # seconds that a file system's clock may be behind
+PATIENCE = 20.0  # seconds that the end waits for a server
+_TICK = 0.02  # seconds by which a file system's clock may lag
 _LONGEST_PAUSE = 60.0
-_KEPT = 100_000  # values of the machine's load that wait for a server
+_KEPT = 100_000  # values of the machine's load kept for a server, at most
 
 
 def curve_metrics(rows: list[Row], time_ms: int) -> "list[Metric]":
-    """Rows of a curve as metrics `train/NAME` at their steps; `time_ms` for rows that carry no time."""
+    """Rows of a curve as metrics `train/NAME` at their steps; rows without a time get `time_ms`."""
     from mlflow.entities import Metric
 
     return [
@@ -50,14 +50,14 @@ def curve_metrics(rows: list[Row], time_ms: int) -> "list[Metric]":
 
 
 class Following:
-    """See the module; made by `follow`."""
+    """See the module's docstring; made by `follow`."""
 
     def __init__(self, project: Path, state: Path, facts: Mapping[str, Any], log: Callable[[str], None]) -> None:
         self.project, self.state, self.facts, self.log = project, state, facts, log
         self.registry: Registry | None = None
         self.run_id: str | None = None
         self._began = time.time()
-        self._seen: set[int] = set()  # rows of the curve, by what they say of the training
+        self._seen: set[int] = set()  # hashes of the rows sent, without what they say about the machine
         self._waiting: list[Metric] = []
         self._tail: Tail | None = None
         self._progress: Progress | None = None
@@ -67,22 +67,22 @@ class Following:
         self._thread = threading.Thread(target=self._work, name="follow", daemon=True)
 
     def start(self) -> None:
-        """Begin; once."""
+        """Start the thread; call it once."""
         self._thread.start()
 
     def training(self) -> None:
-        """The trainer begins now: follow its log from here on. Not before: there may be one of older work."""
+        """Say that the trainer begins now: its log is followed from here on. An earlier log may be from older work."""
         self._training.set()
 
     def run(self, patience: float = PATIENCE) -> str | None:
-        """Send what waits, for at most `patience` seconds, end the thread; the run, None where no server answered."""
+        """Send what waits, for at most `patience` seconds, and end the thread; returns the run's id or None."""
         self._deadline = time.monotonic() + patience
         self._ending.set()
         self._thread.join(patience + EVERY)
         return self.run_id
 
     def end(self, status: str) -> None:
-        """Close the run, unless `register` has done so or nobody answers."""
+        """Close the run, unless `register` has done so or no server answers."""
         self.run(PATIENCE if status != "KILLED" else 2 * EVERY)
         if self.registry is None or self.run_id is None:
             return
@@ -95,7 +95,7 @@ class Following:
             self.log(f"tracking: run {self.run_id} stays open: {error}")
 
     def _work(self) -> None:
-        """Look, send, pause; after a failure the pauses grow to a minute. Nothing that goes wrong here ends a run."""
+        """Look, send, pause; after a failure the pauses grow to a minute. No failure here ends a pipeline run."""
         pause, ending = EVERY, False
         while not (ending and (pause == EVERY or time.monotonic() > self._deadline)):
             ending = self._ending.is_set()  # asked before the look, so that the last look sees all
@@ -122,7 +122,7 @@ class Following:
         log_metrics(registry.client, run, load)
 
     def _look(self) -> None:
-        """Find the trainer's log, once it writes one, and say how far it is."""
+        """Find the trainer's log, once it writes one, and log how far the training is."""
         if self._training.is_set() and self._tail is None:
             self._tail = live_log(self.project / "data", self.state, self._began - _TICK)
             if self._tail is not None:
@@ -131,10 +131,10 @@ class Following:
             self._progress.look()
 
     def _read(self) -> bool:
-        """Fetch the next lines of the trainer's log; whether there were any.
+        """Fetch the next lines of the trainer's log; returns whether there were any.
 
-        What a resumed training repeats is sent once; where one went back and goes another way, both ways are, and of
-        one step MLflow shows the latest.
+        What a resumed training repeats is sent once. If a training went back and then took another course, both courses
+        are sent; MLflow shows the latest value of each step.
         """
         if self._tail is None:
             return False
@@ -150,7 +150,7 @@ class Following:
         return int(self._began * 1000)
 
     def _open(self) -> tuple[Registry, str]:
-        """The registry, and this pipeline's run in it: made, or restored where somebody deleted it."""
+        """The registry, and this pipeline's run in it: created, or restored if somebody deleted it."""
         if self.registry is not None and self.run_id is not None:
             return self.registry, self.run_id
         registry = connect(self.state, model_name(self.project / "params.yaml"))
@@ -164,7 +164,7 @@ class Following:
 
 @contextlib.contextmanager
 def follow(project: Path, state: Path, facts: Mapping[str, Any], log: Callable[[str], None]) -> Iterator[Following]:
-    """Keep an MLflow run open for this pipeline run while the block runs; never raises for what a server does."""
+    """Keep an MLflow run open for this pipeline run while the block runs; no server error raises."""
     following = Following(project, state, facts, log)
     following.start()
     try:

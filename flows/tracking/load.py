@@ -11,7 +11,7 @@ EVERY = 10.0  # seconds between two samples
 
 
 class Load:
-    """Samples of processor, memory, disk, network and, where there is one, GPU; `waiting` for whoever sends them."""
+    """Samples of processor, memory, disk, network and, if there is one, GPU; `waiting` holds those not yet sent."""
 
     def __init__(self) -> None:
         self.waiting: list[Metric] = []
@@ -19,7 +19,7 @@ class Load:
         self._monitors: list[Any] = []
 
     def sample(self) -> None:
-        """Take a sample where one is due; metrics are called `system/NAME`, as MLflow's own are."""
+        """Take a sample if one is due; metrics are called `system/NAME`, like MLflow's own."""
         if time.monotonic() < self._next:
             return
         from mlflow.entities import Metric
@@ -37,7 +37,7 @@ class Load:
 
 
 def _monitors() -> list[Any]:
-    """MLflow's monitors of this machine; the one of GPUs needs a GPU and NVIDIA's library."""
+    """MLflow's monitors of this machine; the GPU monitor needs a GPU and NVIDIA's library."""
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor

@@ -1,4 +1,4 @@
-"""What a run shows on its page in Prefect: pictures, measures with intervals beside the champion's, where to read on.
+"""What a run shows on its page in Prefect: pictures, measures with intervals and differences to the champion, links.
 
 Names come from files that others wrote, so they are escaped; pictures are embedded, so the page needs no other host.
 """
@@ -20,7 +20,7 @@ PAPERS = ("MODEL_CARD.md", "validate/report.html", "evaluate/index.html", "audit
 
 
 def picture(candidate: Candidate) -> str | None:
-    """The sample grid as an address that carries the picture itself; None where there is none, or one too large."""
+    """The sample grid as a data URI that holds the picture itself; None if there is none or it is too large."""
     path = candidate.data / "train" / "samples.png"
     if not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
         return None
@@ -28,7 +28,7 @@ def picture(candidate: Candidate) -> str | None:
 
 
 def differences(state: Path, version: str, champion: str | None) -> dict[str, Any]:
-    """Paired differences to the champion by measure, from the comparison of these two; none where there was none."""
+    """Paired differences to the champion by measure, from the comparison of the two; empty if there was none."""
     folder = state / "compare" / f"{version}-{champion}"
     if champion is None or not (folder / "summary.json").is_file():
         return {}
@@ -36,7 +36,7 @@ def differences(state: Path, version: str, champion: str | None) -> dict[str, An
 
 
 def measures(candidate: Candidate, against: Mapping[str, Any], champion: str | None) -> str:
-    """A Markdown table: each measure of the candidate with its interval and, where both were scored, the difference."""
+    """A Markdown table: each measure of the candidate with its interval and, if both were scored, the difference."""
     rows = ["| measure | value | interval | difference to the champion | interval |", "|---|---|---|---|---|"]
     found = measured(candidate.data)
     for name, measure in found.items():
@@ -49,7 +49,7 @@ def measures(candidate: Candidate, against: Mapping[str, Any], champion: str | N
 
 
 def papers(candidate: Candidate, version: str) -> str:
-    """Markdown: card and reports of the version, with a link where the registry has pages, else how to fetch them."""
+    """Markdown: card and reports of the version, with a link if the registry has pages, else how to fetch them."""
     name, which = quote(candidate.name), quote(version)
     files = [f"- {path}" for path in PAPERS if path in candidate.evidence]
     if os.environ["MLFLOW_TRACKING_URI"].startswith(("http://", "https://")):
@@ -65,6 +65,6 @@ def _difference(found: Any) -> list[str]:
 
 
 def interval(measure: Mapping[str, Any]) -> str:
-    """Both ends in words, or a dash where there are none."""
+    """Both ends as text, or a dash if there are none."""
     ends = [measure.get(end) for end in ("low", "high")]
     return "-" if ends == [None, None] else " to ".join(map(number, ends))

@@ -1,6 +1,6 @@
-"""A candidate's papers for people and programs that know MLflow alone: card as a page, descriptions, ONNX flavor.
+"""A candidate's papers for people and programs that know only MLflow: card as a page, descriptions, ONNX flavor.
 
-Text from the card is data: whatever looks like HTML in it is shown, not obeyed.
+Text from the card is data: whatever looks like HTML in it is shown, not interpreted.
 """
 
 import base64
@@ -51,7 +51,7 @@ def _body(card: Path) -> str:
 
 
 def model_description(candidate: Candidate) -> str:
-    """What the card says of the model whatever the version: what it draws, what it is for, what it must not do."""
+    """What the card says about the model, whatever the version: its intended use, its forbidden use, its risks."""
     parts = _sections(candidate.evidence[CARD])
     told = [f"**{html.escape(candidate.name)}**: generators made by ganops; the alias `champion` is the one to serve."]
     told += [parts[title] for title in ("Intended use", "Forbidden use", "Ethics and risks") if title in parts]
@@ -59,7 +59,7 @@ def model_description(candidate: Candidate) -> str:
 
 
 def version_description(candidate: Candidate) -> str:
-    """Verdict and digests in a line, then the card's own words: what it is, its gate, its limits."""
+    """Verdict and digests in one line, then the card's own words: what the model is, its gate, its limits."""
     failed = ", ".join(candidate.failed_checks)
     verdict = "green" if candidate.passed else f"red ({html.escape(failed)})"
     digests = f"ONNX {candidate.onnx_sha256[:12]}, data {candidate.data_hash[:12]}"
@@ -69,7 +69,7 @@ def version_description(candidate: Candidate) -> str:
 
 
 def _sections(card: Path) -> dict[str, str]:
-    """The card's second-level sections by title, "" for what comes before; pictures left out."""
+    """The card's second-level sections by title ("" for what precedes the first), without pictures."""
     text = re.sub(r"^!\[.*\]\(.*\)$", "", _body(card), flags=re.MULTILINE)
     pieces = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     found = {"": re.sub(r"\A# .*\n?", "", pieces[0])}
@@ -82,7 +82,7 @@ def _sections(card: Path) -> dict[str, str]:
 
 
 def _cut(parts: list[str]) -> str:
-    """As many of the parts, in their order, as there is room for."""
+    """As many of the parts, in order, as fit into a description."""
     told = ""
     for part in parts:
         if len(told) + len(part) + 2 <= _LONGEST:
@@ -93,7 +93,7 @@ def _cut(parts: list[str]) -> str:
 def write_flavor(folder: Path, run_id: str, artifact_path: str) -> None:
     """Make `folder`, which holds the ONNX file, a model of MLflow's ONNX flavor (and pyfunc) around the same bytes.
 
-    The file itself is not touched. Requirements are few and pinned to what the flow runs with.
+    The file itself is not touched. Requirements are few and pinned to the flow's own versions.
     """
     import onnxruntime
     from mlflow import pyfunc
@@ -106,7 +106,7 @@ def write_flavor(folder: Path, run_id: str, artifact_path: str) -> None:
     model.model_size_bytes = (folder / ONNX).stat().st_size
     model.save(str(folder / "MLmodel"))
     pins = "".join(f"{name}=={version(name)}\n" for name in _PACKAGES)
-    pins += f"onnxruntime=={onnxruntime.__version__}\n"  # its package may be called onnxruntime-gpu here
+    pins += f"onnxruntime=={onnxruntime.__version__}\n"  # the package installed here may be onnxruntime-gpu
     (folder / "requirements.txt").write_text(pins, encoding="utf-8")
     python = ".".join(map(str, sys.version_info[:3]))
     environment = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
@@ -114,7 +114,7 @@ def write_flavor(folder: Path, run_id: str, artifact_path: str) -> None:
 
 
 def signature(onnx: Path) -> Any:
-    """Names, types and shapes of what goes in and comes out, as the file itself declares them; -1 is any number."""
+    """Names, types and shapes of inputs and outputs, as the file itself declares them; -1 stands for any number."""
     import numpy as np
     import onnxruntime
     from mlflow.models import ModelSignature

@@ -1,4 +1,4 @@
-"""How far a training is, in a sentence now and then: from the lines that the trainer writes, whoever else is away."""
+"""How far a training is, in a sentence now and then, from the lines that the trainer writes: needs no server."""
 
 import math
 import time
@@ -10,22 +10,22 @@ EVERY = 30.0  # seconds between two sentences
 
 
 class Progress:
-    """Tells `log` of a training that began at `began`, in seconds since 1970, by the lines of `tail`."""
+    """Reports to `log`, from the lines of `tail`, on a training that began at `began` (seconds since 1970)."""
 
     def __init__(self, tail: Tail, began: float, log: Callable[[str], None]) -> None:
         self._tail, self._began, self._log = tail, began, log
         self._told = time.monotonic()
 
     def look(self) -> None:
-        """Read what is new, and say where the training is unless that was said just now."""
-        rows = [row for row in self._tail.read() if row.get("time", 0.0) >= self._began]  # others are of older work
+        """Read what is new, and report how far the training is, at most every EVERY seconds."""
+        rows = [row for row in self._tail.read() if row.get("time", 0.0) >= self._began]  # earlier: older work
         if rows and time.monotonic() - self._told >= EVERY:
             self._told = time.monotonic()
             self._log(sentence(rows[-1], self._tail.most))
 
 
 def sentence(row: Row, most: float) -> str:
-    """Where a training of `most` thousand images is by its latest row."""
+    """How far a training of `most` thousand images is, by its latest row."""
     done, speed = row.get("kimg", 0.0), row.get("images_per_second", 0.0)
     told = f"train: {_kimg(done)} of {_kimg(most)} kimg ({done / most:.0%}), {speed:,.0f} images/s"
     left = 1000 * (most - done)
@@ -37,7 +37,7 @@ def _kimg(number: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A duration: "1 h 5 min", "2 min 3 s" or "4.5 s"; nothing for none."""
+    """A duration: "1 h 5 min", "2 min 3 s" or "4.5 s"; empty for none."""
     if not seconds:
         return ""
     minutes, rest = divmod(round(seconds, 1), 60)

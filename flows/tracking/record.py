@@ -1,4 +1,4 @@
-"""What a run of MLflow gets of a candidate: params, metrics with their steps, the data set, and all its files."""
+"""What an MLflow run records about a candidate: params, metrics with their steps, the data set, and all its files."""
 
 import json
 import shutil
@@ -21,9 +21,9 @@ from stages.state import state_folder
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-PIPELINE = "pipeline"  # folder of a version: what DVC needs to bring its data back, and housekeeping to keep them
+PIPELINE = "pipeline"  # folder of a version: what DVC needs to restore its data, and housekeeping to keep them
 PAPERS = ("dvc.lock", "dvc.yaml", "params.yaml", "data/raw.dvc")
-_PARAMS = 100  # in a call, MLflow's limit
+_PARAMS = 100  # per call, MLflow's limit
 
 
 def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
@@ -44,7 +44,7 @@ def log_numbers(candidate: Candidate, registry: Registry, run_id: str) -> None:
 
 
 def log_new_measures(candidate: Candidate, registry: Registry, run_id: str) -> None:
-    """The measures of new evidence, on a run that has those of the old: of one step MLflow shows the latest."""
+    """Log new evidence's measures on a run that has the old ones: MLflow shows the latest value of each step."""
     rows = curves.whole(candidate.data, state_folder())
     log_metrics(registry.client, run_id, _measures(candidate, rows, int(time.time() * 1000)))
 
@@ -57,7 +57,7 @@ def _measures(candidate: Candidate, rows: list[curves.Row], time_ms: int) -> "li
 
 
 def _missing(rows: list[curves.Row], registry: Registry, run_id: str) -> list[curves.Row]:
-    """What the run does not have yet of the curve, by step and name."""
+    """The part of the curve that the run does not have yet, by step and name."""
     names = {name for row in rows for name in row} - {"step", "time"}
     taken = registry.client.get_run(run_id).data.metrics
     have = {
@@ -75,7 +75,7 @@ def _missing(rows: list[curves.Row], registry: Registry, run_id: str) -> list[cu
 def log_files(
     candidate: Candidate, facts: Mapping[str, Any], registry: Registry, run_id: str, *, generator: bool
 ) -> None:
-    """The evidence, the pipeline's files, `run.json`, the card as a page; with `generator` the ONNX file as a model."""
+    """Log evidence, pipeline files, `run.json` and the card as a page; with `generator` a model with the ONNX file."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = {**candidate.evidence, **({ONNX: candidate.onnx} if generator else {})}

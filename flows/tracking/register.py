@@ -1,8 +1,8 @@
 """Register a candidate in MLflow, once: the same ONNX file from the same data is one version, however often it runs.
 
 Order: run with params, metrics, files; bytes read back; run finished; then the version with all its tags in one call.
-So a crash leaves at most a run without a version, which the next registration removes, or a whole version. Where
-evidence is replaced, the decision that rested on it goes first.
+So a crash leaves at most a run without a version, which the next registration removes, or a whole version. When
+evidence is replaced, the decision that rested on it is removed first.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A version of the registry, and what had to be done for it."""
+    """A version in the registry, and what had to be done for it."""
 
     version: str
     new: bool
@@ -39,10 +39,10 @@ class Registered:
 def register(candidate: Candidate, registry: Registry, facts: Mapping[str, Any], run: str | None = None) -> Registered:
     """Make sure that exactly one version holds the candidate, whole and with its present evidence.
 
-    `facts` is what cannot repeat (commit, machine, durations); it goes into the run as `run.json` and tags. `run` is
-    the pipeline's MLflow run (`follow`), which gets all numbers, and the files where they are new, and is ended;
-    None: a run is made where a version is. Raises ValueError where the candidate must not be registered, or the
-    registered bytes differ from its own.
+    `facts` is what is not repeatable (commit, machine, durations); it goes into the run as `run.json` and tags. `run`
+    is the pipeline's MLflow run (`follow`), which gets all numbers, and the files if the version is new, and is ended;
+    None: a run is made if a version is. Raises ValueError if the candidate must not be registered, if the registered
+    bytes differ from its own, or if a version under an alias is damaged.
     """
     if not candidate.registrable:
         raise ValueError(
@@ -70,7 +70,7 @@ def register(candidate: Candidate, registry: Registry, facts: Mapping[str, Any],
 
 
 def _run_tags(candidate: Candidate, facts: Mapping[str, Any]) -> dict[str, str]:
-    """What the run of a candidate is, for whoever searches runs."""
+    """Tags by which the run of a candidate can be searched for."""
     return {
         "idempotence_key": candidate.key,
         "onnx_sha256": candidate.onnx_sha256,
@@ -87,7 +87,7 @@ def _tag_run(registry: Registry, run: str, **tags: str) -> None:
 
 
 def version_tags(candidate: Candidate) -> dict[str, str]:
-    """The tags by which a version says what it is; `decision`, `reason` and others follow from promotion."""
+    """The tags by which a version says what it is; promotion adds `decision`, `reason` and others."""
     return {
         "idempotence_key": candidate.key,
         "onnx_sha256": candidate.onnx_sha256,
@@ -119,7 +119,7 @@ def git_facts(project: Path) -> dict[str, str]:
 
 
 def run_facts(project: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """What cannot repeat, for `run.json`: when, on what, from which commit, how long each stage took (seconds)."""
+    """What is not repeatable, for `run.json`: when, on which machine, from which commit, seconds per stage."""
     return {
         "format": 1,
         "registered": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -130,7 +130,7 @@ def run_facts(project: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _remove_leftovers(candidate: Candidate, registry: Registry, present: str | None) -> None:
-    """Delete runs of this candidate that no version came from or is named by: a registration that died on the way."""
+    """Delete runs of this candidate that belong to no version, left by registrations that were interrupted."""
     experiment = registry.experiment()
     runs = registry.client.search_runs([experiment], f"tags.idempotence_key = '{candidate.key}'")
     used = {present, *(version.run_id for version in registry.versions(idempotence_key=candidate.key))}
@@ -140,7 +140,7 @@ def _remove_leftovers(candidate: Candidate, registry: Registry, present: str | N
 
 
 def _keep(version: "ModelVersion", registry: Registry) -> bool:
-    """False where a version's bytes are lost or damaged; then it is deleted, unless an alias still needs it."""
+    """False if a version's bytes are lost or damaged; it is deleted then. Raises ValueError if it has an alias."""
     if registry.intact(version):
         return True
     if set(version.aliases) - {"challenger"}:
@@ -178,10 +178,10 @@ def _create(candidate: Candidate, registry: Registry, facts: Mapping[str, Any], 
 def _replace_evidence(
     candidate: Candidate, registry: Registry, version: "ModelVersion", facts: Mapping[str, Any]
 ) -> None:
-    """New card, verdict, measures and pages for the same bytes; the ONNX file stays.
+    """Write new card, verdict, measures and pages for the same bytes; the ONNX file stays.
 
-    First the old decision goes, so that whoever dies on the way leaves a version that nobody can approve; the digest of
-    the evidence is set last, so that the next registration writes all of it anew.
+    The old decision is removed first, so that a crash leaves a version that nobody can approve; the digest of the
+    evidence is set last, so that the next registration then writes all of it again.
     """
     number = str(version.version)
     for stale in ("decision", "judged_by", "reason", "approval", "evidence_sha256"):

@@ -1,7 +1,7 @@
 """The MLflow registry as the flows use it: versions found by content, bytes read back, aliases, notes on the model.
 
-Importing mlflow takes seconds, so everything here imports it when it is called; `flows.work.shortcut` answers the one
-question of a retrain with nothing to do without it.
+Importing mlflow takes seconds, so everything here imports it only when called; `flows.work.shortcut` answers the one
+question of a retrain that has nothing to do without it.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ONNX = "generator.onnx"
-FOLDER = "model"  # of a run's artifacts: what a version's source points at
+FOLDER = "model"  # of a run's artifacts: the folder that a version's source points to
 
 
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
-    """Turn the registry's exceptions into ValueError with one sentence."""
+    """Turn the registry's exceptions into ValueError (Unavailable if it is away or busy) with one sentence."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,7 +55,7 @@ def sentences() -> Iterator[None]:
 
 
 def _busy(said: str) -> None:
-    """Raise Unavailable where sqlite says that another process is writing; of two that began to read it refuses one."""
+    """Raise Unavailable if sqlite says that another process is writing: it refuses one of two concurrent writers."""
     if "database is locked" in said:
         raise Unavailable(
             f"the registry at {address()} is being written to by another process; run this again"
@@ -69,13 +69,13 @@ def address() -> str:
 
 
 class Registry:
-    """Versions of one registered model. Methods raise MlflowException where the registry does not answer."""
+    """Versions of one registered model. Methods raise MlflowException if the registry does not answer."""
 
     def __init__(self, client: "MlflowClient", name: str, artifacts: str | None) -> None:
         self.client, self.name, self._artifacts = client, name, artifacts
 
     def experiment(self) -> str:
-        """The experiment that holds the runs of this model, made or restored where needed."""
+        """The experiment that holds the runs of this model, created or restored if needed."""
         found = self.client.get_experiment_by_name(self.name)
         if found is None:
             return self.client.create_experiment(self.name, artifact_location=self._artifacts)
@@ -95,7 +95,7 @@ class Registry:
         return [self.client.get_model_version(self.name, str(number)) for number in numbers]
 
     def version(self, number: str) -> "ModelVersion | None":
-        """The version of that number; None where there is none, or no longer."""
+        """The version with this number; None if there is none, or none any more."""
         return _found(lambda: self.client.get_model_version(self.name, number))
 
     def alias(self, alias: str) -> "ModelVersion | None":
@@ -110,7 +110,7 @@ class Registry:
         return str(found.version) if found is not None else None
 
     def point(self, alias: str, version: str | None) -> None:
-        """Move `alias` to `version`, or take it away, and read it back. Raises ValueError where that did not hold."""
+        """Move `alias` to `version`, or remove it, and read it back. Raises ValueError if that did not hold."""
         if version is not None:
             self.client.set_registered_model_alias(self.name, alias, version)
         elif self.number(alias) is not None:
@@ -121,12 +121,12 @@ class Registry:
             )
 
     def drop(self, alias: str, version: str) -> None:
-        """Take `alias` away where it points at `version`."""
+        """Remove `alias` if it points to `version`."""
         if self.number(alias) == version:
             self.point(alias, None)
 
     def claim(self, alias: str, version: str) -> None:
-        """Move `alias` to `version` where nothing hangs on it: of two who do so at once the later one has it."""
+        """Move an `alias` on which nothing depends to `version`, not reading it back: of two callers the later wins."""
         self.client.set_registered_model_alias(self.name, alias, version)
 
     def tag(self, version: str, **tags: str) -> None:
@@ -140,14 +140,14 @@ class Registry:
         return dict(model.tags) if model is not None else {}
 
     def note(self, key: str, value: str | None) -> None:
-        """Set a tag of the model as a whole; None takes it away."""
+        """Set a tag of the model as a whole; None removes it."""
         if value is not None:
             self.client.set_registered_model_tag(self.name, key, value)
         elif key in self.notes():
             self.client.delete_registered_model_tag(self.name, key)
 
     def fetch(self, version: "ModelVersion", to: Path) -> Path:
-        """The version's ONNX file, written to `to`. Raises ValueError where it differs from tag `onnx_sha256`."""
+        """The version's ONNX file, written to `to`. Raises ValueError if it differs from tag `onnx_sha256`."""
         fetch_file(f"{self.source(version)}/{ONNX}", to)
         if (found := sha256_file(to)) != version.tags.get("onnx_sha256"):
             raise ValueError(f"version {version.version} of {self.name} holds bytes with SHA-256 {found}, not its own")
@@ -160,7 +160,7 @@ class Registry:
     def intact(self, version: "ModelVersion") -> bool:
         """Whether the registered bytes are there and are the ones that were registered.
 
-        Raises MlflowException or OSError where they could not be read but may be there: silence is no damage.
+        Raises MlflowException or OSError if they could not be read but may be there: no answer is not damage.
         """
         from mlflow.artifacts import list_artifacts
         from mlflow.exceptions import MlflowException
@@ -178,7 +178,7 @@ class Registry:
 
 
 def _found(ask: Any) -> Any:
-    """What `ask` returns, or None where the registry says that there is no such thing."""
+    """What `ask` returns, or None if the registry says that there is no such thing."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -198,12 +198,12 @@ def fetch_file(uri: str, to: Path) -> None:
 
 
 def plain(text: str, longest: int = 1000) -> str:
-    """Words from people as one line of printable characters, ready to be stored and printed."""
+    """Text from people as one line of printable characters, at most `longest`, ready to be stored and printed."""
     return re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]+", " ", " ".join(text.split()))[:longest].strip()
 
 
 def model_name(params: Path) -> str:
-    """The registered model's name: `export.name` of params.yaml. Raises ValueError where it has none."""
+    """The registered model's name: `export.name` of params.yaml. Raises ValueError if it is missing or invalid."""
     if not params.is_file():
         raise ValueError(f"{params.parent.resolve()} holds no {params.name}; run this in the project's folder")
     try:
@@ -217,14 +217,14 @@ def model_name(params: Path) -> str:
 
 
 def unmade(state: Path) -> bool:
-    """Whether the registry is the embedded one and nothing was ever written to it; looking must not make it."""
+    """Whether the registry is the embedded one and does not exist yet; a look at it must not create it."""
     return os.environ["MLFLOW_TRACKING_URI"] == embedded_store(state) and not (state / "mlflow.db").is_file()
 
 
 def connect(state: Path, name: str) -> Registry:
-    """The registry at MLFLOW_TRACKING_URI. The first connection makes the embedded database: hold the lock.
+    """The registry at MLFLOW_TRACKING_URI. The first connection creates the embedded database: hold the lock.
 
-    Raises ValueError where the embedded store cannot be written.
+    Inside `sentences`, it raises ValueError if the embedded store cannot be written.
     """
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

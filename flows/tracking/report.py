@@ -13,10 +13,10 @@ from flows.tracking.register import Registered
 
 @dataclasses.dataclass(kw_only=True)
 class Outcome:
-    """Filled in while the flow runs; what is still None was not reached."""
+    """Filled in while the flow runs; a field that is still None was not reached."""
 
     stages: dict[str, tuple[str, float]]
-    """By stage: "ran", "restored" (from DVC's run cache), "cached", "failed" or "not reached", and seconds."""
+    """Per stage: "ran", "restored" (from DVC's run cache), "cached", "failed" or "not reached", and seconds."""
     candidate: Candidate | None = None
     registered: Registered | None = None
     met: str | None = None
@@ -24,15 +24,15 @@ class Outcome:
     decision: Decision | None = None
     error: str | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
-    """What else is worth saying: where data and run branch are, what is left to the next run."""
+    """What else is worth saying: where data and run branch are, what is left for the next run."""
 
     @classmethod
     def of(cls, stages: Sequence[str]) -> "Outcome":
-        """At the start: nothing ran yet."""
+        """The outcome at the start, before any stage has run."""
         return cls(stages=dict.fromkeys(stages, ("cached", 0.0)))
 
     def renew(self) -> None:
-        """Before another round: forget what the last one came to, keep which stages ran and the notes."""
+        """Before another round: forget the result of the last one, keep which stages ran and the notes."""
         self.candidate = self.registered = self.met = self.decision = self.error = None
 
 
@@ -91,11 +91,11 @@ def durations(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def number(value: Any) -> str:
-    """Four digits, or a dash for what is no number."""
+    """Four significant digits, or a dash for what is not a number."""
     return f"{value:.4g}" if isinstance(value, int | float) else "-"
 
 
 def safe(text: object) -> str:
-    """One line of text in which neither HTML nor Markdown means anything."""
+    """One line of text, escaped so that neither HTML nor Markdown in it has an effect."""
     plain = " ".join(html.escape(str(text)).split())
     return "".join(f"\\{character}" if character in "|*_`[]#" else character for character in plain)

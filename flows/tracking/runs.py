@@ -1,4 +1,4 @@
-"""The MLflow run of a pipeline run: begun, brought back where somebody deleted it, ended where its process has died."""
+"""The MLflow run of a pipeline run: begun, restored if somebody deleted it, ended if its process has died."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 _PROCESS = "ganops.process"
-_BATCH = 900  # metrics in a call; MLflow takes 1,000
+_BATCH = 900  # metrics per call; MLflow takes 1,000
 
 
 def begin(registry: Registry, facts: Mapping[str, Any], began_ms: int | None = None, **tags: str) -> str:
@@ -28,21 +28,21 @@ def begin(registry: Registry, facts: Mapping[str, Any], began_ms: int | None = N
 
 
 def log_metrics(client: "MlflowClient", run_id: str, metrics: "list[Metric]") -> None:
-    """Log all of `metrics` and empty the list; what is still in it after a failure was not taken."""
+    """Log all of `metrics` and empty the list; what is still in it after a failure was not logged."""
     while metrics:
         client.log_batch(run_id, metrics=metrics[:_BATCH])
         del metrics[:_BATCH]
 
 
 def revive(registry: Registry, run_id: str) -> None:
-    """Bring a run and its experiment back where they were deleted by hand."""
+    """Restore a run and its experiment if they were deleted by hand."""
     registry.experiment()
     if registry.client.get_run(run_id).info.lifecycle_stage == "deleted":
         registry.client.restore_run(run_id)
 
 
 def bury(registry: Registry) -> None:
-    """End the runs of this machine and state folder whose process has died: nobody else will."""
+    """End the runs of this machine and state folder whose process has died: nothing else would."""
     mine = " and ".join(f"tags.`{key}` = '{value}'" for key, value in _place().items())
     for run in registry.client.search_runs([registry.experiment()], f"attributes.status = 'RUNNING' and {mine}"):
         if not _lives(run.data.tags.get(_PROCESS, "")):
@@ -69,6 +69,6 @@ def identity(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _place() -> dict[str, str]:
-    """Tags that say whose a run is."""
+    """Tags that say which machine and state folder a run belongs to."""
     state = str(state_folder())
     return {"ganops.host": platform.node(), "ganops.state": hashlib.sha256(state.encode()).hexdigest()[:16]}

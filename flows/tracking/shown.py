@@ -1,4 +1,4 @@
-"""The evidence about a version as Markdown, for the form that asks a person. Text that others wrote is escaped."""
+"""The evidence about a version as Markdown, for the form that asks a person. Text written by others is escaped."""
 
 import json
 import tempfile
@@ -41,7 +41,7 @@ def _rows(registry: Registry, version: "ModelVersion") -> list[str]:
 
 
 def _measures(registry: Registry, version: "ModelVersion") -> dict[str, Any]:
-    """From the attached summaries: the run's metrics can be those of an evaluation that was replaced."""
+    """Measures from the attached summaries: the run's metrics may be from an evaluation that was replaced."""
     source = registry.source(version)
     with tempfile.TemporaryDirectory() as name:
         for stage in MEASURING:
