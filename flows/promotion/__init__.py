@@ -1,1 +1,1 @@
-"""Who becomes champion: the rule, what a candidate must show, and the one move of the alias."""
+"""Which version becomes champion: the rule, what a candidate must show, and the move of the alias."""

@@ -1,7 +1,7 @@
-"""The drift baseline: the profile of the data of the last promoted run, kept in git, changed by a promotion alone.
+"""The drift baseline: the profile of the data of the last promoted run, kept in git, changed only by a promotion.
 
 `validate` compares the present data with it and depends on it, so it runs once more after a promotion. What it finds
-then (no drift: these are the data) changes neither `passed.json` nor anything that follows.
+then (no drift, since these are the same data) changes neither `passed.json` nor any later stage.
 """
 
 import json
@@ -17,9 +17,9 @@ _MINUTES = 360.0
 
 
 def follow_promotion(bench: Testbench, data_hash: str) -> None:
-    """Make the data of the promoted run the baseline and bring `validate` up to date, where there is anything to do.
+    """Make the data of the promoted run the baseline and bring `validate` up to date, if anything is to be done.
 
-    Doing it again is harmless, so a crash costs nothing. Raises ValueError where validate fails.
+    Doing it again is harmless, so a crash costs nothing. Raises ValueError if validate fails.
     """
     profile, baseline = bench.project / PROFILE, bench.project / BASELINE
     if _hash(profile) != data_hash or not baseline.is_file():
@@ -33,7 +33,7 @@ def follow_promotion(bench: Testbench, data_hash: str) -> None:
 
 
 def _hash(path: Path) -> str | None:
-    """The data that a profile is of; None where there is none yet."""
+    """The hash of the data that a profile describes; None if there is no profile yet."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get("data_hash")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,6 +1,6 @@
-"""The three questions of a recheck: own bytes, own inputs and outputs, good enough on today's data.
+"""The three questions of a recheck: intact bytes, matching inputs and outputs, good enough on today's data?
 
-Each answers with sentences about what is wrong, none where all is well.
+Each function answers with sentences about what is wrong, none if all is well.
 """
 
 import json
@@ -21,11 +21,11 @@ from stages.config.card import Check
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-HOURS = 6.0  # the longest that reading today's data, or scoring, may take
+HOURS = 6.0  # the limit for reading today's data, and for scoring
 
 
 def own_bytes(champion: "ModelVersion", registry: Registry, to: Path) -> list[str]:
-    """The registered file, fetched to `to`, must be the one that was registered. Silence is no damage."""
+    """The registered file, fetched to `to`, must be the one that was registered. No answer is not damage."""
     if not registry.intact(champion):
         return ["its registered bytes are gone, or are not the ones that were registered"]
     registry.fetch(champion, to)
@@ -33,7 +33,7 @@ def own_bytes(champion: "ModelVersion", registry: Registry, to: Path) -> list[st
 
 
 def declared(champion: "ModelVersion", registry: Registry, folder: Path) -> list[str]:
-    """The file's inputs and outputs must be those of the signature that was registered with it, where it has one."""
+    """The file's inputs and outputs must be those of the signature that was registered with it, if it has one."""
     from mlflow.artifacts import list_artifacts
     from mlflow.models import Model
 
@@ -48,7 +48,7 @@ def declared(champion: "ModelVersion", registry: Registry, folder: Path) -> list
 
 
 def scored(folder: Path, bench: Testbench) -> tuple[list[str], dict[str, float | None], str]:
-    """(required checks that do not hold any more, scores by name, hash of today's data)."""
+    """(required checks that no longer hold, scores by name, hash of today's data)."""
     from stages.card.verdict import decide
 
     reference, out = bench.project / "data" / "reference", folder / "evaluate"

@@ -1,9 +1,10 @@
-"""The rule by which a registered candidate becomes champion: a decision with its reason, nothing is moved here.
+"""The rule by which a registered candidate becomes champion: it gives a decision and its reason, and moves nothing.
 
-Red, or rolled back before: no. Otherwise its registered bytes must be served (`serving`), and what needs a waiver
-must have one. Where there is a champion, both are scored anew by `stages.compare` on the present reference: the
-candidate must be not worse, and on the champion's own data better in a primary measure; and it must be not worse than
-the best version ever promoted either, so that losses within the margins cannot add up night by night.
+A version that is red, was rolled back or was refused is not promoted. Otherwise its registered bytes must be servable
+(`serving`), and what needs a waiver must have one. If there is a champion, `stages.compare` scores both again on the
+present reference: the candidate must not be worse and, if both were trained on the same data, must be better in a
+primary measure. Nor may it be worse than the best version ever promoted, so that losses within the margins cannot add
+up night by night.
 """
 
 import dataclasses
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 class Decision:
     """What becomes of a version, and why.
 
-    decision: "promoted", "kept" (the champion stays), "red", "unfit" (its bytes cannot be served), "slow" (not in time:
-        the next retrain asks again), "held" (a waiver is missing), "rolled_back" (it was champion once and somebody
-        went back), "waiting" (for a person's approval) or "refused" (by that person).
-    champion: the champion's version afterwards; before the move, the one that the decision was taken against.
-    best: the best promoted version, if this decision stands. failed: what was not fulfilled. waived: waiver to reason.
+    decision: "promoted", "kept" (the champion stays), "red", "unfit" (its bytes cannot be served), "slow" (too slow:
+        the next retrain tests it again), "held" (a waiver is missing), "rolled_back" (it was champion once and was
+        rolled back), "waiting" (for a person's approval) or "refused" (by that person).
+    champion: the champion's version afterwards; before the move, the one that the decision was taken against. best: the
+    best promoted version, once this decision stands. failed: what was not met. waived: waiver to reason.
     """
 
     decision: str
@@ -44,7 +45,7 @@ class Decision:
 
 
 def judge(candidate: Candidate, version: str, registry: Registry, bench: Testbench) -> Decision:
-    """Decide about `version`, which holds `candidate`. Raises ValueError where a test cannot be carried out."""
+    """Decide about `version`, which holds `candidate`. Raises ValueError if a test cannot be carried out."""
     own = registry.client.get_model_version(registry.name, version)
     champion, moves = registry.alias("champion"), history(registry.notes())
     number = str(champion.version) if champion is not None else None
@@ -84,14 +85,14 @@ def judge(candidate: Candidate, version: str, registry: Registry, bench: Testben
 
 
 def lost_champion(number: str | None, registry: Registry, last: str | None) -> str | None:
-    """The version that was champion by the records and has been deleted; an alias taken away by hand is no loss."""
+    """The version that the records name as champion but was deleted; an alias removed by hand is not a loss."""
     return last if number is None and last is not None and registry.version(last) is None else None
 
 
 def _meet(
     own: "ModelVersion", champion: "ModelVersion", best: str | None, registry: Registry, bench: Testbench
 ) -> Decision:
-    """The candidate against the champion and, where that is another version, against the best so far."""
+    """The candidate against the champion and, if that is another version, against the best so far."""
     version, number = str(own.version), str(champion.version)
     mark = registry.version(best) if best not in (None, number) else None
     found = compare(own, champion, "champion", registry, bench)
@@ -114,9 +115,9 @@ def _meet(
 def compare(
     own: "ModelVersion", other: "ModelVersion", role: str, registry: Registry, bench: Testbench
 ) -> dict[str, Any]:
-    """Results of `stages.compare`, run anew in a process of its own on the registered bytes of both.
+    """Results of `stages.compare`, run afresh in its own process on the registered bytes of both.
 
-    Its folder is attached to the candidate's run as `compare/ROLE`. Raises ValueError where it gives no answer.
+    Its folder is attached to the candidate's run as `compare/ROLE`. Raises ValueError if it gives no answer.
     """
     out, fetched = bench.state / "compare" / f"{own.version}-{other.version}", bench.state / "compare" / "fetched"
     shutil.rmtree(fetched, ignore_errors=True)

@@ -1,10 +1,10 @@
 """Moves of the alias `champion`: announced, made in one write, recorded; and finished or undone after a crash.
 
-The registry itself keeps the papers, as tags of the model, so that they travel with it and cannot disagree with it:
+The registry itself keeps the records, as tags of the model, so that they travel with it and cannot disagree with it:
 `intent` while a move is under way, and `move.TIME` for each move that was made. `champion` is set in one write between
-the two. Whoever comes next finds an intent only after a crash: where the champion is where the intent wanted it, the
-papers are finished; where it still is where it was, `previous` is put back. The caller holds `flows.state.serialised`;
-where several state folders share a registry, the intent is what keeps them apart.
+the two. The next caller finds an intent only after a crash: if the champion is where the intent wanted it, the records
+are completed; if it is still where it was, `previous` is put back. The caller holds `flows.state.serialised`; if
+several state folders share a registry, the intent is what keeps them apart.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from flows.tracking.registry import Registry
 
 INTENT, RECORD = "intent", "move."
 PROMOTION, ROLLBACK = "promotion", "rollback"
-_PATIENCE = 600.0  # seconds for which the intent of a process that may still live is respected
+_PATIENCE = 600.0  # seconds for which the intent of a process that may still be alive is respected
 Log = Callable[[str], None]
 
 
@@ -33,7 +33,7 @@ class Move:
     previous: str | None
     previous_before: str | None
     best: str
-    """The best version promoted so far, against which the margins count too."""
+    """The best version promoted so far; the margins are measured against it too."""
     reason: str
     time: str = ""
     host: str = ""
@@ -48,7 +48,7 @@ class Move:
 def promotion(
     registry: Registry, version: str, *, before: str | None, best: str | None, reason: str, facts: dict[str, Any]
 ) -> Move:
-    """The move that makes `version` champion in place of `before`, which becomes `previous` where there is one."""
+    """The move that makes `version` champion in place of `before`, which becomes `previous` if there is one."""
     previous = registry.number("previous")
     return Move(
         kind=PROMOTION,
@@ -63,7 +63,7 @@ def promotion(
 
 
 def read_move(text: str) -> Move:
-    """The move that `to_json` wrote. Raises ValueError where it is none of this format."""
+    """The move that `to_json` wrote. Raises ValueError if the text is not in this format."""
     try:
         value = json.loads(text)
         if value.pop("format") != 1:
@@ -79,7 +79,7 @@ def history(notes: Mapping[str, str]) -> list[Move]:
 
 
 def move(registry: Registry, wanted: Move, log: Log) -> None:
-    """Make the move. Raises ValueError where the champion is not where the caller last saw it, or cannot be set."""
+    """Make the move. Raises ValueError if the champion is not where the caller last saw it, or cannot be set."""
     wanted = dataclasses.replace(wanted, time=_time(registry), host=platform.node(), process=os.getpid())
     log(f"{wanted.kind}: announce version {wanted.version}")
     registry.note(INTENT, wanted.to_json())
@@ -93,7 +93,7 @@ def move(registry: Registry, wanted: Move, log: Log) -> None:
 
 
 def _time(registry: Registry) -> str:
-    """Now, but after every recorded move, whatever clock its machine had: the order of records is that of the moves."""
+    """Now, but later than every recorded move, however wrong the clocks: records sort in the order of the moves."""
     now = datetime.datetime.now(datetime.UTC)
     if moves := history(registry.notes()):
         now = max(now, datetime.datetime.fromisoformat(moves[-1].time) + datetime.timedelta(microseconds=1))
@@ -101,7 +101,7 @@ def _time(registry: Registry) -> str:
 
 
 def recover(registry: Registry, log: Log) -> None:
-    """Finish or undo a move that died on the way. Raises ValueError while another machine may still be at it."""
+    """Finish or undo a move that was interrupted. Raises ValueError while another process may still be making it."""
     text = registry.notes().get(INTENT)
     if text is None:
         return
@@ -124,9 +124,9 @@ def recover(registry: Registry, log: Log) -> None:
 
 
 def _may_live(announced: Move) -> bool:
-    """Whether whoever announced a move may still be at it. This process is not: it holds the lock and begins.
+    """Whether the process that announced a move may still be making it. This one is not: it has only just begun.
 
-    A time far in the future comes from a clock that is wrong, and is believed as little as one long past.
+    A time far in the future comes from a wrong clock and is trusted as little as one long past.
     """
     now = datetime.datetime.now(datetime.UTC)
     if abs((now - datetime.datetime.fromisoformat(announced.time)).total_seconds()) > _PATIENCE:

@@ -1,9 +1,8 @@
 """Take the decision about a registered candidate, write it down, and move the alias `champion` if it was earned.
 
-The judgement may take long and holds no lock; the move does, and finds out whether the champion is still the one that
-the candidate was judged against. After a promotion the drift baseline follows. The last thing written is `judged_by`,
-the digest of the rules: without it the next retrain takes the decision again, so a crash at any point costs that work
-and nothing else.
+The judgement may take long and holds no lock; the move does, and checks that the champion is still the one that the
+candidate was judged against. After a promotion the drift baseline follows. The last thing written is `judged_by`, the
+digest of the rules: without it the next retrain takes the decision again, so a crash at any point costs only that work.
 """
 
 import dataclasses
@@ -23,8 +22,8 @@ from flows.work.testbench import Testbench, rules_sha256
 def promote(candidate: Candidate, version: str, registry: Registry, bench: Testbench) -> Decision:
     """Decide about `version` and carry the decision out; returns it, with the champion as it is afterwards.
 
-    Raises ValueError where a test cannot be carried out, or where the champion moves or a person decides about the
-    version meanwhile: then nothing was decided.
+    Raises ValueError if a test cannot be carried out, or if the champion moves or a person decides about the version
+    meanwhile: nothing was decided then.
     """
     with serialised(bench.state):
         recover(registry, bench.log)
@@ -48,13 +47,13 @@ def promote(candidate: Candidate, version: str, registry: Registry, bench: Testb
 
 
 def _word(registry: Registry, version: str) -> list[str | None]:
-    """What people have said about a version: an answer to its request, a rollback from it."""
+    """What people have decided about a version: an answer to its request, a rollback from it."""
     tags = registry.client.get_model_version(registry.name, version).tags
     return [tags.get(name) for name in ("approval", "rolled_back")]
 
 
 def carry_out(candidate: Candidate, version: str, outcome: Decision, registry: Registry, bench: Testbench) -> Decision:
-    """Write a decision down and, where it says so, move the champion, under a lock that the caller holds."""
+    """Record a decision and, if it says so, move the champion, under a lock that the caller holds."""
     bench.log(f"decision about version {version}: {outcome.decision}")
     stays = outcome.decision == "promoted" and outcome.champion == version
     registry.tag(version, reason=plain(outcome.reason, 4000))
@@ -77,7 +76,7 @@ def carry_out(candidate: Candidate, version: str, outcome: Decision, registry: R
 
 
 def close(version: str, registry: Registry, bench: Testbench) -> None:
-    """Say that the decision about `version` is complete, and by which rules it was taken."""
+    """Record that the decision about `version` is complete, and by which rules it was taken."""
     bench.log(f"decision about version {version}: taken")
     registry.tag(version, judged_by=rules_sha256(bench.project / "params.yaml"))
 

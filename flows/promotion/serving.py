@@ -1,8 +1,8 @@
-"""Whether the registered bytes can be served: loaded and asked in a process that has numpy and onnxruntime alone.
+"""Whether the registered bytes can be served: loaded and run in a process that needs only numpy and onnxruntime.
 
 The file is downloaded from the registry first, so that what is tested is what a consumer will get. The process is
 `consumer.selftest`, run by the interpreter of `promote.serving.python`; its images must be those that the generator
-drew when it was registered. This says that a generator works, never that it is good.
+drew when it was registered. This shows that a generator works, not that it is good.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ SELFTEST = "selftest"  # folder of a version: images and their description
 _TRIES = 2  # a busy machine may be slow once
 _ABSENT = 3
 _KILLED = [place - number for place in (0, 256) for number in (signal.SIGKILL, signal.SIGTERM)]
-"""Exit codes of a leash that was killed, and of one whose command was; any other signal is the command's own doing."""
-_UNTIMED = 60.0  # minutes, where no limit of time counts
+"""Exit codes of a leash that was killed, and of one whose command was; other signals are the command's own doing."""
+_UNTIMED = 60.0  # minutes, for checks without a time limit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Served:
-    """What the check found: `failed` holds one sentence for each limit that was broken; `slow`: of time alone."""
+    """What the check found: `failed` has one sentence per limit broken; `slow`: only time limits were."""
 
     failed: list[str]
     measured: dict[str, Any]
@@ -48,12 +48,12 @@ def record_selftest(onnx: Path, folder: Path) -> None:
 
 
 def check(version: "ModelVersion", registry: Registry, bench: Testbench, *, timed: bool = True) -> Served:
-    """Load and ask a version's registered bytes; the report is attached to the version's run as `serving`.
+    """Load and run a version's registered bytes; the report is attached to the version's run as `serving`.
 
-    `timed=False` is for a rollback, which must not fail because the machine is busy or the report has no place: no
-    limits of time and size (an hour is enough for any machine), and no report. Raises ValueError where the bytes are
-    not the ones registered, or the environment that serves is not there; Unavailable where the process was killed or
-    gave no answer in time, which says nothing of the bytes.
+    `timed=False` is for rollbacks and rechecks, which must not fail because the machine is busy or the report cannot be
+    stored: no limits on time and size (only an hour, enough for any machine), and no report. Raises ValueError if the
+    bytes are not the ones registered, or if the serving environment is incomplete; Unavailable if the process was
+    killed or gave no answer in time, which says nothing about the bytes.
     """
     with tempfile.TemporaryDirectory(dir=bench.state, prefix="serving-") as folder:
         registry.fetch(version, Path(folder) / ONNX)
@@ -119,5 +119,5 @@ def _ask(command: list[str], version: "ModelVersion", bench: Testbench, *, timed
 
 
 def _broken(rules: list[tuple[float, float, str]]) -> list[str]:
-    """A sentence for each value that is above its limit."""
+    """One sentence per value that is above its limit."""
     return [f"{said.format(f'{value:g}')}, {most:g} are allowed" for value, most, said in rules if value > most]

@@ -1,8 +1,9 @@
-"""What a candidate may be promoted with only if somebody said so in `promote.waivers`, with a reason.
+"""Weaknesses with which a candidate is promoted only if somebody accepted them in `promote.waivers`, with a reason.
 
-A gate that is loosened until the candidate fits proves nothing, so its thresholds, what they are held against and the
-accepted licences are compared with those that the champion passed; its version keeps them as tags. Parity that was
-measured where half precision is widened before it is computed with says nothing about hardware that computes in it.
+A gate that is loosened until the candidate passes proves nothing, so its thresholds, what they are compared with and
+the accepted licences are checked against those that the champion passed; the champion's version keeps them as tags. And
+parity measured on hardware that widens half precision before computing says nothing about hardware that computes in
+half precision.
 """
 
 import json
@@ -15,10 +16,10 @@ from stages.config.promote import PromoteConfig, Waiver, WeightsOnly
 
 
 def gate(candidate: Candidate) -> dict[str, str]:
-    """The tags that keep what a candidate's verdict asked of it, as JSON.
+    """The tags that record, as JSON, what a candidate's verdict asked of it.
 
-    `gate`: name of each required check to [op, threshold, relative_to, source, measure]; `licences`: those that the
-    data could have.
+    `gate`: name of each required check to [op, threshold, relative_to, source, measure]; `licences`: those accepted for
+    the data.
     """
     rules = {check["name"]: _rule(check, check["rule"]) for check in candidate.checks if check["required"]}
     return {"gate": json.dumps(rules), "licences": json.dumps(candidate.licences)}
@@ -31,7 +32,7 @@ def _rule(check: Mapping[str, Any], rule: Mapping[str, Any]) -> list[Any]:
 def looser(mine: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
     """In words, each point in which the gate `mine` asks less than the champion's; both as `gate` wrote them.
 
-    A tag that the champion lacks, as one may whose alias was set by hand, is not compared.
+    A tag that the champion lacks, for example because its alias was set by hand, is not compared.
     """
     rules, theirs = json.loads(mine["gate"]), json.loads(champion.get("gate", "{}"))
     found = [said for name, rule in theirs.items() if (said := _looser(name, rules.get(name), rule))]
@@ -57,10 +58,10 @@ def _way(rule: list[Any]) -> str:
 
 
 def needed(candidate: Candidate, champion: Mapping[str, str], *, champion_lost: str | None) -> dict[str, str]:
-    """By name of waiver, why this candidate needs it.
+    """Each waiver that this candidate needs, by name, with the reason why.
 
-    `champion` holds the champion's tags, none where there is no champion; `champion_lost` names one whose version was
-    deleted.
+    `champion` holds the champion's tags, none if there is no champion; `champion_lost` names a champion whose version
+    was deleted.
     """
     found = {}
     if less := looser(gate(candidate), champion):
@@ -73,7 +74,7 @@ def needed(candidate: Candidate, champion: Mapping[str, str], *, champion_lost: 
 
 
 def given(candidate: Candidate, config: PromoteConfig, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """(waivers that apply: name to reason, sentences about those that are missing)."""
+    """(waivers that apply, as name to reason; sentences about those that are missing)."""
     reasons = {waiver.name: waiver.reason for waiver in config.waivers if _applies(waiver, candidate)}
     missing = [
         f"{why}; to promote it all the same, write down why in promote.waivers: {_example(name, candidate)}"

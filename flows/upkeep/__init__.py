@@ -1,1 +1,1 @@
-"""What takes away and gives back: where bytes lie, what may go, and the registry's database."""
+"""Removing and restoring: where bytes lie, what may be removed, and backups of the registry's database."""

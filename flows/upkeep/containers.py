@@ -1,7 +1,7 @@
-"""Archives, tables and arrays of raw data that hold an image among others: in data/raw, and all versions under DVC.
+"""Archives, tables and arrays of raw data that hold an image among others: in data/raw, and in all versions under DVC.
 
-A source such as `a.zip/3.png` names its container and what lies in it. Zip, tar and Parquet files are looked into; of
-arrays and other records, and of what cannot be read, the name alone tells.
+A source such as `a.zip/3.png` names its container and what lies in it. Zip, tar and Parquet files are searched; arrays,
+other record files and files that cannot be read are judged by name alone.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ def containers(project: Path, sources: set[str], sha256: str) -> list[Path]:
 
 
 def stored_containers(project: Path, cache: Cache, sources: set[str], sha256: str) -> set[str]:
-    """MD5 of the files of any version of the raw data in the cache that hold the image among others."""
+    """MD5s of cached files, of any version of the raw data, that hold the image among others."""
     containing = _containing(sources)
     candidates = {(name, md5) for name, md5 in _versions(project, cache) if name in containing} if containing else set()
     return {
@@ -45,7 +45,7 @@ def stored_containers(project: Path, cache: Cache, sources: set[str], sha256: st
 
 
 def needed(cache: Cache, objects: set[str]) -> set[str]:
-    """Those of these objects that a .dvc file of the workspace needs; all, where the cache lacks a folder's list."""
+    """Those of `objects` that a .dvc file of the workspace needs; all of them if the cache lacks a folder's list."""
     folders = {folder.md5: folder.files.values() for folder in cache.folders}
     outs = (out for out in cache.repo.index.outs if out.stage.is_data_source)
     tracked = {str(out.hash_info.value) for out in outs if out.hash_info}
@@ -55,7 +55,7 @@ def needed(cache: Cache, objects: set[str]) -> set[str]:
 
 
 def _containing(sources: set[str]) -> dict[str, set[str]]:
-    """What may contain one of these, a folder or a file, and what it then is called in there."""
+    """Every folder or file that may contain one of these, with the names that they would have inside it."""
     found: dict[str, set[str]] = defaultdict(set)
     for source in sources:
         for slash in re.finditer("/", source):
@@ -64,20 +64,20 @@ def _containing(sources: set[str]) -> dict[str, set[str]]:
 
 
 def _versions(project: Path, cache: Cache) -> Iterator[tuple[str, str]]:
-    """(path below data/raw, MD5) of the files of all versions of the raw data."""
+    """(path below data/raw, MD5) of each file of all versions of the raw data."""
     tracked: dict[str, set[str]] = defaultdict(set)
     for md5, path in (*_tracked_now(project, cache), *_tracked_ever(project)):
         tracked[md5].add(path)
         if not md5.endswith(".dir"):
             yield path, md5
     for folder in cache.folders:
-        if folder.md5 in tracked or SUMMARY not in folder.files:  # else a stage made it
+        if folder.md5 in tracked or SUMMARY not in folder.files:  # otherwise a stage made it
             for above in tracked.get(folder.md5, {""}):
                 yield from ((f"{above}/{name}".removeprefix("/"), md5) for name, md5 in folder.files.items())
 
 
 def _tracked_now(project: Path, cache: Cache) -> Iterator[tuple[str, str]]:
-    """(MD5, path below data/raw) of all that .dvc files of the workspace track there."""
+    """(MD5, path below data/raw) of everything that .dvc files of the workspace track there."""
     for out in cache.repo.index.outs:
         if out.stage.is_data_source and out.hash_info and Path(out.fs_path).is_relative_to(project / RAW):
             path = Path(out.fs_path).relative_to(project / RAW).as_posix()
@@ -85,7 +85,7 @@ def _tracked_now(project: Path, cache: Cache) -> Iterator[tuple[str, str]]:
 
 
 def _tracked_ever(project: Path) -> Iterator[tuple[str, str]]:
-    """The same of all commits; none where git knows no such file."""
+    """The same for all commits; nothing if git knows no such file."""
     told = ("log", "--all", "--patch", "--format=", "--no-color", "--no-ext-diff", "--no-renames", "--dst-prefix=")
     command = ["git", "-c", "core.quotePath=false", *told, "--relative", "--", f"{RAW}.dvc", f"{RAW}/*.dvc"]
     answer = subprocess.run(command, cwd=project, capture_output=True, text=True, errors="replace")
@@ -98,7 +98,7 @@ def _tracked_ever(project: Path) -> Iterator[tuple[str, str]]:
 
 
 def _holds(path: Path, name: str, inside: set[str], sha256: str) -> bool:
-    """Whether a file called `name` holds that content, or the file of which what is `inside` is a record."""
+    """Whether a file called `name` holds that content, or a file of which one of `inside` is a record."""
     kind = name.lower()
     try:
         if kind.endswith(".zip"):

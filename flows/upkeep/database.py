@@ -1,4 +1,4 @@
-"""The registry's database, saved and put back: sqlite by its own means, PostgreSQL by pg_dump and pg_restore."""
+"""The registry's database, saved and restored: sqlite by its own means, PostgreSQL by pg_dump and pg_restore."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _OTHERS = (
 
 
 def save_database(state: Path, work: Path, postgres: bool) -> None:
-    """Write the database into `work`. Raises ValueError where it cannot be read from here."""
+    """Write the database into `work`. Raises ValueError if it cannot be read from here."""
     if postgres:
         _postgres("pg_dump", "--format=custom", "--no-owner", "--file", str(work / "registry.dump"))
         return
@@ -30,7 +30,7 @@ def save_database(state: Path, work: Path, postgres: bool) -> None:
 
 
 def restore_database(state: Path, folder: Path, postgres: bool) -> str:
-    """Put the database in place; what was moved aside, in words."""
+    """Put the database in place; returns what was moved aside, in words."""
     if postgres:
         if others := int(_postgres("psql", "-Atqc", _OTHERS)):  # pg_restore would wait for them for ever
             raise ValueError(f"{others} others use the database; stop the MLflow server, then run it again")

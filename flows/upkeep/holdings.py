@@ -1,8 +1,7 @@
-"""Where the bytes of an image lie: data versions that hold it, and every place that DVC, the state folder and the
-workspace keep of them.
+"""Where the bytes of an image lie: data versions that hold it, and places in DVC, the state folder and the workspace.
 
 A data version is an image store as ingest wrote it, in the workspace or in DVC's cache. DVC keeps a folder as an object
-`<md5>.dir` that lists its files by their own MD5, so that a store is found by its manifest, wherever it went.
+`<md5>.dir` that lists its files by their own MD5, so a store can be found by its manifest, whatever path it had.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ _RECORDS = "*.records"  # of decoded images
 
 @dataclass(frozen=True)
 class DataVersion:
-    """An image store that holds the image: where, in which split, under which source, in which shard."""
+    """An image store that holds the image: where it lies, and the image's split, source and shard."""
 
     data_hash: str
     place: str
@@ -45,8 +44,8 @@ class DataVersion:
 
 @dataclass(frozen=True)
 class Unstored:
-    """An image store that read the image and left it out: where, under which source, why; and the SHA-256 of the image
-    whose pixels it has, where it is a copy of one, else empty."""
+    """An image store that read the image and left it out: where it lies, the image's source and why it was left out; if
+    it is a copy, `copy_of` is the SHA-256 of the image that has its pixels, else empty."""
 
     data_hash: str
     place: str
@@ -65,24 +64,24 @@ class Folder:
 
 @dataclass(frozen=True)
 class Cache:
-    """DVC's local cache: all folders in it."""
+    """DVC's local cache, with all folders in it."""
 
     repo: "Repo"
     folders: list[Folder] = field(default_factory=list)
 
     def path(self, md5: str) -> Path:
-        """Where the object of that MD5 lies, or would lie."""
+        """Where the object with this MD5 lies, or would lie."""
         return Path(self.repo.cache.local.path) / md5[:2] / md5[2:]
 
     def file(self, folder: Folder, name: str) -> Path | None:
-        """The object of a file of a folder, where the cache has it."""
+        """The object of a folder's file `name`; None if the cache lacks it."""
         path = self.path(folder.files[name]) if name in folder.files else None
         return path if path and path.is_file() else None
 
 
 @contextlib.contextmanager
 def open_repo(project: Path, settings: dict[str, Any] | None = None) -> "Iterator[Repo]":
-    """The DVC repository of the project, with more `settings` than it has. Raises ValueError where DVC refuses."""
+    """The DVC repository of the project, with additional `settings`. Raises ValueError if DVC refuses."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -94,7 +93,7 @@ def open_repo(project: Path, settings: dict[str, Any] | None = None) -> "Iterato
 
 
 def open_cache(repo: "Repo") -> Cache:
-    """All folder objects of the local cache. Raises ValueError for one that cannot be read: it could hold the image."""
+    """All folder objects of the local cache. Raises ValueError if one cannot be read: it could hold the image."""
     folders = []
     for path in sorted(Path(repo.cache.local.path).glob("??/*.dir")):
         try:
@@ -109,7 +108,8 @@ def open_cache(repo: "Repo") -> Cache:
 
 
 def data_versions(project: Path, cache: Cache, sha256: str) -> list[tuple[DataVersion, Folder | None]]:
-    """Every image store that holds the image, that of the workspace first; with its folder in the cache."""
+    """Every image store that holds the image, the workspace's first, each with its folder in the cache if it has
+    one."""
     found: list[tuple[DataVersion, Folder | None]] = []
     store = project / "data" / "ingest"
     if (store / _MANIFEST).is_file() and (store / _INFO).is_file():
@@ -143,7 +143,7 @@ def _version(manifest: Path, info: Path, shards: dict[str, Path], sha256: str, p
 
 
 def derived(cache: Cache, data_hashes: set[str]) -> list[tuple[str, Folder]]:
-    """(stage, folder) of everything else in the cache that stages made of these data: pages and arrays show images."""
+    """(stage, folder) of all else in the cache that stages made from these data: pages and arrays show images."""
     found = []
     for folder in cache.folders:
         path = cache.file(folder, SUMMARY)
@@ -155,7 +155,7 @@ def derived(cache: Cache, data_hashes: set[str]) -> list[tuple[str, Folder]]:
 
 
 def only_in(cache: Cache, folders: list[Folder]) -> list[str]:
-    """MD5 of the objects of these folders, themselves included, that no other folder of the cache needs."""
+    """MD5s of these folders' objects, their own included, that no other folder of the cache needs."""
     mine = {folder.md5 for folder in folders}
     others = {md5 for folder in cache.folders if folder.md5 not in mine for md5 in folder.files.values()}
     files = {md5 for folder in folders for md5 in folder.files.values()}
@@ -163,7 +163,7 @@ def only_in(cache: Cache, folders: list[Folder]) -> list[str]:
 
 
 def unstored(project: Path, cache: Cache, sha256: str) -> list[Unstored]:
-    """Every image store that read the image and left it out, that of the workspace first."""
+    """Every image store that read the image and left it out, the workspace's first."""
     store = {name: path for name in _LISTS if (path := project / "data" / "ingest" / name).is_file()}
     found = _left_out(store, "data/ingest", sha256)
     for folder in cache.folders:
@@ -190,7 +190,7 @@ def _left_out(files: dict[str, Path], place: str, sha256: str) -> list[Unstored]
 
 
 def unstored_sources(project: Path, cache: Cache, sha256: str) -> set[str]:
-    """Where the image was read from by those stores that refused it or left it out as a copy."""
+    """The sources from which stores read the image and then refused it or left it out as a copy."""
     store = project / "data" / "ingest"
     lists = [path for name in (_REFUSED, _COPIES)
              for path in (store / name, *(cache.file(folder, name) for folder in cache.folders))]  # fmt: skip
@@ -198,21 +198,21 @@ def unstored_sources(project: Path, cache: Cache, sha256: str) -> set[str]:
 
 
 def raw_objects(cache: Cache, sha256: str, sources: set[str], files: list[Path]) -> list[str]:
-    """MD5 of the image's own file under DVC: of `files`, which have its content, and of those in the cache that lie
-    under one of its `sources`, confirmed by content."""
+    """MD5s of the image's own file under DVC: of `files`, which have its content, and of cached files with one of its
+    `sources` as path, confirmed by content."""
     candidates = {folder.files[name] for folder in cache.folders for name in sources if name in folder.files}
     known = {md5 for md5 in candidates if cache.path(md5).is_file() and sha256_file(cache.path(md5)) == sha256}
     return sorted(known | {hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in files})
 
 
 def raw_files(project: Path, sha256: str) -> list[Path]:
-    """Files below data/raw with exactly this content, whatever their names; all are read."""
+    """Files below data/raw with exactly this content, whatever their names; reads every file."""
     files = (path for path in sorted((project / RAW).rglob("*")) if path.is_file() and not path.is_symlink())
     return [path for path in files if sha256_file(path) == sha256]
 
 
 def origins(project: Path, repo: "Repo") -> list[tuple[str, Path]]:
-    """What `dvc import-url` and `dvc import` fetched raw data from, each with the .dvc file that follows it."""
+    """What `dvc import-url` and `dvc import` fetched raw data from, each with the .dvc file that tracks it."""
     return [
         (str(dep), Path(stage.path))
         for stage in repo.index.stages
@@ -222,7 +222,7 @@ def origins(project: Path, repo: "Repo") -> list[tuple[str, Path]]:
 
 
 def state_places(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[Path, str]]:
-    """What of the state folder holds the decoded image or its name, or was trained on it, with what it is."""
+    """Paths in the state folder that hold the decoded image or its name, or were trained on it, each with a label."""
     needle = bytes.fromhex(sha256)
     found = [
         (folder, "decoded images")
@@ -241,7 +241,7 @@ def state_places(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[
 
 
 def _decoded(records: bytes, sha256: bytes) -> bool:
-    """Whether one of the records is of that content and has pixels: their hash stands after it, zeros for none."""
+    """Whether a record has this content hash and pixels: the pixels' hash follows it, zeros if there are none."""
     return records.count(sha256) > records.count(sha256 + bytes(32))
 
 
@@ -251,9 +251,9 @@ def runs_of(texts: Iterator[tuple[str, str]], md5s: set[str]) -> list[str]:
 
 
 def copies(project: Path, names: set[str]) -> list[str]:
-    """Other raw images that show the same picture as those of these `names`, or nearly the same, by what ingest wrote:
-    copies that were left out, the same in other classes, and near ones, kept or refused, by the pairs that it wrote
-    down: of a series of near ones not all."""
+    """Other raw images that show the same picture as those with these `names`, or nearly the same, according to ingest:
+    copies that were left out, the same picture in other classes, and near duplicates, kept or refused. Of near
+    duplicates ingest records only pairs, so not every one in a series is found."""
     store = project / "data" / "ingest"
     refused = [row for row in _rows(store / _REFUSED) if row.get("partner")]
     exact = [(row["source"], row["kept"]) for row in _rows(store / _COPIES)]
@@ -265,19 +265,19 @@ def copies(project: Path, names: set[str]) -> list[str]:
 
 
 def _grown(names: set[str], pairs: list[tuple[str, str]]) -> set[str]:
-    """All that these pairs lead to from `names`."""
+    """Everything that these pairs connect to `names`, directly or in steps."""
     while (more := _beside(names, pairs)) != names:
         names = more
     return names
 
 
 def _beside(names: set[str], pairs: list[tuple[str, str]]) -> set[str]:
-    """`names`, and what stands in a pair with one of them."""
+    """`names`, and whatever is paired with one of them."""
     return names | {name for pair in pairs if not names.isdisjoint(pair) for name in pair}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a list that ingest wrote; none where there is no such file."""
+    """The rows of a list that ingest wrote; none if there is no such file."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:

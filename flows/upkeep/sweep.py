@@ -1,4 +1,4 @@
-"""Housekeeping of the two stores that others could lose something in: the registry and DVC's cache."""
+"""Housekeeping of the two stores in which others could lose something: the registry and DVC's cache."""
 
 import dataclasses
 import os
@@ -45,7 +45,7 @@ class Broom:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def old(self, path: Path) -> bool:
-        """Whether nothing in `path` was written since."""
+        """Whether nothing in `path` was written since `before`."""
         return written(path) < self.before
 
 
@@ -77,7 +77,7 @@ def red_versions(broom: Broom, registry: Registry) -> None:
 
 
 def _deleted_runs(broom: Broom) -> None:
-    """Have MLflow itself remove the files of deleted runs from the embedded store; a server's keeper does it there."""
+    """Have MLflow remove deleted runs' files from the embedded store; on a server that is left to its operator."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri != embedded_store(broom.state):
         broom.say("files of deleted runs stay until `mlflow gc` runs on the server")
@@ -91,8 +91,8 @@ def _deleted_runs(broom: Broom) -> None:
 def dvc_cache(broom: Broom, registry: Registry | None) -> None:
     """`dvc gc`, keeping what the working copy, all branches and tags, and all young or aliased versions name.
 
-    A cache outside the project may be others' too, and a version that does not say which data it needs could lose
-    them: then the cache is left alone.
+    A cache outside the project may belong to others too, and a version that does not say which data it needs could lose
+    them: in either case the cache is left alone.
     """
     if not (broom.project / ".dvc").is_dir():
         return
@@ -115,7 +115,7 @@ def dvc_cache(broom: Broom, registry: Registry | None) -> None:
 
 @contextmanager
 def kept(project: Path, registry: Registry | None, needed: "Sequence[ModelVersion]") -> Iterator[list[str]]:
-    """While the block runs, DVC sees as git tags what these versions need; yields those that do not say."""
+    """While the block runs, git tags show DVC what these versions need; yields the versions that do not say."""
     with tempfile.TemporaryDirectory() as folder:
         papers = {str(version.version): _papers(registry, version, Path(folder)) for version in needed if registry}
     with _tagged(project, {number: files for number, files in papers.items() if files}):
@@ -151,7 +151,7 @@ def _tagged(project: Path, papers: dict[str, dict[str, bytes]]) -> Iterator[None
 
 
 def _commit(project: Path, files: dict[str, bytes]) -> str:
-    """A commit of HEAD's tree with `files` in it, on no branch; neither working copy nor index are touched."""
+    """A commit of HEAD's tree with `files` in it, on no branch; neither working copy nor index is touched."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "GIT_INDEX_FILE": str(Path(folder) / "index")}
         environment |= {f"GIT_{who}_{what}": "ganops" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
