@@ -1,20 +1,20 @@
-# The front door. `make help` lists what it opens. Needs Python 3.11 to 3.13, git and make; the rest installs itself.
+# The front door: `make help` lists the targets. Needs Python 3.11 to 3.13, git and make; the rest installs itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup data settings repro retrain status recheck clean-state backup up down smoke test test-slow check format bench lock clean
 
-# Every tool's telemetry is off.
+# Turn off every tool's telemetry.
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
-# Waiting threads sleep instead of spinning: many times faster on shared cores, and the same bytes.
+# Waiting threads sleep instead of spinning: many times faster on shared cores, with the same resulting bytes.
 export OMP_WAIT_POLICY := PASSIVE
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUTF8 := 1
-# What .venv holds is compiled once, also in containers that forbid it: half of the start of each of a run's processes.
+# Let Python cache bytecode even in containers that forbid it: it halves the start-up time of each process of a run.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
@@ -23,7 +23,7 @@ help: ## list the targets
 setup: ## make .venv from requirements/dev.lock (the other targets do this first)
 	@bash infra/setup.sh
 
-data: setup ## put the default digits into data/raw where it is empty and the datasheet is theirs
+data: setup ## put the default digits into data/raw if it is empty and the datasheet is theirs
 	@python -m infra.digits --out data/raw --datasheet data/datasheet.yaml
 
 settings: data

@@ -1,1 +1,1 @@
-"""How the project is set up and tried out: environment, locks, servers, the smoke run."""
+"""Setting the project up and trying it out: environment, locks, servers, the smoke run."""

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import yaml
 
-PARTIAL = ".digits.partial"  # hidden, so that no reader takes a half-written set for images
-COVERS = "a050e20994f0981b8d69bf1772125e02ea77cf5e64fa6eaa90fe670519553ea9"  # what a datasheet of the digits says
-OTHERS = 3  # exit code where other images belong
+PARTIAL = ".digits.partial"  # hidden, so that no reader takes a half-written set for the images
+COVERS = "a050e20994f0981b8d69bf1772125e02ea77cf5e64fa6eaa90fe670519553ea9"  # the key `covers` of the digits' datasheet
+OTHERS = 3  # exit code if other images belong there
 
 
 class OtherImages(Exception):
-    """Other images belong there; the text says which and what to do."""
+    """Other images belong in the folder; the message says which and what to do."""
 
 
 def check_theirs(raw: Path, datasheet: Path) -> None:
-    """Raise OtherImages unless `datasheet` is that of the digits, and DVC knows of nothing else for `raw`."""
+    """Raise OtherImages unless `datasheet` is that of the digits and DVC tracks nothing else as `raw`."""
     pointer = raw.with_name(f"{raw.name}.dvc")
     if pointer.exists():
         raise OtherImages(f"{raw} is empty, and {pointer} says what belongs there; fetch it: `dvc pull {pointer}`")
@@ -41,10 +41,10 @@ def check_theirs(raw: Path, datasheet: Path) -> None:
 
 
 def write_digits(raw: Path, datasheet: Path | None = None) -> int:
-    """Write 0/digit-0000.png ... below `raw` and return how many, or 0 where `raw` already holds files.
+    """Write 0/digit-0000.png ... below `raw` and return how many, or 0 if `raw` already holds files.
 
-    Hidden files do not count as files. A run that was killed is completed by the next one; nothing is overwritten.
-    With `datasheet` they are written only where it is theirs: raises OtherImages.
+    Hidden files do not count as files. A run that was killed is completed by the next one; nothing is overwritten. With
+    `datasheet`, raises OtherImages unless it is that of the digits.
     """
     partial = raw / PARTIAL
     if raw.is_dir() and not partial.exists() and any(not path.name.startswith(".") for path in raw.iterdir()):
@@ -68,7 +68,7 @@ def write_digits(raw: Path, datasheet: Path | None = None) -> int:
 
 
 def encode_png(levels: bytes, width: int, height: int) -> bytes:
-    """An 8-bit greyscale PNG of `levels` (width * height bytes, row by row, at most 65,535 with the row marks)."""
+    """An 8-bit greyscale PNG of `levels` (width * height bytes, row by row; at most 65,535 with a byte per row)."""
     rows = b"".join(b"\0" + levels[start : start + width] for start in range(0, width * height, width))
     stored = b"\x78\x01\x01" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
@@ -80,7 +80,7 @@ def encode_png(levels: bytes, width: int, height: int) -> bytes:
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
-    """Path below the raw folder and content of every digit, in scikit-learn's order."""
+    """Path below the raw folder, and content, of every digit, in scikit-learn's order."""
     import numpy as np
     from sklearn.datasets import load_digits
 
@@ -93,7 +93,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 def main() -> int:
     """Parse the command line, write, and say on stderr what happened.
 
-    Exit code 0 done, 1 failed, 3 (OTHERS) other images belong there."""
+    Exit code 0 done, 1 failed, 3 (OTHERS) other images belong in the folder."""
     parser = argparse.ArgumentParser(prog="python -m infra.digits", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the class folders 0 to 9")
     parser.add_argument("--datasheet", type=Path, help="write only where this datasheet is that of the digits")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resolve everything once (requirements/dev.lock); the other locks are parts of that resolution, so that a Prefect
-# upgrade makes no stage stale and a torch upgrade does.
+# Resolve everything once (requirements/dev.lock). The other locks are parts of that resolution, so that upgrading
+# Prefect makes no stage stale, while upgrading torch does.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 uv=../.venv/bin/uv
@@ -17,5 +17,5 @@ compile ../pyproject.toml --extra serve-gpu --constraints dev.lock -o serve-gpu.
 # What the containers of infra/docker hold.
 compile ../pyproject.toml --extra flows --extra servers --constraints dev.lock -o servers.lock
 compile ../pyproject.toml --extra pipeline --extra flows --extra servers --extra remotes --constraints dev.lock -o worker.lock
-# onnxruntime is not in dev.lock: its GPU twin is. Everything else is shared.
+# dev.lock holds onnxruntime-gpu, not onnxruntime. Everything else is shared.
 part serve-cpu.lock numpy onnxruntime pillow

@@ -1,7 +1,7 @@
 """`python -m infra.secrets`: the secrets of compose.yaml and of kubernetes/, as files that git ignores.
 
-One file per secret, mode 0600, in `containers/` of the state folder; what is there is kept. `infra/README.md` says how
-Docker Compose and Kubernetes get them.
+One file per secret, mode 0600, in `containers/` of the state folder; existing files are kept. `infra/README.md` says
+how Docker Compose and Kubernetes get them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def files(secret: dict[str, str], user: int, group: int, folder: Path) -> dict[s
         for name, owner in DATABASES.items()
     )
     users = {
-        "default_permission": "READ",  # without it nobody but admin can ask whether a model exists
+        "default_permission": "READ",  # otherwise only admin can ask whether a model exists
         "database_uri": "postgresql+psycopg2://mlflow@postgres/mlflow_users",
         "admin_username": "admin",
         "admin_password": secret["mlflow-admin"],
@@ -54,7 +54,7 @@ def files(secret: dict[str, str], user: int, group: int, folder: Path) -> dict[s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write what is missing; print the folder."""
+    """Write the files unless they exist, and print the folder; exit code 1 if only some of them exist."""
     argparse.ArgumentParser(prog="python -m infra.secrets", description=__doc__).parse_args(argv)
     os.umask(0o077)
     folder = private(state_folder() / "containers")

@@ -24,7 +24,7 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
     echo "$wanted" > "$stamp"
 fi
 
-# DVC keeps pickled indexes in a shared world-writable folder unless told otherwise: give it a private one.
+# By default DVC keeps pickled indexes in a shared world-writable folder: give it a private one.
 state=${GANOPS_STATE:-$(dirname "$(git rev-parse --path-format=absolute --git-common-dir)")/.ganops}
 (umask 077 && mkdir -p "$state")
 if ! grep -qsF "site_cache_dir = $state/dvc" .dvc/config.local; then

@@ -1,7 +1,7 @@
-"""`python -m infra.smoke`: all eight stages on a cut configuration, in a clone of the working copy.
+"""`python -m infra.smoke`: all eight stages on a cut-down configuration, in a clone of the working copy.
 
-The clone holds every tracked file as it lies in the working copy and every new one that git does not ignore; `data/` of
-the working copy is never touched. The verdict cannot be registered.
+The clone holds every tracked file as it is in the working copy and every new one that git does not ignore; the working
+copy's `data/` is never touched. The result cannot be registered.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def overlay(base: dict[str, Any], changes: dict[str, Any], where: str = "") -> N
 
 
 def cut(project: Path) -> None:
-    """Rewrite `project`'s params.yaml with the cut configuration."""
+    """Rewrite `project`'s params.yaml with the cut-down configuration."""
     path = project / "params.yaml"
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     overlay(params, yaml.safe_load(CUT.read_text(encoding="utf-8")))

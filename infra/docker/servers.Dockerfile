@@ -1,6 +1,6 @@
 # MLflow's server and Prefect's server, one image. From the project's folder:
 #     docker build -f infra/docker/servers.Dockerfile -t ganops-servers:0.1.0 .
-# Not built or run in a container yet. Add the digest of the base to its tag where you build.
+# Not built or run in a container yet. When you build it, add the base image's digest to its tag.
 FROM python:3.11.13-slim-bookworm AS build
 COPY requirements/bootstrap.lock requirements/servers.lock /locks/
 RUN python -m venv /venv \

@@ -1,7 +1,7 @@
 # What runs flows, DVC and the trainer: a Prefect worker, or one process of a distributed training. The CUDA libraries come
 # with torch; the host needs NVIDIA's driver and container toolkit. The code is not in the image: the working copy is mounted.
 #     docker build -f infra/docker/worker.Dockerfile -t ganops-worker:0.1.0 .
-# Not built or run in a container yet. Add the digest of the base to its tag where you build.
+# Not built or run in a container yet. When you build it, add the base image's digest to its tag.
 FROM python:3.11.13-slim-bookworm AS build
 COPY requirements/bootstrap.lock requirements/worker.lock /locks/
 RUN python -m venv /venv \

@@ -1,1 +1,1 @@
-"""`make up` and `make down`: real servers as supervised processes on this machine. No container is needed."""
+"""`make up` and `make down`: real servers as supervised processes on this machine, without containers."""

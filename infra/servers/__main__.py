@@ -1,8 +1,8 @@
-"""`make up` and `make down`: start this machine's servers, say where they are; stop them, and keep their data.
+"""`make up` and `make down`: start this machine's servers and say where they are; stop them and keep their data.
 
     python -m infra.servers up | down
 
-Exit codes: 0 they are up (or down), 1 they are not and why, 2 wrong usage, 130 interrupted.
+Exit codes: 0 they are up (or down), 1 they are not (with the reason), 2 wrong usage, 130 interrupted.
 """
 
 import argparse
@@ -22,7 +22,7 @@ UP_SECONDS, DOWN_SECONDS = 600.0, 180.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do one of both; the exit code."""
+    """Carry out `up` or `down`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m infra.servers", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["up", "down"])
     what = parser.parse_args(argv).what
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def up(where: Place) -> int:
-    """Start the supervisor where none runs, wait until all is healthy, and say where it is."""
+    """Start the supervisor if none runs, wait until every server is healthy, and print their addresses."""
     running = _held(where)
     began, process = time.monotonic(), None
     if not running:
@@ -68,7 +68,7 @@ def up(where: Place) -> int:
 
 
 def down(where: Place) -> int:
-    """Stop the supervisor, and with it all servers; their data stay."""
+    """Stop the supervisor and with it all servers; their data stay."""
     if _held(where):
         process = int(_status(where).get("supervisor") or 0)
         if process:

@@ -1,10 +1,10 @@
-"""Start one of the servers' commands with settings that shall not stand where `ps` shows them.
+"""Start one of the servers' commands with settings that must not appear in `ps`.
 
     python -m infra.servers.launch FILE MODULE ARGUMENTS...
 
 FILE holds NAME=VALUE lines. They are set inside this process only, so they are neither among its arguments nor in the
-environment that it was started with. MLflow's server starts Uvicorn as a second process: this one becomes it instead,
-and Uvicorn reads FILE by itself.
+environment that it was started with. MLflow's server would start Uvicorn as a second process: this process turns into
+it instead, and Uvicorn reads FILE itself.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def read(file: Path) -> dict[str, str]:
-    """The settings in a file of NAME=VALUE lines, `export` before them or not, quoted as a shell would."""
+    """The settings in a file of NAME=VALUE lines, with or without `export`, quoted as for a shell."""
     settings = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         name, found, value = line.removeprefix("export ").partition("=")

@@ -2,10 +2,10 @@
 
     python -I -S leash.py STOP_SIGNAL SECONDS USER COMMAND...
 
-The command runs as USER ("-": whoever this is). The supervisor keeps the other end of standard input open. When it
-closes, the command gets STOP_SIGNAL and SECONDS; whatever it has started, in whatever session, then gets SIGTERM,
-SECONDS, and SIGKILL. Standard library and Linux only. (`flows/work/leash.py`
-is its smaller sister for one process group; servers start sessions of their own.)
+The command runs as USER ("-": the current user). The supervisor keeps the other end of standard input open. When that
+closes, the command gets STOP_SIGNAL and SECONDS to end; whatever it has started, in whatever session, then gets
+SIGTERM, SECONDS, and SIGKILL. Standard library and Linux only. (`flows/work/leash.py` is a smaller version for one
+process group; servers start sessions of their own.)
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main(stop: signal.Signals, seconds: float, user: str, command: list[str]) -> int:
-    """The command's exit code (negative for a signal); 143 where it was stopped."""
+    """The command's exit code (negative for a signal); 143 if it was stopped."""
     _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command become ours, so that they can be ended
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # a handler, unlike SIG_IGN, is not inherited by the command
@@ -46,7 +46,7 @@ def main(stop: signal.Signals, seconds: float, user: str, command: list[str]) ->
 
 
 def end_children(seconds: float) -> None:
-    """End all children of this process, and those that become its children by that: SIGTERM, `seconds`, SIGKILL."""
+    """End all children of this process, and those that it inherits meanwhile: SIGTERM, `seconds`, SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         told: set[int] = set()
 
@@ -63,7 +63,7 @@ def end_children(seconds: float) -> None:
 
 
 def children() -> set[int]:
-    """Children of this process that still run; those that have ended are collected first."""
+    """Children of this process that still run; those that have ended are reaped first."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

@@ -35,7 +35,7 @@ def server(where: Place, port: int, kept: dict[str, str]) -> Service:
             "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.address(where, "prefect", "asyncpg"),
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
-            "PREFECT_SERVER_UI_API_URL": "/api",  # what the pages ask: the server that they came from
+            "PREFECT_SERVER_UI_API_URL": "/api",  # the pages ask the server that they came from
         },
         after=("postgres",),
         prepare=lambda: write_private(home / "secrets", secret),
@@ -86,7 +86,7 @@ def _make_pool(port: int, kept: dict[str, str], name: str) -> None:
     status, text = ask(
         f"http://127.0.0.1:{port}/api/work_pools/", body, user=USER, password=kept["prefect"], seconds=30
     )
-    if status not in (201, 409):  # made, or there already
+    if status not in (201, 409):  # created, or there already
         raise ValueError(f"Prefect did not make the work pool {name} (status {status}): {text[:300]}")
 
 

@@ -1,4 +1,4 @@
-"""Where the servers keep everything: one folder of the state folder, its secrets, its ports."""
+"""Where the servers keep everything: one folder in the state folder, with its secrets and ports."""
 
 import hashlib
 import os
@@ -26,9 +26,9 @@ class Place:
     folder: Path
     """`servers/` of the state folder: data, logs, secrets; mode 0700."""
     sockets: Path
-    """A private folder with a short name: the names of Unix sockets have at most 107 bytes."""
+    """A private folder with a short name: the path of a Unix socket has at most 107 bytes."""
     database: Path
-    """PostgreSQL's data and socket: below `folder`, or, for root, where the user postgres may work."""
+    """PostgreSQL's data and socket: below `folder` or, if root runs the servers, where the user postgres has access."""
     user: str
     """Name of the user who runs the servers."""
 
@@ -39,12 +39,12 @@ class Place:
 
     @property
     def environment(self) -> Path:
-        """What users source to use the servers."""
+        """The file that users source to use the servers."""
         return self.folder / "env"
 
 
 def place() -> Place:
-    """The servers' place, made where it is missing. Raises ValueError where it cannot be used."""
+    """The servers' place, created if missing. Raises ValueError if it cannot be used."""
     folder = private(state_folder() / "servers")
     for line in ("\n", "'", "\\", "%", "$"):
         if line in str(folder):
@@ -71,7 +71,7 @@ def place() -> Place:
 
 
 def private(folder: Path) -> Path:
-    """`folder`, made with mode 0700. Raises ValueError where it belongs to somebody else or is a link."""
+    """`folder`, created with mode 0700. Raises ValueError if it belongs to somebody else or is a link."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -81,7 +81,7 @@ def private(folder: Path) -> Path:
 
 
 def own_secrets(where: Place) -> dict[str, str]:
-    """The secrets, made at the first call and kept in `secrets.json` (mode 0600)."""
+    """The secrets, generated at the first call and kept in `secrets.json` (mode 0600)."""
     path = where.folder / "secrets.json"
     kept: dict[str, Any] = read_json(path) if path.is_file() else {"format": 1}
     missing = {name: secrets.token_hex(24) for name in SECRETS if name not in kept}
@@ -91,7 +91,7 @@ def own_secrets(where: Place) -> dict[str, str]:
 
 
 def write_private(path: Path, content: str | dict[str, Any]) -> Path:
-    """Write a file that only its owner may read, from its first moment on."""
+    """Write a file that only its owner may read from the moment it exists."""
     before = os.umask(0o077)
     try:
         if isinstance(content, dict):
@@ -105,7 +105,7 @@ def write_private(path: Path, content: str | dict[str, Any]) -> Path:
 
 
 def ports(where: Place) -> tuple[dict[str, int], list[str]]:
-    """The ports, free ones at the first call and the same ever after; and a sentence for each that had to move."""
+    """The ports, chosen free at the first call and kept from then on; and one sentence per port that had to move."""
     path = where.folder / "ports.json"
     kept = read_json(path) if path.is_file() else {"format": 1}
     chosen, notes = dict(kept), []

@@ -1,6 +1,7 @@
-"""PostgreSQL as a service: a cluster of its own that listens on a Unix socket alone and knows its users by the kernel.
+"""PostgreSQL as a service: a cluster of its own that listens only on a Unix socket.
 
-No password exists: the server asks the kernel who connects (peer authentication) and admits one user of this machine.
+There are no passwords: the server asks the kernel who connects (peer authentication) and admits one user of this
+machine.
 """
 
 import os
@@ -18,7 +19,7 @@ PACKAGE = "install it (Debian: apt-get install postgresql), or put its programs 
 
 
 def postgres(where: Place) -> Service:
-    """The service. Raises ValueError where PostgreSQL is missing."""
+    """The service. Raises ValueError if PostgreSQL is missing."""
     programs = find_programs()
     data = where.database / "data"
     return Service(
@@ -32,13 +33,13 @@ def postgres(where: Place) -> Service:
         prepare=lambda: _prepare(where, programs, data),
         healthy=lambda: _answers(where),
         complete=lambda: _make_databases(where),
-        stop="SIGINT",  # "fast": sessions are ended, data are written
+        stop="SIGINT",  # PostgreSQL's "fast" shutdown: sessions are ended, data are written
         address=f"Unix socket in {socket_folder(where)}",
     )  # fmt: skip
 
 
 def find_programs(debian: Path = Path("/usr/lib/postgresql")) -> Path:
-    """The folder of initdb and postgres: on the PATH, or where Debian hides them; the newest."""
+    """The folder of initdb and postgres: from the PATH, else the newest in `debian`, where Debian puts them."""
     found = [Path(path).resolve().parent for path in [shutil.which("postgres")] if path]
     found += sorted(debian.glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     for folder in found:
@@ -61,7 +62,7 @@ def _prepare(where: Place, programs: Path, data: Path) -> None:
     if os.geteuid() == 0:
         _make_for_postgres(where)
     if not (data / "PG_VERSION").is_file():
-        shutil.rmtree(data, ignore_errors=True)  # of a first start that was killed
+        shutil.rmtree(data, ignore_errors=True)  # left by a first start that was killed
         command = [
             str(programs / "initdb"),
             "-D",
@@ -90,7 +91,7 @@ def _prepare(where: Place, programs: Path, data: Path) -> None:
 
 
 def _make_for_postgres(where: Place) -> None:
-    """PostgreSQL refuses to run as root: its files belong to the user postgres then, outside root's private folder."""
+    """PostgreSQL refuses to run as root: for root its files belong to user postgres, outside root's private folder."""
     try:
         user = pwd.getpwnam("postgres")
     except KeyError:

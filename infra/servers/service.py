@@ -10,7 +10,7 @@ from typing import Any
 
 
 def nothing() -> None:
-    """What a service does that has nothing to do."""
+    """Default for a step in which a service has nothing to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,25 +20,25 @@ class Service:
     name: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    """Added to the supervisor's own; no secrets, `ps` shows it."""
+    """Added to the supervisor's environment; no secrets here, since `ps` shows it."""
     user: str | None = None
-    """Whom it runs as, where that is not the supervisor's user."""
+    """The user it runs as, if not the supervisor's."""
     after: tuple[str, ...] = ()
     """Services that must be up before this one is started for the first time."""
     prepare: Callable[[], object] = nothing
-    """Before the first start; raises ValueError where it cannot work."""
+    """Called before the first start; raises ValueError if the service cannot work."""
     healthy: Callable[[], bool]
     complete: Callable[[], object] = nothing
-    """After it became healthy for the first time: users, databases, buckets; safe to repeat."""
+    """Called once it is healthy for the first time, to create users, databases, buckets; safe to repeat."""
     stop: str = "SIGTERM"
     address: str = ""
-    """What users are told."""
+    """The address that users are shown."""
 
 
 def ask(
     url: str, body: Any = None, *, user: str = "", password: str = "", method: str | None = None, seconds: float = 5
 ) -> tuple[int, str]:
-    """HTTP status and text of a request with a JSON body; status 0 where nobody answers."""
+    """HTTP status and text of a request with a JSON body; status 0 if no server answers."""
     headers = {"Content-Type": "application/json"}
     if user:
         headers["Authorization"] = "Basic " + b64encode(f"{user}:{password}".encode()).decode()

@@ -1,7 +1,7 @@
 """The S3-compatible store: OpenStack Swift with its s3api, from Debian's packages. One replica, in one folder.
 
 Six processes: proxy (S3 and signatures), account, container and object server, and the two updaters that repair
-listings after a crash. MLflow and DVC have an account each, with a key of its own: neither can read the other's.
+listings after a crash. MLflow and DVC have an account each, with its own key: neither can read the other's files.
 """
 
 import os
@@ -13,7 +13,7 @@ from infra.servers.place import Place, private, write_private
 from infra.servers.service import Service, ask
 
 SYSTEM_PYTHON = "/usr/bin/python3"
-BACK_ENDS = {"account": 1, "container": 2, "object": 3}  # names of sockets, which Swift takes for ports
+BACK_ENDS = {"account": 1, "container": 2, "object": 3}  # names of sockets, which Swift takes for port numbers
 ROLES = (*BACK_ENDS, "proxy", "object-updater", "container-updater")
 CLIENTS = ("mlflow", "dvc")
 PACKAGES = "apt-get install --no-install-recommends swift-proxy swift-account swift-container swift-object"
@@ -33,7 +33,7 @@ FILTERS = {
 
 
 def store(where: Place, port: int, keys: dict[str, str], names: str) -> list[Service]:
-    """The services. `keys`: the secret key of each client; `names`: what Swift salts its hashed names with."""
+    """The services. `keys`: the secret key of each client; `names`: the salt of Swift's hashed names."""
     folder = private(where.folder / "store")
     services = [
         Service(
@@ -52,7 +52,7 @@ def store(where: Place, port: int, keys: dict[str, str], names: str) -> list[Ser
 
 
 def client_files(where: Place, client: str) -> dict[str, str]:
-    """How boto3 is told address and keys of `client`, in the names of its environment variables."""
+    """The environment variables that give boto3 the address and keys of `client`."""
     folder = where.folder / "store"
     return {
         "AWS_CONFIG_FILE": str(folder / f"{client}.config"),
@@ -61,7 +61,7 @@ def client_files(where: Place, client: str) -> dict[str, str]:
 
 
 def check() -> None:
-    """Raises ValueError where Swift is missing."""
+    """Raises ValueError if Swift is missing."""
     command = [SYSTEM_PYTHON, "-I", "-c", "import swift.common.middleware.s3api, swift.proxy.server, swift.obj.server"]
     try:
         found = subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -72,7 +72,7 @@ def check() -> None:
 
 
 def prepare(where: Place, folder: Path, port: int, keys: dict[str, str], names: str) -> None:
-    """Write configuration, rings, the clients' files. Raises ValueError where the file system cannot hold a store."""
+    """Write configuration, rings and the clients' files. Raises ValueError if the file system cannot hold a store."""
     data = private(folder / "data")
     _check_attributes(data)
     private(data / "disk")
@@ -97,7 +97,7 @@ def prepare(where: Place, folder: Path, port: int, keys: dict[str, str], names: 
     write_private(folder / "proxy.conf", f"{common}bind_port = {port}\n{pipeline}{filters}{proxy}")
     for client in CLIENTS:
         files = client_files(where, client)
-        # Checksums in trailers are younger than this Swift.
+        # This Swift does not know checksums in trailers.
         config = (
             f"[default]\nregion = us-east-1\nendpoint_url = http://127.0.0.1:{port}\ns3 =\n  addressing_style = path\n"
         )
@@ -122,12 +122,12 @@ def _make_ring(folder: Path, role: str, number: int) -> None:
     for step in (["create", "6", "1", "0"], ["add", f"r1z1-127.0.0.1:{number}/disk", "1"], ["rebalance"]):
         command = ["swift-ring-builder", f"{role}.builder", *step]
         answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
-        if answer.returncode not in (0, 1):  # 1: a warning
+        if answer.returncode not in (0, 1):  # 1 is a warning
             raise ValueError(f"swift-ring-builder failed: {(answer.stdout + answer.stderr).strip()[-300:]}")
 
 
 def _make_buckets(where: Place) -> None:
-    """In a process of its own: boto3 reads its settings from the environment, and stays out of the supervisor."""
+    """Runs in a process of its own: boto3 reads its settings from the environment, and stays out of the supervisor."""
     make = "import boto3, sys; boto3.client('s3').create_bucket(Bucket=sys.argv[1])"
     for client in CLIENTS:
         told = os.environ | client_files(where, client)

@@ -1,4 +1,4 @@
-"""The process that holds the servers: starts them in order, restarts what crashes, and takes them along when it ends.
+"""The process that owns the servers: starts them in order, restarts what crashes, and stops them when it ends.
 
 python -m infra.servers.supervisor          (started by `make up`, which reads what this writes to status.json)
 """
@@ -23,10 +23,10 @@ from infra.servers.service import Service
 from infra.servers.store import check, store
 from stages.common.files import write_json
 
-STOP_SECONDS = 25.0  # what a server, and a flow of the worker, gets to end by itself
+STOP_SECONDS = 25.0  # for a server, or a flow of the worker, to end by itself
 START_SECONDS = 300.0
-PAUSES = (1.0, 60.0)  # seconds before a restart: doubled with each crash, up to the second; a quiet minute forgives
-LONGEST_LOG = 20_000_000  # bytes; then it is kept once as .1
+PAUSES = (1.0, 60.0)  # seconds before a restart: doubles per crash up to the second; reset after a quiet minute
+LONGEST_LOG = 20_000_000  # bytes; a longer log is moved to .1 at the next start
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Supervisor:
     """All services of one place."""
 
     def __init__(self, where: Place, held: int) -> None:
-        self.held = held  # the lock: the leashes keep it, so that it is free only when the last server has ended
+        self.held = held  # the lock, which the leashes keep too: it is free only when the last server has ended
         self.where, self.stopping, self.error, self.notes = where, False, "", list[str]()
         self.running: list[Running] = []
         private = where.folder / "logs"
         private.mkdir(mode=0o700, exist_ok=True)
 
     def run(self) -> int:
-        """Until told to stop; the exit code."""
+        """Run until told to stop; returns the exit code."""
         try:
             self.running = [Running(service) for service in self._services()]
             while not self.stopping:
@@ -149,13 +149,13 @@ class Supervisor:
                 f"{each.service.name} ended with code {code} while starting: {said}; see {self._log(each)}"
             )
         for stray in leash.children() - {other.process.pid for other in self.running if other.process}:
-            with contextlib.suppress(ProcessLookupError):  # its leash was killed, so they became ours
+            with contextlib.suppress(ProcessLookupError):  # strays whose leash was killed, so they became ours
                 os.kill(stray, signal.SIGKILL)
         each.state, each.restarts, each.due = "restarting", each.restarts + 1, time.monotonic() + each.pause
         each.pause = min(2 * each.pause, PAUSES[1])
 
     def _stop(self) -> None:
-        """In reverse order: the worker before the servers that it needs, PostgreSQL last."""
+        """Stop in reverse order: the worker before the servers that it needs, PostgreSQL last."""
         groups = [
             [each for each in self.running if each.service.name == "worker"],
             [each for each in self.running if each.service.name in ("mlflow", "prefect")],
@@ -194,7 +194,7 @@ class Supervisor:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of the tools, which belong to the user's own runs."""
+    """This process's environment without the tools' settings, which are meant for the user's own runs."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -205,7 +205,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -218,7 +218,7 @@ def last_line(log: Path) -> str:
 def lock(where: Place, name: str, seconds: float = 0) -> Iterator[IO[str] | None]:
     """Hold a lock of the servers' folder: `supervisor`, or `servers`, which the leashes hold too.
 
-    Yields its file, or None where somebody else has it after `seconds` of waiting.
+    Yields its file, or None if another process still holds the lock after `seconds` of waiting.
     """
     deadline = time.monotonic() + seconds
     with (where.folder / f"{name}.lock").open("a+") as file:
@@ -235,10 +235,10 @@ def lock(where: Place, name: str, seconds: float = 0) -> Iterator[IO[str] | None
 
 
 def main() -> int:
-    """Hold the folder and run; exit code 0 where another one does already."""
+    """Lock the folder and run; exit code 0 if another supervisor does so already."""
     os.umask(0o077)
     where = place()
-    with lock(where, "supervisor", 2) as alone:  # somebody may just be looking whether it is free
+    with lock(where, "supervisor", 2) as alone:  # another process may be testing whether it is free
         if alone is None:
             return 0
         with lock(where, "servers", 4 * STOP_SECONDS) as held:  # after a kill -9 the old servers end first

@@ -3,10 +3,10 @@
     /usr/bin/python3 -I swift_node.py ROLE FOLDER
 
 ROLE is proxy, account, container, object, object-updater or container-updater; FOLDER holds `swift.conf`, `ROLE.conf`,
-the rings, and `sockets/`. Swift is used as it is, but for three things. Its configuration is read from FOLDER instead
-of /etc/swift. The back ends, which know no authentication, listen on Unix sockets in a private folder instead of TCP
-ports; for the same reason there is no memcached, and the proxy looks everything up anew. And a filter helps today's S3
-clients over two things that are older than they are.
+the rings, and `sockets/`. Swift is used as it is, except for three things. Its configuration is read from FOLDER
+instead of /etc/swift. The back ends, which have no authentication, listen on Unix sockets in a private folder instead
+of TCP ports; for the same reason there is no memcached, and the proxy looks everything up each time. And a filter makes
+up for two points in which this Swift is too old for today's S3 clients.
 """
 
 import base64
@@ -28,7 +28,7 @@ SERVERS = ("proxy", "account", "container", "object")
 
 
 class NoMemory:
-    """Stands where Swift looks for memcached, remembers nothing: S3 signatures are checked without it."""
+    """Takes the place of memcached and remembers nothing: S3 signatures are checked without a cache."""
 
     def get(self, *_: Any, **__: Any) -> None:
         return None
@@ -43,7 +43,7 @@ class NoMemory:
 
 
 def no_memory(_global: dict[str, str], **_local: str) -> Any:
-    """Paste's filter factory of `NoMemory`."""
+    """Paste filter factory for `NoMemory`."""
 
     def wrap(app: Any) -> Any:
         def call(env: dict[str, Any], start: Any) -> Any:
@@ -56,8 +56,8 @@ def no_memory(_global: dict[str, str], **_local: str) -> Any:
 
 
 def todays_clients(_global: dict[str, str], **_local: str) -> Any:
-    """Paste's filter factory. Deletes of many objects carry a CRC now where this s3api wants an MD5; answers to HEAD
-    must have a length, or this eventlet sends an end of chunks after them, on which strict clients stumble.
+    """Paste filter factory. Today's clients send a CRC with deletes of many objects, where this s3api wants an MD5;
+    answers to HEAD must have a length, or this eventlet sends an end of chunks after them, which strict clients reject.
     """
 
     def wrap(app: Any) -> Any:
@@ -84,7 +84,7 @@ def todays_clients(_global: dict[str, str], **_local: str) -> Any:
 
 
 class Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Takes the place of syslog's handler; on a copy of stderr, since Swift closes its own."""
+    """Takes the place of the syslog handler and writes to a copy of stderr, since Swift closes its own."""
 
     LOG_LOCAL0 = 0
     stream_of_all = os.fdopen(os.dup(2), "w", buffering=1)
@@ -95,11 +95,11 @@ class Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 def main(role: str, folder: Path) -> int:
     """Run until stopped."""
-    sockets = (folder / "sockets").resolve()  # a link to a short name: those of sockets have at most 107 bytes
+    sockets = (folder / "sockets").resolve()  # a link's short target: socket paths have at most 107 bytes
     utils.SysLogHandler = Stderr
     utils.set_swift_dir(str(folder))
     reload_storage_policies()
-    sys.modules["swift_node"] = sys.modules["__main__"]  # proxy.conf names the filter
+    sys.modules["swift_node"] = sys.modules["__main__"]  # proxy.conf names its filters by that module
     _join(sockets)
     config = str(folder / f"{role.partition('-')[0]}.conf")
     if role in SERVERS:
@@ -125,7 +125,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _join(sockets: Path) -> None:
-    """Let Swift's own connections to 127.0.0.1:PORT reach the socket of that name."""
+    """Redirect Swift's own connections to 127.0.0.1:PORT to the socket called PORT."""
 
     def connect(connection: Any) -> None:
         connection._connected_time = bufferedhttp.time.time()

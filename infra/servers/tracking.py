@@ -21,7 +21,7 @@ SETTINGS = {
 
 
 def mlflow(where: Place, port: int, kept: dict[str, str]) -> Service:
-    """The service. The flows are user `ganops`, who owns what they make; people use `admin` and users that it makes."""
+    """The service. The flows are user `ganops`, who owns what they create; people use `admin` and users made by it."""
     folder = private(where.folder / "mlflow")
     return Service(
         name="mlflow",
@@ -36,7 +36,7 @@ def mlflow(where: Place, port: int, kept: dict[str, str]) -> Service:
         environment=SETTINGS | client_files(where, "mlflow") | {
             "MLFLOW_AUTH_CONFIG_PATH": str(folder / "users.ini"),
         },
-        after=("postgres",),  # the store may come later: it is needed with the first artifact
+        after=("postgres",),  # the store may come later: the first artifact needs it
         prepare=lambda: _prepare(where, folder, kept),
         healthy=lambda: ask(f"http://127.0.0.1:{port}/health")[0] == 200,
         complete=lambda: _make_user(port, kept),
@@ -47,13 +47,13 @@ def mlflow(where: Place, port: int, kept: dict[str, str]) -> Service:
 def _prepare(where: Place, folder: Path, kept: dict[str, str]) -> None:
     write_private(folder / "secrets", f"MLFLOW_FLASK_SERVER_SECRET_KEY={kept['mlflow_pages']}\n")
     users = {
-        "default_permission": "READ",  # without it nobody but admin can ask whether a model exists
+        "default_permission": "READ",  # otherwise only admin can ask whether a model exists
         "database_uri": postgres.address(where, "mlflow_users", "psycopg2").replace("%", "%%"),
         "admin_username": "admin",
         "admin_password": kept["mlflow_admin"],
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "grant_default_workspace_access": "false",
-        "auth_cache_ttl_seconds": "30",  # a password is a slow hash, and the flows ask several times a second
+        "auth_cache_ttl_seconds": "30",  # checking a password is slow by design; the flows ask several times per second
     }
     write_private(folder / "users.ini", "[mlflow]\n" + "".join(f"{name} = {value}\n" for name, value in users.items()))
 
