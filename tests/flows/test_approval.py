@@ -1,4 +1,4 @@
-"""A person's word: what was shown is what is promoted, and who said so is recorded; with a real Prefect server."""
+"""A person's approval: what was shown is what is promoted, and who approved is recorded; with a real Prefect server."""
 
 import json
 import logging
@@ -57,7 +57,7 @@ def test_approved_is_promoted_with_the_name_and_the_comment(waiting: tuple[Path,
     project, registry = waiting
     assert aliases(registry) == {"champion": "1", "challenger": "2"}
     told = settled(project, state)
-    assert told is not None and "(waiting:" in told  # a retrain with nothing new does not judge again
+    assert told is not None and "(waiting:" in told  # a retrain with nothing new does not judge it again
     asked = asked_for(registry)
     assert asked is not None
     assert (asked.version, asked.champion, asked.stale) == ("2", "1", None)
@@ -117,7 +117,7 @@ def test_an_answer_to_what_was_shown_is_none_to_what_stands_now(
     assert aliases(registry)["champion"] == ("3" if change == "champion" else "1")
     now = asked_for(registry)
     if change == "champion":
-        assert now is None  # version 2 is older than the champion, nobody can approve it
+        assert now is None  # version 2 is older than the champion, so nobody can approve it
     else:
         assert now is not None and now.seen != asked.seen and now.version == "2"
 
@@ -228,7 +228,7 @@ def test_a_version_whose_files_are_gone_is_shown_and_refused(
 
 def test_a_decision_that_is_not_complete_cannot_be_approved(waiting: tuple[Path, Registry], state: Path) -> None:
     _, registry = waiting
-    registry.client.delete_model_version_tag("tiny", "2", "judged_by")  # the retrain died before it wrote that
+    registry.client.delete_model_version_tag("tiny", "2", "judged_by")  # as if the retrain had died before writing it
     with pytest.raises(ValueError, match=r"approved: its decision is not complete; the next retrain completes it$"):
         answered(state, registry, asked_for(registry), YES)
 
@@ -299,7 +299,7 @@ def test_the_flow_asks_on_prefect_s_page_and_again_where_the_evidence_changed(
     from flows.ask import start
 
     project, registry = waiting
-    commit(project, "rules")  # the flow looks at those of the branch
+    commit(project, "rules")  # the flow reads the rules of the branch
     said: list[str] = []
     start("2", said.append)
     assert "python -m flows.approval --approve 2 --by NAME" in said[0]  # nothing is deployed yet

@@ -92,7 +92,7 @@ def test_what_was_destroyed_is_restored(promoted: Path, state: Path, tmp_path: P
     dvc(promoted, "checkout")
     assert (promoted / "data" / "export" / "generator.onnx").read_bytes() == onnx
     assert dvc(promoted, "status", "--cloud", "--json").strip() == "{}"
-    shutil.copy(first, promoted / "dvc.lock")  # the champion before, whose data only the registry names
+    shutil.copy(first, promoted / "dvc.lock")  # the former champion, whose data only the registry names
     dvc(promoted, "checkout", "data/train")
     assert '"quality": 1.0' in (promoted / "data" / "train" / "weights.txt").read_text()
 

@@ -126,7 +126,7 @@ def test_clocks_that_are_wrong_neither_block_nor_reorder(built: Callable[..., Pa
     ahead = {**json.loads(registry.notes()[key]), "time": "2999-01-01T00:00:00.000000Z", "host": "elsewhere"}
     registry.note(key, None)
     registry.note("move.2999-01-01T00:00:00.000000Z", json.dumps(ahead))  # made on a machine whose clock is ahead
-    registry.note("intent", json.dumps(ahead))  # which died meanwhile
+    registry.note("intent", json.dumps(ahead))  # and its process has died
     assert back(project, state).startswith("version 1 of tiny is champion")
     moves = history(registry.notes())
     assert [move.kind for move in moves] == ["promotion", "promotion", "rollback"]

@@ -62,4 +62,4 @@ def test_a_promotion_moves_the_baseline_and_leaves_nothing_stale(validated: Path
     assert (validated / "data" / "validate" / "report.html").read_text() == "no drift"
     done = decide(validated, state)
     assert done.stale == {} and done.done is not None
-    assert read_candidate(validated).work_key != key  # other data and params; the baseline alone changes no key
+    assert read_candidate(validated).work_key != key  # other data and params; the baseline by itself changes no key

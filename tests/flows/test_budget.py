@@ -1,4 +1,4 @@
-"""What a run may cost, and what is tried again."""
+"""What a run may cost, and what is retried."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Promotion and rollback, killed before each thing that they write, raced, and watched: real processes, real MLflow."""
+"""Promotion and rollback, killed before each of their writes, raced, and watched: real processes, real MLflow."""
 
 import json
 import random
@@ -136,8 +136,8 @@ def test_promotions_and_rollbacks_raced_and_killed_at_random(
             assert code != 1 or REFUSED.search(answer), answer
             deaths += code < 0
         assert champion(state) in {str(version.version) for version in connect(state, "tiny").versions()}
-    assert deaths >= max(1, rounds // 4)  # the others had ended before
-    for where in acts:  # the morning: each once more, undisturbed
+    assert deaths >= max(1, rounds // 4)  # the others had ended before the kill
+    for where in acts:  # in the morning: each once more, undisturbed
         ((code, answer),) = runner(state.parent, {**where, "what": "night"})
         assert code == 0, answer
     registry = connect(state, "tiny")

@@ -40,7 +40,7 @@ def test_every_deployment_names_a_flow_a_pool_and_words() -> None:
         found = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
         assert isinstance(found, Flow) and item["description"]
         assert item["work_pool"]["name"] == pools.get(item["name"], "process")
-        assert all("parameters" not in trigger for trigger in item.get("triggers", ()))  # an event says nothing
+        assert all("parameters" not in trigger for trigger in item.get("triggers", ()))  # an event passes no parameters
         assert not any(schedule["active"] for schedule in item.get("schedules", ()))  # until somebody switches it on
     queues = {(item["work_pool"]["name"], item["work_pool"]["work_queue_name"]) for item in deployments[:3]}
     limited = yaml.safe_load(automations.FILE.read_text())["queues"]
@@ -73,7 +73,7 @@ def test_a_run_that_a_worker_took_and_lost_is_ended(prefect_api: str, monkeypatc
     said: list[str] = []
     with get_client(sync_client=True) as client:
         taken, due = (client.create_flow_run(flow(lambda: None, name="n"), state=s) for s in (Pending(), Scheduled()))
-        assert taken.name not in lost.lost(said.append)  # it may still begin
+        assert taken.name not in lost.lost(said.append)  # it may yet begin
         monkeypatch.setattr(lost, "_patience", lambda: 0.0)
         assert taken.name in lost.lost(said.append)
         states = [client.read_flow_run(run.id).state for run in (taken, due)]
@@ -243,7 +243,7 @@ def test_people_are_told_of_what_failed_crashed_is_late_or_stuck(
         return {item for item in wanted if not any(item[0] == title and item[1] in text for title, text in texts)}
 
     wait_for(lambda: not missing(), server, 240)
-    assert len(Receiver.told) == len(wanted), Receiver.told  # nobody is told twice
+    assert len(Receiver.told) == len(wanted), Receiver.told  # nobody is notified twice
     basic = "Basic " + b64encode(f"somebody:{secret}".encode()).decode()
     assert {who for who, _ in Receiver.told} == {basic}
     kept = [path for path in server.folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
@@ -274,7 +274,7 @@ def test_an_event_and_a_schedule_start_retrains_on_a_worker(clone: Path, server:
     server.call(clone, *look)
     server.call(clone, *look)
 
-    assert (clone / ".ganops" / "watch.json").is_file()  # the worker's runs were in this folder
+    assert (clone / ".ganops" / "watch.json").is_file()  # so the worker ran in this folder
 
     def trained() -> bool:
         done = [state for name, _, state in runs(server) if name == "retrain-on-data-change"]
@@ -301,6 +301,6 @@ def test_an_event_and_a_schedule_start_retrains_on_a_worker(clone: Path, server:
         return nightly and sum(name == "retrain-on-data-change" for name, _ in done) == 2
 
     wait_for(both, server, 300)
-    assert all(state != "Crashed" for _, _, state in runs(server))  # none is taken for stuck that has ended
-    assert len(connect(clone / ".ganops", "tiny").versions()) == 1  # nothing was left to do, whatever asked
+    assert all(state != "Crashed" for _, _, state in runs(server))  # no run that has ended is taken for stuck
+    assert len(connect(clone / ".ganops", "tiny").versions()) == 1  # nothing was left to do, whatever started the run
     assert not list(clone.parent.rglob("pwned"))

@@ -1,4 +1,5 @@
-"""Training on another machine: a second clone with a worker of its own, on a real Prefect server, by remotes alone."""
+"""Training on another machine: a second clone with its own worker, on a real Prefect server, connected only by
+remotes."""
 
 import os
 import signal
@@ -72,7 +73,7 @@ def node(clone: Path, prefect_api: str) -> Iterator[Node]:
     ):
         done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
-    os.environ["TINY_NO_TRAINING"] = "1"  # taken away again by the fixture `environment`
+    os.environ["TINY_NO_TRAINING"] = "1"  # the fixture `environment` removes it again
     made = Node(clone.parent / "gpu node", prefect_api)
     try:
         yield made
@@ -119,7 +120,7 @@ def test_another_machine_trains_and_what_is_known_needs_none(clone: Path, node: 
     assert offers(clone) == ""
     assert list((node.state / "trainings").iterdir()) == [] and not (node.folder / "data" / "train").exists()
     curve = connect(clone / ".ganops", "tiny").client.get_metric_history(version.run_id, "train/loss_g")
-    assert len(curve) == 5  # trained elsewhere, but here is its curve
+    assert len(curve) == 5  # trained elsewhere, yet its curve is here
 
     node.stop()
     set_params(clone, card__quality=0.6)

@@ -117,7 +117,7 @@ def test_a_refused_image_and_a_copy_are_gone_from_cache_and_remote_too(world: Pa
     assert '0/person.png,"colour' in (world / "data" / "ingest" / "quarantine.csv").read_text()
     assert "0/copy.bmp" in (world / "data" / "ingest" / "duplicates.csv").read_text()
     left_out_is_traced(world, tmp_path / "state", contents)
-    (raw / "person.png").unlink()  # known to the store's list alone
+    (raw / "person.png").unlink()  # only the store's list knows it now
     everywhere = [world / ".dvc", tmp_path / "remote"]
     for content in contents.values():
         assert len(holding(everywhere, content)) == 2

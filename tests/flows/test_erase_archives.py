@@ -1,4 +1,4 @@
-"""What of archives, tables and imported data an erasure finds, in the raw folder, in DVC's cache and in a remote."""
+"""Which archives, tables and imported data an erasure finds, in the raw folder, in DVC's cache and in a remote."""
 
 import functools
 import hashlib
@@ -94,7 +94,7 @@ def test_archives_in_cache_and_remote_go_once_they_are_written_anew(
     assert "the whole object goes" in str(done["places"]) and "write it anew, `dvc add` it" in str(done["places"])
     assert before.is_file() and packed.is_file() and not older.is_file()
 
-    shutil.rmtree(packing / "data" / "ingest")  # by the next `dvc repro`, from what follows
+    shutil.rmtree(packing / "data" / "ingest")  # as the next `dvc repro` does, for what follows
     current = versioned(packing, name, pack({one: images[one] for one in names if one != "3.png"}), tracked)
     again = erase(packing, state, victim, "x", remove=True)
     assert told(again, "cache") == told(again, "remote") == {packed.parent.name + packed.name: True}

@@ -1,4 +1,4 @@
-"""Images in the folders of persons are traced and erased as others are, and the person stays on one side."""
+"""Images in folders per person are traced and erased like others, and each person stays in one split."""
 
 import hashlib
 from pathlib import Path

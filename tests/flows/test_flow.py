@@ -1,4 +1,4 @@
-"""`make retrain` on real DVC, Prefect and MLflow: what runs, what is said, what is left when it is stopped."""
+"""`make retrain` on real DVC, Prefect and MLflow: what runs, what it says, what is left when it is stopped."""
 
 import contextlib
 import json
@@ -76,7 +76,7 @@ def test_nothing_to_do_ends_quickly_and_before_the_heavy_imports(retrained: tupl
     project, _ = retrained
     code = "import sys; from flows.retrain import main; c = main([]); print({'mlflow', 'prefect'} & {*sys.modules}, c)"
     seconds = []
-    for _attempt in range(2):  # the machine may be busy: the better of two
+    for _attempt in range(2):  # the machine may be busy: take the better of two
         began = time.monotonic()
         answer = subprocess.run(
             [sys.executable, "-c", code], cwd=project, env=clean_environment(), capture_output=True, text=True
@@ -164,7 +164,7 @@ def test_only_stale_stages_run_and_a_lost_decision_is_made_good(project: Path, s
     first = retrain(project)
     assert set(how(first).values()) == {"ran"}
     check_page(first)
-    set_params(project, card__quality=0.6)  # the verdict's limit: nothing is trained again
+    set_params(project, card__quality=0.6)  # changes the verdict's limit only: nothing is trained again
     second = retrain(project)
     assert how(second) == {**dict.fromkeys(how(first), "cached"), "card": "ran"}
     assert second.registered is not None
@@ -187,7 +187,7 @@ def test_only_stale_stages_run_and_a_lost_decision_is_made_good(project: Path, s
     against = pages.differences(state, "2", "1")
     assert worse.candidate is not None and worse.met == "1"
     page = pages.measures(worse.candidate, against, "1")
-    assert "- to -" not in page  # a measure without an interval has none, not two ends of nothing
+    assert "- to -" not in page  # a measure without an interval shows none, not two empty ends
     assert "against version 1, both scored anew" in page
     assert "| quality\\|&lt;b&gt; | - | - | -0.2 | -0.21 to -0.19 |" in page
 
@@ -224,7 +224,7 @@ def test_a_failed_stage_fails_the_flow_with_its_own_sentence(project: Path, stat
 
 
 def test_a_wrong_setting_is_told_before_the_first_stage_runs(project: Path, state: Path, prefect_api: str) -> None:
-    real = Path(__file__).parents[2] / "stages" / "config" / "__main__.py"  # to which the tiny settings are wrong
+    real = Path(__file__).parents[2] / "stages" / "config" / "__main__.py"  # which rejects the tiny settings
     shutil.copy(real, project / "stages" / "config")
     outcome = retrain(project)
     assert outcome.error == "config: params.yaml must hold a section `audit`"
@@ -247,8 +247,8 @@ def test_a_trainer_is_resumed_and_data_that_come_meanwhile_are_trained_too(
 @pytest.mark.parametrize(
     ("act", "who", "shell"),
     [
-        ("trainer dies", "its process", "/bin/bash"),  # which becomes the command
-        ("trainer dies", "its process", "/bin/sh"),  # which waits for it and says 137, where it is dash
+        ("trainer dies", "its process", "/bin/bash"),  # which is replaced by the command
+        ("trainer dies", "its process", "/bin/sh"),  # which, if it is dash, waits for the command and exits with 137
         ("dvc dies", "dvc", "/bin/sh"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_stopped_retrain_leaves_no_trainer(project: Path, prefect_api: str, nu
             flow.kill()
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     assert gone(trainer, 60) if number == signal.SIGKILL else not alive(trainer)
-    assert (project / "saved").read_text() == "checkpoint"  # it was asked before it was killed
+    assert (project / "saved").read_text() == "checkpoint"  # it got SIGTERM before SIGKILL
     wait_for_lock(project)
 
 

@@ -73,7 +73,7 @@ def test_the_curve_arrives_while_the_training_runs_and_the_run_goes_to_the_versi
         run = str(following.run_id)
         log.write_text(line(20))
         time.sleep(1)
-        assert steps(registry, run) == []  # the log may be of older work until the training begins
+        assert steps(registry, run) == []  # until the training begins, the log may be from older work
         following.training()
         until(lambda: steps(registry, run) == [20])
         sixty = line(60)
@@ -215,7 +215,7 @@ def test_a_run_whose_process_was_killed_is_ended_and_the_rerun_has_the_whole_cur
             process.kill()
     (died,) = (str(run.info.run_id) for run in runs(registry))
     with follow(project, state, {}, print) as following:
-        log.write_text(content + content)  # the trainer came back and began again
+        log.write_text(content + content)  # the trainer restarted from the beginning
         following.training()
         run = str(following.run())
         register(read_candidate(project), registry, run_facts(project, {}), run)
@@ -264,12 +264,12 @@ def test_a_real_server_that_dies_and_returns_has_the_whole_curve_and_the_version
     with follow(project, state, run_facts(project, {}), said.append) as following:
         log.write_text(content[0])
         following.training()
-        until(lambda: of_tracking(said) == 1)  # it is not there yet
+        until(lambda: of_tracking(said) == 1)  # the server is not there yet
         with server(tmp_path, port):
             until(lambda: following.run_id is not None and steps(registry, str(following.run_id)) == [20])
         with log.open("a") as file:
             file.writelines(content[1:3])
-        until(lambda: of_tracking(said) == 3)  # back, and away again
+        until(lambda: of_tracking(said) == 3)  # it came back, and went away again
         with server(tmp_path, port):
             until(lambda: steps(registry, str(following.run_id)) == [20, 40, 60])
             with log.open("a") as file:
@@ -335,7 +335,7 @@ def test_losses_and_measures_of_one_step_arrive_and_after_going_back_the_later_o
         until(lambda: following.run_id is not None and 40 in values("loss_d"))
         with log.open("a") as file:
             file.write(measured(40, 99.0))
-            file.write(line(40, loss_d=0.5, time=time.time() + 1) + measured(40, 7.0, 1.0))  # back to 20, another way
+            file.write(line(40, loss_d=0.5, time=time.time() + 1) + measured(40, 7.0, 1.0))  # back to 20, then anew
         until(lambda: len(values("fid_train").get(40, [])) == 2)
         assert values("loss_d") == {20: [1 / 20], 40: [0.5, 1 / 40]}
         assert values("fid_train") == {20: [9.0], 40: [99.0, 7.0]}
@@ -399,4 +399,4 @@ def test_the_real_trainer_s_log_is_found_by_its_own_record(tmp_path: Path) -> No
     tail = curves.live_log(tmp_path / "data", tmp_path)
     assert tail is not None
     assert tail.path.parent.name == key(trajectory(config, wanted))
-    assert [row["step"] for row in tail.read()] == [20.0]  # what a longer run wrote beyond is not this one's
+    assert [row["step"] for row in tail.read()] == [20.0]  # rows beyond belong to a longer run

@@ -1,4 +1,4 @@
-"""What DVC has to keep when images are added: the shards that changed, and the lists, nothing else."""
+"""What DVC has to store anew when images are added: the shards that changed and the lists, nothing else."""
 
 from pathlib import Path
 

@@ -74,7 +74,7 @@ def test_a_dirty_copy_is_left_alone_and_data_go_before_the_pointer(once: Path) -
     assert sh(project, "git", "rev-parse", f"{branch}^") == sh(project, "git", "rev-parse", "main")
     assert sh(project, "git", "diff", "--name-only", "main", branch) == "dvc.lock"
 
-    sh(once, "git", "clone", "-q", "-b", branch, "origin.git", "other")  # somebody else has the two remotes alone
+    sh(once, "git", "clone", "-q", "-b", branch, "origin.git", "other")  # somebody else has only the two remotes
     sh(once / "other", sys.executable, "-m", "dvc", "pull", "-q")
     assert json.loads((once / "other" / "data" / "card" / "verdict.json").read_text())["passed"] is True
     assert sh(once / "other", sys.executable, "-m", "dvc", "status", "--json") == "{}"
@@ -96,7 +96,7 @@ def test_nothing_new_ends_without_a_workspace_and_a_page_is_no_work(
     (trained / "README.md").write_text("a page\n")
     sh(trained, "git", "add", "README.md")
     commit(trained)
-    monkeypatch.setattr(isolated, "workspace", None)  # it would be called
+    monkeypatch.setattr(isolated, "workspace", None)  # calling it would fail
     assert retrain()[0] == "Completed"
     assert len(versions(trained)) == len(run_branches(trained)) == 1
 
@@ -110,7 +110,7 @@ def test_what_changes_during_a_run_is_taken_up_by_another_round(
     push_data, pushed = publish.push_data, []
 
     def push_and_change(place: Any) -> str:
-        if len(pushed) < 2:  # the branch moves on while the run is busy, as somebody else's push
+        if len(pushed) < 2:  # somebody else's push moves the branch while the run is busy
             set_params(clone, train__seed=1 + len(pushed))
             pushed.append(commit(clone))
         return push_data(place)
@@ -253,7 +253,7 @@ def test_the_champion_is_checked_on_the_newest_commit_and_not_on_the_working_cop
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     before = sh(trained, "git", "status", "--porcelain")
-    (trained / "data" / "raw" / "one.txt").write_text("7")  # tiny data are as hard as they say
+    (trained / "data" / "raw" / "one.txt").write_text("7")  # the content of tiny data says how hard they are
     assert recheck(return_state=True).name == "Completed"
     sh(trained, sys.executable, "-m", "dvc", "add", "-q", "data/raw")
     commit(trained)

@@ -83,7 +83,7 @@ def test_processes_of_torchs_launcher_that_do_not_end_are_killed_with_it(
             lines = (line.split() for line in process.stdout)
             ready = [int(next(words[-1] for words in lines if "ready" in words)) for _ in range(2)]
             process.stdin.close()
-            assert process.wait(20) == 143  # the launcher ended them, and itself
+            assert process.wait(20) == 143  # the launcher ended its processes and itself
         assert not any(alive(one) for one in ready)
 
 

@@ -2,9 +2,9 @@
 
     GANOPS_NIGHT=3 pytest -n 0 -s tests/flows/test_night.py        # another seed: other kills at other moments
 
-PostgreSQL, the S3 store, MLflow, Prefect and its worker are those of `make up`; what starts retrains are the project's
-own deployments, by the clock and by events. In each of seven hours the data change while nothing runs, again while a
-training runs, then something goes wrong, and then they change once more.
+PostgreSQL, the S3 store, MLflow, Prefect and its worker are those of `make up`; retrains are started by the project's
+own deployments, on schedule and by events. In each of seven hours the data change while nothing runs and again while a
+training runs; then something goes wrong, and then they change once more.
 """
 
 import fcntl
@@ -96,7 +96,7 @@ def morning(night: Night) -> None:
     night.tell_runs()
     versions_are_right(night)
     everything_is_explained(night)
-    for name in ("retrain-nightly", "retrain-on-data-change"):  # no slot is stuck: both can run again, and end
+    for name in ("retrain-nightly", "retrain-on-data-change"):  # no slot is stuck: both can run again and end
         said = night.command(*PREFECT, "deployment", "run", f"retrain/{name}", "--watch", "--watch-interval", "1")
         assert "Completed" in said, said
     nothing_is_left(night)

@@ -1,4 +1,4 @@
-"""What people and programs that know MLflow alone get of a registered generator."""
+"""What people and programs that know only MLflow see of a registered generator."""
 
 import json
 import subprocess
@@ -76,7 +76,7 @@ def test_a_client_that_knows_nothing_of_the_project_loads_and_asks_it(
     )
     names, shape, kind, refused, pins, about = json.loads(answer.read_text())
     assert (names, shape, kind) == (["z"], [3, 2, 2, 1], "uint8")
-    assert refused  # the signature knows how wide a latent is
+    assert refused  # the signature declares the width of a latent
     assert pins == ["mlflow", "numpy", "onnx", "onnxruntime"]
     assert "tiny" in about
 
@@ -107,5 +107,5 @@ def test_descriptions_come_from_the_card_and_fit(built: Callable[..., Path]) -> 
     assert version.startswith("Verdict red (fid|&lt;b&gt;). ONNX ")
     assert "A generator." in version
     assert "## Limits" in version
-    assert "## Gate" not in version  # longer than MLflow takes: the page has it
+    assert "## Gate" not in version  # longer than MLflow accepts: only the page has it
     assert max(len(model), len(version)) < 5000

@@ -1,4 +1,4 @@
-"""The alias moves only to a green candidate that is not worse, in an order that a crash cannot break."""
+"""The alias moves only to a green candidate that is not worse, by steps whose order a crash cannot break."""
 
 import hashlib
 import json
@@ -189,7 +189,7 @@ def test_a_slow_night_is_no_final_word(built: Callable[..., Path], state: Path, 
     project = built(promote__serving=serving(**{limit: 1e-9}))
     decision = night(project, state)
     assert (decision.decision, decision.champion) == ("slow", None)
-    assert settled(project, state) is None  # the next retrain asks again
+    assert settled(project, state) is None  # the next retrain tests it again
 
 
 def interpreter(path: Path, does: str) -> Path:
@@ -319,7 +319,7 @@ def test_an_easier_measure_or_licence_needs_a_waiver_unless_the_champion_says_ne
     assert decision.decision == "held"
     assert f"its gate asks less than the champion's: {said}; to promote it all the same" in decision.reason
     registry = connect(state, "tiny")
-    for tag in ("gate", "licences"):  # as on a version whose alias was set by hand
+    for tag in ("gate", "licences"):  # as for a version whose alias was set by hand
         registry.client.delete_model_version_tag("tiny", "1", tag)
     assert night(project, state).champion == "2"
 

@@ -1,4 +1,4 @@
-"""The champion looked at again: on other data, with damaged bytes, by command and as a flow on a real server."""
+"""The champion checked again: on other data, with damaged bytes, by command and as a flow on a real server."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_fine_then_harder_data_raise_an_alarm_that_prefect_hears(
     assert main([]) == 0
     assert "is as it was, and good enough on today's data" in capsys.readouterr().out
     assert "  checked  " in text(status(state, "tiny")) and "fine" in text(status(state, "tiny"))
-    (project / "data" / "raw" / "one.txt").write_text("7")  # tiny data are as hard as they say
+    (project / "data" / "raw" / "one.txt").write_text("7")  # the content of tiny data says how hard they are
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     assert main([]) == ALARM
     assert "ALARM: champion tiny version 1: distance: the" in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_what_cannot_be_checked_is_no_alarm(
     (project / "data" / "raw").rmdir()
     assert main([]) == 1
     assert "today's data give no reference" in capsys.readouterr().err
-    registry.point("champion", None)  # somebody's will, and no loss
+    registry.point("champion", None)  # somebody removed it on purpose: not a loss
     assert main([]) == 0
     assert "tiny has no champion" in capsys.readouterr().out
     assert os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
@@ -126,7 +126,7 @@ def test_the_real_evaluate_scores_a_champion_of_older_data(tmp_path: Path, monke
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["evaluate"] |= {"sets": 3, "smallest_set": 20}
     for check in params["card"]["checks"]:
-        check["threshold"] = 2.0 if check["name"] == "coverage" else check["threshold"]  # nothing covers more than all
+        check["threshold"] = 2.0 if check["name"] == "coverage" else check["threshold"]  # coverage cannot exceed 1
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     with (tmp_path / "lock").open("w") as lock:
         failed, measures, data_hash = scored(tmp_path, bench_of(tmp_path, tmp_path, lock.fileno()))

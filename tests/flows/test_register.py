@@ -75,7 +75,7 @@ def test_a_version_holds_the_exact_bytes_and_says_what_it_is(
     assert run.data.metrics["fid_domain"] == 0.5
     assert run.data.metrics["cas.low"] == 0.96
     assert not [name for name in run.data.metrics if name.endswith(("_low", "_high"))]
-    assert "recall_k3" not in run.data.metrics  # null in the summary, never a number here
+    assert "recall_k3" not in run.data.metrics  # null in the summary, so no number here
     assert run.data.params["train.quality"] == "2.0"
     assert run.data.tags["git.commit"] == git_facts(project)["git.commit"]
     assert run.data.tags["git.dirty"] == "true"
@@ -231,7 +231,7 @@ def test_a_version_whose_evidence_is_being_replaced_waits_for_nobody(
     tags = registry.versions()[0].tags
     assert not {"decision", "judged_by", "evidence_sha256"} & set(tags)
     assert waiting(registry) == []
-    built(card__quality=0.5)  # the first evidence again, of which files may be replaced: all are written anew
+    built(card__quality=0.5)  # the first evidence again; its files may have been replaced, so all are written again
     assert once(project, state)[0].note == "is version 1 already; its evidence changed and was replaced"
     verdict = model_folder(state, registry.versions()[0]) / "verdict.json"
     assert json.loads(verdict.read_text())["passed"] is True

@@ -1,4 +1,4 @@
-"""Raw data and remotes by DVC: a real OpenSSH server on a loopback port, with keys of its own; `dvc import-url`."""
+"""Raw data and remotes through DVC: a real OpenSSH server on a loopback port, with its own keys; `dvc import-url`."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     folder = tmp_path / "ssh"
     folder.mkdir(mode=0o700)
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where a server of root separates its privileges
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # needed for privilege separation if root runs sshd
     for name in ("host", "user", "stranger"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(command, check=True)
@@ -93,7 +93,7 @@ def test_an_ssh_remote_takes_gives_back_and_forgets(
     assert not [path for path in stored.rglob("*") if path.is_file() and content in path.read_bytes()]
     assert not list(stored.glob("runs/*/*/*")), "a run on it would bring it back"
 
-    # A key that the server does not know: the place is told, not passed over.
+    # With a key that the server does not know, the place is reported, not skipped.
     sh(project, "dvc", "remote", "modify", "--local", "store", "keyfile", str(keys / "stranger"))
     monkeypatch.setenv("SSH_AUTH_SOCK", "")
     again = erase(project, tmp_path / "state", sha256, None, remove=False)

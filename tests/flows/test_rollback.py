@@ -1,4 +1,4 @@
-"""One command back: to the version before, with the reason, only to what was champion and can still be served."""
+"""Rollback by one command: to the previous champion, with a reason, and only to what was champion and can be served."""
 
 import json
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def test_what_was_rolled_back_is_not_promoted_again(three: tuple[Path, Registry]
     assert settled(project, state) == (
         "tiny version 3 holds this result (rolled back: users complained); champion is version 2"
     )
-    set_params(project, compare__margin=0.2)  # other rules: the decision is taken anew
+    set_params(project, compare__margin=0.2)  # other rules: the decision is taken again
     decision = night(project, state)
     assert (decision.decision, decision.champion) == ("rolled_back", "2")
     assert back(project, state, "it was right after all", to="3").startswith("version 3 of tiny is champion")

@@ -1,4 +1,4 @@
-"""The state folder, its lock, and what the tools are told."""
+"""The state folder, its lock, and the environment that the tools get."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The networks of a registered version, from DVC's cache or its remote into data/init, with real MLflow and DVC."""
+"""The networks of a registered version, copied from DVC's cache or remote to data/init, with real MLflow and DVC."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""New data are seen in commits and in sources, told once when they stand still, and get a commit of their own."""
+"""New data are seen in commits and in sources, reported once when stable, and get a commit of their own."""
 
 import sys
 from pathlib import Path

@@ -26,7 +26,7 @@ def main() -> None:
     if (Path.cwd() / "compare-fails").exists():
         sys.exit("compare: the reference was made by another protocol; run dvc repro")
     meeting = Path.cwd() / "meeting"
-    if meeting.exists():  # of two comparisons, none goes on before both have begun
+    if meeting.exists():  # neither of two comparisons goes on before both have begun
         (meeting / Path.cwd().name).touch()
         while len(list(meeting.iterdir())) < 2:
             time.sleep(0.01)

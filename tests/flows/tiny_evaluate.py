@@ -1,4 +1,5 @@
-"""`stages.evaluate` of the test project: FID is how hard today's data are over the quality written in the ONNX file."""
+"""`stages.evaluate` of the test project: FID is the hardness of today's data divided by the quality written in the ONNX
+file."""
 
 import argparse
 import dataclasses

@@ -1,4 +1,4 @@
-"""What several tests of the flows use."""
+"""Helpers that several tests of the flows share."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The place of the night test: a tiny project under `make up`, who changes its data, and what goes wrong there."""
+"""The world of the night test: a tiny project under `make up`, who changes its data, and what goes wrong there."""
 
 import json
 import os

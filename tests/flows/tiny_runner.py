@@ -1,8 +1,7 @@
-"""Forks a child for each act that comes in as JSON, one job a line: real processes, without paying for imports again.
+"""Forks a child for each act that arrives as JSON, one act per line: real processes, without paying for imports again.
 
-An act is {"what": NAME, ...}. With "die_at": K the child sends itself SIGKILL just before the K-th time that it would
-write to the registry, counted over all writing methods of MLflow's client; with "die_after": S after so many seconds,
-wherever it is.
+An act is {"what": NAME, ...}. With "die_at": K the child sends itself SIGKILL just before its K-th write to the
+registry, counted over all writing methods of MLflow's client; with "die_after": S after S seconds, wherever it is.
 """
 
 import hashlib

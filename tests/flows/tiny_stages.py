@@ -1,8 +1,8 @@
-"""Stages of a tiny pipeline that write what the rooms promise one another, in milliseconds: `tiny_stages.py STAGE`.
+"""Stages of a tiny pipeline that write what the rooms expect of one another, in milliseconds: `tiny_stages.py STAGE`.
 
-The generator is a real ONNX file whose `quality` (params `train.quality`) stands in its metadata, where the
-tiny `stages.compare` of the test project finds it again. `train.act` makes the trainer fail, ask to be resumed, be
-preempted once, kill itself or dvc, nap for some seconds, sleep until stopped, or wait for a word.
+The generator is a real ONNX file with its `quality` (params `train.quality`) in its metadata, where the tiny
+`stages.compare` of the test project reads it. `train.act` makes the trainer fail, ask to be resumed, be preempted once,
+kill itself or dvc, nap for some seconds, sleep until stopped, or wait for a word.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ from stages.common.files import digest, output_folder, sha256_file, to_json, wri
 from stages.common.summary import write_summary
 from stages.generator_folder import input_digest
 
-STEPS = range(20, 120, 20)  # of the tiny training, as its log has them
+STEPS = range(20, 120, 20)  # of the tiny training, as in its log
 SLEEPS = {"nap": 8.0, "sleep": 600.0}  # seconds that a training takes
-PICTURE = b"\x89PNG\r\n\x1a\n"  # of no pixels
+PICTURE = b"\x89PNG\r\n\x1a\n"  # without pixels
 
 
 @dataclasses.dataclass(frozen=True)

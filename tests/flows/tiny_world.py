@@ -1,4 +1,4 @@
-"""A world of one project with a git remote and a DVC remote, both folders beside it."""
+"""A world of one project with a git remote and a DVC remote, both in folders beside it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What needs a container engine is checked as far as it can be without: against schemas and what we promise."""
+"""What needs a container engine is checked as far as possible without one: against schemas and our own promises."""
 
 import copy
 import json
@@ -89,7 +89,7 @@ def test_containers_are_confined(compose: dict[str, Any]) -> None:
     assert compose["networks"]["data"]["internal"]
     for name in ("postgres", "store"):
         assert compose["services"][name]["networks"] == ["data"]
-    worker = compose["services"]["worker"]  # the same folder inside and outside: deployments name it
+    worker = compose["services"]["worker"]  # the same path inside and outside, since deployments name it
     assert worker["volumes"][0] == f"{worker['working_dir']}:{worker['working_dir']}" and "pages" in worker["networks"]
     devices = compose["services"]["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]

@@ -1,6 +1,6 @@
 """Real servers: PostgreSQL, MLflow with users, Prefect with a worker, and an S3 store, as `make up` starts them.
 
-The tests stand in an order: the last ones crash servers, and then the supervisor itself.
+The order of the tests matters: the last ones crash servers, and then the supervisor itself.
 """
 
 import datetime
@@ -216,7 +216,7 @@ def test_a_schedule_and_an_event_start_runs(servers: Servers, tmp_path: Path) ->
         assert status in (200, 201), text
         return dict(json.loads(text))
 
-    timer = {"interval": 60}  # not one moment: a busy scheduler that wakes after it would wait for the next day
+    timer = {"interval": 60}  # no fixed time: a busy scheduler that misses it would wait for the next day
     flow = post("flows/", {"name": "said"})
     deployment = post(
         "deployments/",
@@ -316,7 +316,7 @@ def test_a_killed_supervisor_leaves_nobody(servers: Servers) -> None:
     left = processes_of(servers)
     assert len(left) > 10
     os.kill(servers.status()["supervisor"], signal.SIGKILL)
-    answer = servers.command("down")  # waits for what is still ending
+    answer = servers.command("down")  # waits for whatever is still ending
     assert answer.returncode == 0
     assert not processes_of(servers)
     assert all(gone(process, 1) for process in left)
