@@ -65,7 +65,7 @@ def watch_data() -> Any:
 
 @flow(name="rollback")
 def rollback(reason: str, to: str | None = None) -> Any:
-    """Make the champion before this one champion again, or the version `to`; `reason` is recorded with it."""
+    """Make the previous champion, or version `to`, champion again; `reason` is recorded with the move."""
     try:
         get_run_logger().info(go_back(Path.cwd(), settle(), reason, to, get_run_logger().info))
     except ValueError as error:

@@ -37,7 +37,7 @@ class Outcome:
 
 
 def lines(outcome: Outcome, seconds: float | None = None, where: str | None = None) -> list[str]:
-    """The last words of a retrain: what ran, how long, which version, who is champion and why, where to look."""
+    """The closing lines of a retrain: what ran, how long, which version, who is champion and why, where to look."""
     told = [f"  {name:<10} {how:<11} {in_words(spent)}".rstrip() for name, (how, spent) in outcome.stages.items()]
     if seconds is not None:
         told.append(f"took       {in_words(seconds)}")

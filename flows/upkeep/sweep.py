@@ -37,7 +37,7 @@ class Broom:
     say: Callable[[str], None]
 
     def remove(self, path: Path, what: str) -> None:
-        """Remove a file or folder, or say that it would be."""
+        """Remove a file or folder; in a dry run, only say that it would be removed."""
         size = sum(file.lstat().st_size for file in [path, *path.rglob("*")] if not file.is_dir())
         self.say(f"{'would remove' if self.dry else 'removed'} {what} {path.name} ({size / 1e6:.1f} MB)")
         if self.dry:

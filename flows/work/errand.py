@@ -1,4 +1,4 @@
-"""A training that another machine does: what is handed to it, what it does there, and what it hands back.
+"""A training on another machine: what is handed to that machine, what it does, and what it hands back.
 
 The coordinator pushes the data that `train` reads and a commit whose `dvc.lock` names them, on a branch of its own. The
 other machine runs `dvc repro --pull train` for that commit in a worktree and pushes the result with DVC's run cache,

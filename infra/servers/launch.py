@@ -27,7 +27,7 @@ def read(file: Path) -> dict[str, str]:
 
 
 def main(file: str, module: str, *arguments: str) -> None:
-    """Become the command."""
+    """Run `module` in this process, with the settings of `file`."""
     before = dict(os.environ)
     settings = read(Path(file))
     start = subprocess.Popen
