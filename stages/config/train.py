@@ -248,7 +248,7 @@ class TrainConfig:
         names = [penalty.name for penalty in self.penalties]
         if len(set(names)) < len(names):
             raise ValueError(f"penalties must name each penalty once; received {', '.join(names)}")
-        if self.total_kimg * 1000 < self.images_a_step:
+        if not self.steps:
             raise ValueError(
                 f"total_kimg must hold at least one step, batch times discriminator_steps; received "
                 f"{self.total_kimg:g} for {self.images_a_step} images"
@@ -258,6 +258,11 @@ class TrainConfig:
     def images_a_step(self) -> int:
         """Real images that the discriminator is shown for one step of the generator."""
         return self.batch * self.discriminator_steps
+
+    @property
+    def steps(self) -> int:
+        """Whole steps in the budget, whose images are rounded first: 1000 times the float 516.8 is below 516,800."""
+        return round(self.total_kimg * 1000) // self.images_a_step
 
     @property
     def batches_a_step(self) -> int:

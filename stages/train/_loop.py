@@ -74,7 +74,7 @@ class Run:
         _check_batch(config, processes, images=len(self.split))
         self.feed = Feed(config, self.split, processes, labelled=bool(store.classes))
         self.renew()
-        self.steps = int(config.total_kimg * 1000 // config.images_a_step)
+        self.steps = config.steps
         self.take(*load_newest(state, self.players, processes, up_to=self.steps))
         if not self.step and start is not None:
             self.control.ancestry = start.ancestry

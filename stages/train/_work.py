@@ -57,7 +57,7 @@ def train(
     with joined() as processes, exclusive(state) if processes.first else contextlib.nullcontext():
         check_precision(config.precision, processes.device)
         if adopted and processes.first:
-            adopt(state, found, adopted, up_to=int(config.total_kimg * 1000 // config.images_a_step))
+            adopt(state, found, adopted, up_to=config.steps)
         run = Run(config, store, state, processes, yardstick=yardstick, start=start)
         if processes.first:
             _announce(run, found)

@@ -251,6 +251,15 @@ def test_two_runs_of_the_same_work_do_not_mix(store: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(
+    ("kimg", "batch", "steps"),
+    [(516.8, 64, 8075), (1025.6, 64, 16025), (1033.6, 64, 16150), (1.001, 1001, 1), (0.1, 16, 6), (128, 64, 2000)],
+)
+def test_no_step_of_the_budget_is_lost_to_floating_point(kimg: float, batch: int, steps: int) -> None:
+    assert build(TrainConfig, SMALL | {"total_kimg": kimg, "batch": batch}, "train").steps == steps
+
+
+@pytest.mark.fast
 def test_the_default_section_is_sound() -> None:
     config = load_section(TrainConfig, PROJECT / "params.yaml", "train")
     assert [penalty.name for penalty in config.penalties] == ["r1", "r2"]
