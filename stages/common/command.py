@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from stages.common.files import read_json
-from stages.common.interrupt import interruptible
+from stages.common.interrupt import Interrupted, interruptible
 from stages.common.summary import Summary
 from stages.config import build, read_section
 
@@ -28,6 +28,14 @@ _NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory|ALLOC_
 
 class ResumeLater(Exception):
     """Work was saved and should be started again: the process ends with code 75, silently where no word is given."""
+
+
+class WorkSaved(Interrupted):
+    """Ctrl-C ended a stage whose work so far is saved: the process ends with code 130 and this sentence."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(signal.SIGINT)
+        self.said = said
 
 
 def main(
@@ -75,8 +83,10 @@ def main(
         run(config, **{name: options[name] for name in (*inputs, *words)}, out=options["out"])
     except ResumeLater as stop:
         return _complain(stage, stop, RESUME_ME) if stop.args else RESUME_ME
+    except WorkSaved as stop:
+        return _complain(stage, stop.said, 130)
     except KeyboardInterrupt:
-        return _complain(stage, "interrupted; nothing was written, run it again to go on", 130)
+        return _complain(stage, "interrupted; nothing was written, run it again", 130)
     except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
         if os.environ.get("GANOPS_TRACEBACK") == "1" or not _is_refusal(error):
             raise

@@ -29,15 +29,17 @@ def run(
     where training diverged or collapsed, going back did not help, and there is no best moment to publish.
     """
     from stages.train._launch import launched
+    from stages.train._stopper import saved_so_far
     from stages.train._work import train
 
     inputs = {"images": images, "passed": passed, "selection": selection, "init": init, "adopt": adopt}
-    return launched(config, inputs, out=out) or train(
-        config,
-        images=images,
-        passed=passed,
-        out=out,
-        selection=selection or Path(config.selection_inputs),
-        init=init or Path(config.init_from),
-        adopted=adopt,
-    )
+    with saved_so_far():
+        return launched(config, inputs, out=out) or train(
+            config,
+            images=images,
+            passed=passed,
+            out=out,
+            selection=selection or Path(config.selection_inputs),
+            init=init or Path(config.init_from),
+            adopted=adopt,
+        )

@@ -16,10 +16,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from gan.ranks import gpus
-from stages.common.command import RESUME_ME, ResumeLater
+from stages.common.command import RESUME_ME, ResumeLater, WorkSaved
 from stages.common.summary import Summary, read_summary
 from stages.config.train import TrainConfig
 from stages.train._processes import check_gpus
+from stages.train._stopper import INTERRUPTED
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 10  # seconds in which processes that were not asked to end notice that another one has
@@ -29,7 +30,7 @@ def launched(config: TrainConfig, inputs: Mapping[str, Path | str | None], *, ou
     """Run the room in as many processes as `train.processes` asks for; None where this process shall do it itself.
 
     That is where one process is enough, or where this is a launched process already (WORLD_SIZE is set).
-    Raises ResumeLater, KeyboardInterrupt or ValueError as the processes ended, ValueError where GPUs are missing.
+    Raises ResumeLater, WorkSaved or ValueError as the processes ended, ValueError where GPUs are missing.
     """
     check_gpus(0 if "WORLD_SIZE" in os.environ else config.processes)
     if "WORLD_SIZE" in os.environ:
@@ -82,11 +83,11 @@ def causes(failures: Collection[ProcessFailure]) -> set[int]:
 def _explain(codes: set[int]) -> None:
     """Raise what these exit codes mean; a process that was killed leaves work that can be resumed.
 
-    Processes that the launcher's SIGTERM did not meet in the loop ask to be resumed: what they say counts only where no
-    other code explains the end.
+    Processes that the launcher stopped outside the loop also exit with RESUME_ME; it counts only if no other code
+    explains the end.
     """
     if 130 in codes:
-        raise KeyboardInterrupt
+        raise WorkSaved(INTERRUPTED)
     if killed := sorted(-code for code in codes if code < 0 and code != -signal.SIGTERM):
         names = ", ".join(signal.Signals(number).name for number in killed)
         raise ResumeLater(f"a process of the run was killed ({names}); run it again to go on from the last checkpoint")

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from stages.common.command import ResumeLater
+from stages.common.command import ResumeLater, WorkSaved
 
 if TYPE_CHECKING:
     from stages.train._processes import Processes
+
+INTERRUPTED = "interrupted; the work up to the last checkpoint is saved, run it again to go on"
 
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
     """SIGTERM in the block, where nobody else listens to it, raises ResumeLater: what is saved stays.
 
-    One process of several says nothing: its launcher stops it when another one ended, for a reason of its own.
+    Under a launcher it is silent: the SIGTERM then usually follows another process's failure, which has been reported.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -34,6 +36,17 @@ def resumable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def saved_so_far() -> Iterator[None]:
+    """Ctrl-C in the block, where the loop does not answer it, raises WorkSaved: checkpoints stay."""
+    try:
+        yield
+    except WorkSaved:
+        raise
+    except KeyboardInterrupt:
+        raise WorkSaved(INTERRUPTED) from None
 
 
 class Stopper:
@@ -63,9 +76,8 @@ class Stopper:
         received = processes.largest(self.received or 0)
         if received:
             save()
-            processes.largest(
-                0
-            )  # nobody ends before the first process has saved: the launcher stops it when others end
+            # Nobody ends before the first process has saved: the launcher stops it when others end.
+            processes.largest(0)
             if received == signal.SIGINT:
-                raise KeyboardInterrupt
+                raise WorkSaved("interrupted; the work is saved, run it again to go on")
             raise ResumeLater("stopped by SIGTERM; the work is saved, run it again to go on")

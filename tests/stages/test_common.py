@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.common.command import ResumeLater, main
+from stages.common.command import ResumeLater, WorkSaved, main
 from stages.common.files import (
     digest,
     output_folder,
@@ -54,6 +54,8 @@ def write_one(config: Settings, *, source: Path, out: Path) -> Summary:
             raise ResumeLater("stopped")
         if config.size == 99:
             raise KeyboardInterrupt
+        if config.size == 100:
+            raise WorkSaved("interrupted; run it again to go on")
         return write_summary(work, stage="one", config=config, inputs={"source": source}, results={"size": config.size})
 
 
@@ -88,7 +90,8 @@ def test_a_stage_writes_its_folder_and_its_summary(tmp_path: Path, capsys: pytes
             "one: memory ran out (CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`); lower",
         ),
         (75, 75, "one: stopped\n"),
-        (99, 130, "one: interrupted; nothing was written"),
+        (99, 130, "one: interrupted; nothing was written, run it again\n"),
+        (100, 130, "one: interrupted; run it again to go on\n"),
         ("big", 1, "one: one.size must be a whole number; received 'big'\n"),
     ],
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,11 +19,14 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
+from stages.common.command import WorkSaved
 from stages.common.files import digest
+from stages.common.interrupt import Interrupted
 from stages.config import build, load_section
 from stages.config.train import TrainConfig
 from stages.store import open_store
-from stages.train import run
+from stages.train import _work, run
+from stages.train._launch import _explain
 from stages.train._loop import Run
 from stages.train._processes import Processes
 from stages.train._samples import columns_for, samples
@@ -56,9 +60,15 @@ def checkpoints(state: Path) -> list[Path]:
 
 
 def stop_after(tmp_path: Path, out: str, state: str, number: int, **changes: Any) -> int:
-    """Start a run, send it a signal after its first checkpoint, and return its exit code: 0 where it was quicker."""
+    """Start a run, send it a signal after its first checkpoint, and return its exit code: 0 where it was quicker.
+
+    What it says is in `OUT.said`.
+    """
     arguments, env = command(tmp_path, out, state, **changes)
-    with subprocess.Popen(arguments, env=env, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
+    with (
+        (tmp_path / f"{out}.said").open("w") as said,
+        subprocess.Popen(arguments, env=env, cwd=PROJECT, stderr=said) as process,
+    ):
         deadline = time.monotonic() + 300  # on a loaded machine the start alone takes a minute
         while not checkpoints(tmp_path / state) and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -94,6 +104,9 @@ def test_killed_stopped_damaged_or_never_stopped_the_bytes_are_the_same(
     # Ctrl-C is SIGINT: 130, one sentence, and the work is kept.
     interrupted = stop_after(tmp_path, "interrupted", "state-3", signal.SIGINT, **changes)
     assert interrupted in (130, 0) and any((killed, code, interrupted))  # one at least was stopped half-way
+    if interrupted:
+        said = (tmp_path / "interrupted.said").read_text().splitlines()[-1]
+        assert re.fullmatch("train: interrupted; the work .*is saved, run it again to go on", said)
     assert train(tmp_path, "interrupted", "state-3", **changes).returncode == 0
     assert digest(tmp_path / "interrupted") == expected
 
@@ -227,6 +240,25 @@ def test_killed_while_it_prunes_checkpoints_a_run_still_ends_with_the_same_bytes
             patched.setattr(Path, "unlink", killed)
             run(config, images=store, passed=passed, out=tmp_path / "killed")
         assert run(config, images=store, passed=passed, out=tmp_path / "again").outputs == expected
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Interrupted(signal.SIGINT)])
+def test_interrupted_while_it_publishes_a_run_says_that_its_work_is_saved(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    monkeypatch.setenv("GANOPS_STATE", str(tmp_path / "state"))
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise stop
+
+    config, passed = build(TrainConfig, SMALL | {"total_kimg": 0.32}, "train"), tmp_path / "passed.json"
+    with monkeypatch.context() as patched, pytest.raises(WorkSaved) as ended:
+        patched.setattr(_work, "write_networks", interrupted)
+        run(config, images=store, passed=passed, out=tmp_path / "out")
+    assert ended.value.said == "interrupted; the work up to the last checkpoint is saved, run it again to go on"
+    with pytest.raises(WorkSaved) as told:  # by a launched process
+        _explain({130, -signal.SIGTERM})
+    assert told.value.said == ended.value.said
 
 
 def test_divergence_stops_the_run_in_words(store: Path, tmp_path: Path) -> None:
