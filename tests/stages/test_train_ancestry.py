@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from stages import warm_start
-from stages.common.files import digest
+from stages.common.files import digest, sha256_file
 from stages.common.summary import Summary
 from stages.config import build, load_section
 from stages.config.export import ExportConfig
@@ -19,8 +19,9 @@ from stages.config.train import TrainConfig
 from stages.export import run as export
 from stages.store import open_store
 from stages.train import run
-from stages.train._trajectory import key, trajectory
+from stages.train._trajectory import differences, key, recorded, trajectory
 from tests.stages.small_training import bars, small
+from tests.tracing import declared_by_stage
 
 PROJECT = Path(__file__).parents[2]
 SHORT = {"total_kimg": 0.48}  # 30 steps
@@ -92,6 +93,69 @@ def test_work_from_before_a_setting_was_there_is_adopted_as_what_it_was(home: Pa
         train(home, "twice", adopt=named(home), discriminator_steps=2)
     (entry,) = train(home, "adopted", adopt=named(home), seed=8).results["ancestry"]
     assert entry["changes"] == ["seed 3 -> 8"]
+
+
+def test_a_record_with_bare_names_of_files_still_says_what_differs(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such records named fewer files, and kept one `__init__.py`, that of the networks."""
+    caplog.set_level(logging.INFO)
+    train(home, "first", **SHORT)
+    record = home / "state" / "train" / named(home) / "trajectory.json"
+    found = json.loads(record.read_text())
+    later = ["gan/exchange.py", "gan/losses/__init__.py", "gan/ranks.py", "stages/config/train.py"]
+    later += ["stages/processor.py", "stages/store.py", "stages/train/_processes.py", "stages/train/_samples.py"]
+    code = {name.rpartition("/")[2]: digest for name, digest in found["code"].items() if name not in later}
+    assert {"__init__.py", "r3gan.py", "relativistic.py", "training.py", "_loop.py"} < code.keys()
+    assert len(code) == len(found["code"]) - len(later)
+    for changed in ([], ["gan/training.py", "gan/networks/r3gan.py", "stages/train/_loop.py"]):
+        altered = dict.fromkeys((name.rpartition("/")[2] for name in changed), "of another version")
+        record.write_text(json.dumps(found | {"code": code | altered}))
+        said = [*(f"{name} changed" for name in changed), f"code that did not count before: {', '.join(later)}"]
+        assert list(differences(recorded(record.parent), found)) == said
+    with pytest.raises(ValueError, match=r"train\.batch differs"):
+        train(home, "other", adopt=named(home), batch=32)
+    (entry,) = train(home, "adopted", adopt=named(home), seed=8).results["ancestry"]
+    assert entry["changes"] == ["seed 3 -> 8", *said]
+    train(home, "fresh", loss={"name": "hinge"}, **SHORT)
+    assert "no longer counts: gan/losses/relativistic.py" in caplog.text
+
+
+# Files of dvc.yaml that the stage loads and no byte of a trajectory follows from, and why.
+NO_PART = {
+    "gan/__init__.py": "a docstring",
+    "stages/__init__.py": "a docstring",
+    "stages/common/__init__.py": "a docstring",
+    "stages/common/command.py": "the one thing it decides, the count of threads, is a setting",
+    "stages/common/files.py": "files are read and written whole",
+    "stages/common/interrupt.py": "ends a run",
+    "stages/common/summary.py": "written when all is done",
+    "stages/common/yaml_files.py": "what it reads, the settings, is in the record",
+    "stages/config/__init__.py": "likewise",
+    "stages/generator_folder.py": "names of files",
+    "stages/pictures.py": "draws grids, which people look at",
+    "stages/state.py": "where the work lies",
+    "stages/train/__init__.py": "hands arguments on",
+    "stages/train/__main__.py": "likewise",
+    "stages/train/_board.py": "shows the run to people",
+    "stages/train/_checkpoints.py": "its format has a number of its own, and another one is refused",
+    "stages/train/_launch.py": "starts processes, whose number is no part of the result",
+    "stages/train/_memory.py": "explains an error that ends the run",
+    "stages/train/_meter.py": "shows the run to people",
+    "stages/train/_progress.py": "draws what people look at",
+    "stages/train/_stopper.py": "ends a run between two steps",
+    "stages/train/_trajectory.py": "makes the record",
+    "stages/train/_work.py": "publishes, anew each time",
+}
+
+
+@pytest.mark.fast
+def test_the_key_of_a_training_covers_all_code_that_decides_it(home: Path) -> None:
+    config = load_section(TrainConfig, PROJECT / "params.yaml", "train")
+    hashed = trajectory(config, open_store(home / "ingest"))["code"]
+    assert hashed == {name: sha256_file(PROJECT / name) for name in hashed}
+    declared = {name for name in declared_by_stage(PROJECT)["train"] if name.endswith(".py")}
+    assert hashed.keys() | NO_PART.keys() == declared and not hashed.keys() & NO_PART.keys()
 
 
 def test_what_does_not_fit_is_not_adopted(home: Path) -> None:
