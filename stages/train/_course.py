@@ -3,6 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
+from stages.config.train import TrainConfig
 from stages.train._checkpoints import load_moment, load_newest
 from stages.train._control import Control, Moment, better
 from stages.train._measure import measured
@@ -11,11 +12,6 @@ if TYPE_CHECKING:
     from stages.train._loop import Run
 
 _log = logging.getLogger(__name__)
-_ADVICE = {
-    "divergence": "raise the gamma of r1 and r2, or lower train.lr",
-    "collapse": "raise the gamma of r1 and r2, lower train.lr, or raise train.batch",
-    "overfitting": "use more images, or more of train.augmentation and train.variations",
-}
 
 
 def measure(run: "Run") -> bool:
@@ -63,7 +59,21 @@ def _failure(run: "Run") -> FloatingPointError:
     kind, step, said = last["kind"], last["step"], last["said"]
     again = f"{kind} at step {step}, and the run went back {most} times already"
     begin = again if most else f"training diverged at step {step}"
-    return FloatingPointError(f"{begin}: {said}; {_ADVICE[kind]}")
+    return FloatingPointError(f"{begin}: {said}; {_advice(run.config, kind, images=len(run.split))}")
+
+
+def _advice(config: TrainConfig, kind: str, *, images: int) -> str:
+    """What may help against such trouble and is not refused with these settings and so many training images."""
+    if kind == "overfitting":
+        return "use more images, or more of train.augmentation and train.variations"
+    ways = ["lower train.lr"]
+    if config.penalties:
+        ways.insert(0, f"raise the gamma of {' and '.join(penalty.name for penalty in config.penalties)}")
+    elif "discriminator" not in config.network.batch_statistics:
+        ways.insert(0, "add the penalties r1 and r2")
+    if kind == "collapse" and config.batch < images:
+        ways.append("raise train.batch")
+    return ", ".join([*ways[:-1], f"or {ways[-1]}"]) if len(ways) > 1 else ways[0]
 
 
 def _warn(run: "Run", text: str, *arguments: object) -> None:

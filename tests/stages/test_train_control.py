@@ -33,6 +33,10 @@ MEASURED = {
 ALARMS = {"loss": 1000.0, "collapse": 0.5, "separation": 1.0, "in_a_row": 2}
 LONG = {"total_kimg": 3.84, "checkpoint_kimg": 0.32, "alarms": ALARMS}  # 240 steps, a look and a checkpoint every 20
 RISING = {"lr": 0.002, "lr_final": 0.1, "lr_kimg": 4.8, **LONG}  # learns first, then falls apart, nobody knows when
+PLAIN = {
+    "name": "dcgan", "form": "upsampling", "width": 8, "embedding": 4, "norm": "none", "dropout": 0.0,
+    "minibatch": "none", "group": 1,
+}  # fmt: skip
 ONCE = {"most": 1, "reseed": True, "lr_factor": 0.05}
 
 
@@ -133,10 +137,7 @@ def test_a_run_that_stops_before_its_first_look_has_a_curve(home: Path, monkeypa
 
 def test_a_discriminator_that_compares_images_is_measured_in_whole_groups(home: Path) -> None:
     """60 training and 200 generated images, neither of which fills groups of 8 or passes of 256."""
-    network = {
-        "name": "dcgan", "form": "upsampling", "width": 8, "embedding": 4, "norm": "none", "dropout": 0.0,
-        "minibatch": "deviation", "group": 8,
-    }  # fmt: skip
+    network = PLAIN | {"minibatch": "deviation", "group": 8}
     train(home, network=network, selection=MEASURED | {"images": 301})
     separation = measures(home)["separation"]
     assert len(separation) == 3 and (separation >= 0).all() and (separation <= 1).all()
@@ -292,6 +293,47 @@ def test_a_run_that_fails_for_good_ends_with_its_best_moment_and_stays_so(
         train(home, "lost", **changes)
     with pytest.raises(FloatingPointError, match=r" at step (160|200): |at step 160, and"):
         train(home, "last", **changes | {"selection": MEASURED | {"keep": "last"}})
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("changes", "divergence", "collapse"),
+    [
+        (
+            {},
+            "raise the gamma of r1 and r2, or lower train.lr",
+            "raise the gamma of r1 and r2, lower train.lr, or raise train.batch",
+        ),
+        (
+            {"penalties": [{"name": "wgan_gp", "gamma": 10.0, "gamma_final": 10.0}]},
+            "raise the gamma of wgan_gp, or lower train.lr",
+            "raise the gamma of wgan_gp, lower train.lr, or raise train.batch",
+        ),
+        (
+            {"penalties": []},
+            "add the penalties r1 and r2, or lower train.lr",
+            "add the penalties r1 and r2, lower train.lr, or raise train.batch",
+        ),
+        (
+            {"penalties": [], "network": PLAIN | {"norm": "batch"}},
+            "lower train.lr",
+            "lower train.lr, or raise train.batch",
+        ),
+        (
+            {"batch": 60},
+            "raise the gamma of r1 and r2, or lower train.lr",
+            "raise the gamma of r1 and r2, or lower train.lr",
+        ),
+    ],
+)
+def test_what_is_advised_is_not_what_would_be_refused(changes: dict[str, Any], divergence: str, collapse: str) -> None:
+    config = build(TrainConfig, small(**changes), "train")
+    advice = [_course._advice(config, kind, images=60) for kind in ("divergence", "collapse", "overfitting")]
+    assert advice == [
+        divergence,
+        collapse,
+        "use more images, or more of train.augmentation and train.variations",
+    ]
 
 
 def test_a_damaged_checkpoint_is_trained_again_before_the_run_goes_back_to_it(
