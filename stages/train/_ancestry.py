@@ -91,7 +91,7 @@ def adopt(state: Path, found: dict[str, Any], other: str, *, up_to: int) -> None
         raise ValueError(f"--adopt must name other work in {state.parent}: {', '.join(known) or 'there is none'}")
     own = newest_checkpoint(state, up_to)
     if own is not None:
-        if any(entry.get("adopted") == other for entry in own[1].ancestry):
+        if any(entry.get("adopted") == other for entry in own[1].control.ancestry):
             return
         raise ValueError(f"--adopt {other}: this work has begun already; to begin it anew delete {state}")
     record = recorded(source)
@@ -106,11 +106,11 @@ def adopt(state: Path, found: dict[str, Any], other: str, *, up_to: int) -> None
         newest = newest_checkpoint(source, up_to)
         if newest is None:
             raise ValueError(f"--adopt {other}: that work has no sound checkpoint of {up_to} steps or fewer")
-    content, control, step = newest
+    content, (step, _, control) = newest
     changes = list(differences(record, found))
     entry = {"adopted": other, "step": step, "changes": changes}
     begun = Control(ancestry=[*control.ancestry, entry])
     if found["settings"]["rollbacks"]["most"]:  # the start, to which this work can go back
         begun.good = begun.pending = {"attempt": 0, "step": step}
-    rewritten(state, content, step=step, control=begun)
+    rewritten(state, content, begun)
     _log.info("adopted %s at step %d with these changes: %s", other, step, "; ".join(changes))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load, save
@@ -25,6 +25,21 @@ KEPT = 2
 _log = logging.getLogger(__name__)
 
 
+class Position(NamedTuple):
+    """Where a run stands, besides its tensors."""
+
+    step: int
+    rows: list[dict[str, float]]
+    """Of the curves."""
+    control: Control
+    """The decisions so far."""
+
+    @staticmethod
+    def start() -> "Position":
+        """Before the first step."""
+        return Position(0, [], Control())
+
+
 def _tensors(players: Players) -> dict[str, Tensor]:
     """Every tensor of the run by a flat name; the tensors of optimisers by the index of their parameter."""
     tensors = {"strength": players.strength}
@@ -38,22 +53,21 @@ def _tensors(players: Players) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def save_checkpoint(
-    folder: Path, players: Players, *, step: int, rows: list[dict[str, float]], control: Control
-) -> None:
-    """Write the state after `step` steps and delete checkpoints that nothing will ask for."""
-    _write(folder, _tensors(players), step=step, rows=json.dumps(rows), control=control)
-    prune(folder, up_to=step, keep=KEPT)
+def save_checkpoint(folder: Path, players: Players, position: Position) -> None:
+    """Write the present state and delete checkpoints that nothing will ask for."""
+    _write(folder, _tensors(players), position)
+    prune(folder, up_to=position.step, keep=KEPT)
 
 
-def rewritten(folder: Path, content: bytes, *, step: int, control: Control) -> None:
+def rewritten(folder: Path, content: bytes, control: Control) -> None:
     """Write a checkpoint's content to `folder`, with other decisions."""
-    _write(folder, load(content), step=step, rows=_metadata(content)["rows"], control=control)
+    _write(folder, load(content), _position(content)._replace(control=control))
 
 
-def _write(folder: Path, tensors: dict[str, Tensor], *, step: int, rows: str, control: Control) -> None:
-    record = json.dumps(control.record())
-    content = save(tensors, metadata={"format": str(FORMAT), "step": str(step), "rows": rows, "control": record})
+def _write(folder: Path, tensors: dict[str, Tensor], position: Position) -> None:
+    step, rows, control = position
+    metadata = {"step": str(step), "rows": json.dumps(rows), "control": json.dumps(control.record())}
+    content = save(tensors, metadata={"format": str(FORMAT), **metadata})
     checksum = hashlib.sha256(content).hexdigest()[:16]
     write_atomically(folder / f"checkpoint-{control.attempt:03d}-{step:09d}-{checksum}.safetensors", content)
 
@@ -67,34 +81,27 @@ def prune(folder: Path, *, up_to: int, keep: int) -> None:
     for path, moment in _newest_first(folder, up_to):
         if kept < keep:
             kept += 1
-            needed |= _control(path).needs()
+            needed |= _control(_header(path)).needs()
         elif moment not in needed:
             path.unlink()
 
 
-def load_newest(
-    folder: Path, players: Players, processes: Processes, *, up_to: int
-) -> tuple[int, list[dict[str, float]], Control]:
+def load_newest(folder: Path, players: Players, processes: Processes, *, up_to: int) -> Position:
     """Put the newest sound checkpoint of `up_to` steps or fewer into `players`, in every process.
 
     The first process reads it and the others are told, so that all go on from the same step and need no common disk.
-    Returns its step, curve rows and decisions: 0 and empty ones where none is.
+    Where none is, they stay as they are, and the position is that of the start.
     """
     return _loaded(players, folder, processes.sent(_newest_sound(folder, up_to) if processes.first else b""))
 
 
-def newest_checkpoint(folder: Path, up_to: int) -> tuple[bytes, Control, int] | None:
-    """Content, decisions and step of the newest sound checkpoint; None where there is none."""
+def newest_checkpoint(folder: Path, up_to: int) -> tuple[bytes, Position] | None:
+    """Content and position of the newest sound checkpoint; None where there is none."""
     content = _newest_sound(folder, up_to)
-    if not content:
-        return None
-    metadata = _metadata(content)
-    return content, Control(**json.loads(metadata["control"])), int(metadata["step"])
+    return (content, _position(content)) if content else None
 
 
-def load_moment(
-    folder: Path, players: Players, processes: Processes, moment: Moment
-) -> tuple[int, list[dict[str, float]], Control] | None:
+def load_moment(folder: Path, players: Players, processes: Processes, moment: Moment) -> Position | None:
     """Put that checkpoint into `players`, in every process; None where it is missing or damaged, and then deleted."""
     content = b""
     if processes.first:
@@ -107,10 +114,10 @@ def load_moment(
     return _loaded(players, folder, content) if content else None
 
 
-def _loaded(players: Players, folder: Path, content: bytes) -> tuple[int, list[dict[str, float]], Control]:
+def _loaded(players: Players, folder: Path, content: bytes) -> Position:
     if not content:
-        return 0, [], Control()
-    metadata = _metadata(content)
+        return Position.start()
+    position = _position(content)
     try:
         _restore(players, load(content))
     except RuntimeError as error:
@@ -118,21 +125,27 @@ def _loaded(players: Players, folder: Path, content: bytes) -> tuple[int, list[d
             raise
         said = str(error).splitlines()[1:2] or [str(error)]
         raise ValueError(
-            f"the checkpoint of step {metadata['step']} in {folder} is of other networks than this run's; delete it "
+            f"the checkpoint of step {position.step} in {folder} is of other networks than this run's; delete it "
             f"({said[0].strip().rstrip('. ')})"
         ) from None
-    return int(metadata["step"]), json.loads(metadata["rows"]), Control(**json.loads(metadata["control"]))
+    return position
+
+
+def _position(content: bytes) -> Position:
+    metadata = _metadata(content)
+    return Position(int(metadata["step"]), json.loads(metadata["rows"]), Control(**json.loads(metadata["control"])))
 
 
 def _newest_sound(folder: Path, up_to: int) -> bytes:
     """The content of the newest file that is sound and has what it may go back to beside it; empty where none is."""
-    there = {moment for _, moment in _newest_first(folder, up_to)}
-    for path, moment in _newest_first(folder, up_to):
+    found = _newest_first(folder, up_to)
+    there = {moment for _, moment in found}
+    for path, moment in found:
         content = _sound(path)
         if not content:
             path.unlink()  # or it would be kept in place of a sound one
             continue
-        control = _control(path)
+        control = _control(content)
         if control.belongs(up_to) and control.needs() <= there | {moment}:
             return content
     return b""
@@ -162,13 +175,17 @@ def _newest_first(folder: Path, up_to: int) -> list[tuple[Path, Moment]]:
     return [(path, moment) for path, moment in found if moment.step <= up_to]
 
 
-def _control(path: Path) -> Control:
-    """The decisions that a checkpoint carries; none where its header cannot be read."""
+def _header(path: Path) -> bytes:
+    """The beginning of a checkpoint: all but the tensors, which are large."""
     with path.open("rb") as file:
         length = file.read(8)
-        header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))  # damaged, it may be anything
+        return length + file.read(min(int.from_bytes(length, "little"), path.stat().st_size))  # damaged, it is anything
+
+
+def _control(content: bytes) -> Control:
+    """The decisions that a checkpoint carries, from its header or the whole of it; none where they cannot be read."""
     try:
-        return Control(**json.loads(_metadata(length + header)["control"]))
+        return Control(**json.loads(_metadata(content)["control"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Control()
 

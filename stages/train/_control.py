@@ -4,6 +4,7 @@ All of it is a function of the losses and measures so far, which checkpoints car
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from stages.config.train import TrainConfig
@@ -18,10 +19,15 @@ class Moment:
     attempt: int
     step: int
 
+    @staticmethod
+    def of(record: Mapping[str, float]) -> "Moment":
+        """The moment that an entry of the decisions names."""
+        return Moment(int(record["attempt"]), int(record["step"]))
+
 
 @dataclasses.dataclass
 class Control:
-    """The state of these decisions. `measures` has a row an evaluation, as `rows` of the curves has one a look."""
+    """The state of these decisions. `measures` has one row per evaluation, as the curves have one per logged step."""
 
     measures: list[dict[str, float]] = dataclasses.field(default_factory=list)
     alarms: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -47,15 +53,15 @@ class Control:
 
     def needs(self) -> set[Moment]:
         """The checkpoints that later decisions may ask for."""
-        return {Moment(int(m["attempt"]), int(m["step"])) for m in (self.best, self.good, self.pending) if m}
+        return {Moment.of(record) for record in (self.best, self.good, self.pending) if record}
 
     def to_publish(self, config: TrainConfig) -> dict[str, float] | None:
         """The best moment where that is what the run publishes; None where it is the last one."""
         return self.best if config.selection.name == "domain" and config.selection.keep == "best" else None
 
     def belongs(self, steps: int) -> bool:
-        """False where a run of `steps` steps would not have gone back as this one did: the moment lies beyond its end,
-        or was another budget's last step, where all is looked at that no larger budget looks at."""
+        """Whether a run of `steps` steps would have made the same rollbacks: none lies beyond its end, or was triggered
+        by checks made only at another budget's last step."""
         return all(back["at"] <= steps and (not back["final"] or back["at"] == steps) for back in self.rollbacks)
 
     # What is seen.
@@ -74,9 +80,8 @@ class Control:
         place = {"attempt": self.attempt, "step": int(row["step"])}
         value = row[selection.metric]
         wrong = self._wrong(config)
-        leaves = (
-            bool(wrong) and config.rollbacks.most > 0
-        )  # the run goes back, and no checkpoint is made of this moment
+        # Where the run goes back, no checkpoint is made of this moment.
+        leaves = bool(wrong) and config.rollbacks.most > 0
         if not leaves and (self.best is None or better(selection.metric, value, self.best["value"])):
             self.best = {**place, "kimg": row["kimg"], "value": value}
         if not any(self._suspicious(config, row).values()):

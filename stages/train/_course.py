@@ -4,8 +4,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from stages.config.train import TrainConfig
-from stages.train._checkpoints import load_moment, load_newest
-from stages.train._control import Control, Moment, better
+from stages.train._checkpoints import Position, load_moment, load_newest
+from stages.train._control import Moment, better
 from stages.train._measure import measured
 
 if TYPE_CHECKING:
@@ -83,33 +83,48 @@ def _warn(run: "Run", text: str, *arguments: object) -> None:
 
 
 def go_back(run: "Run") -> None:
-    """Return to the last good checkpoint, or to the start, and go on from there in another way; where that was done as
-    often as it may be, return to the best moment and end there."""
-    control, step, most = run.control, run.step, run.config.rollbacks.most
-    rows: list[dict[str, float]]
-    ends = control.attempt >= most
-    kind, place = control.alarms[-1]["kind"], control.best if ends else control.good
-    if place is None:
-        run.renew()
-        to, rows, earlier = 0, [], Control()
+    """Go on in another way from the last good checkpoint or the start; where that was done as often as it may be, end
+    with the best moment."""
+    if run.control.attempt < run.config.rollbacks.most:
+        _roll_back(run)
     else:
-        moment = Moment(int(place["attempt"]), int(place["step"]))
-        found = load_moment(run.state, run.players, run.processes, moment)
-        if ends and not (found and found[1]):  # without a row of the curves there is nothing to publish
-            raise _failure(run)
+        _end_with_the_best(run)
+
+
+def _roll_back(run: "Run") -> None:
+    good, earlier = run.control.good, Position.start()
+    if good is None:
+        run.renew()
+    else:
+        found = load_moment(run.state, run.players, run.processes, Moment.of(good))
         if found is None:  # train up to it again, and the alarm comes again
             run.renew()
-            run.take(*load_newest(run.state, run.players, run.processes, up_to=run.steps))
+            run.take(load_newest(run.state, run.players, run.processes, up_to=run.steps))
             return
-        to, rows, earlier = found
-    final = step == run.steps and not run.regular(step)
-    back = control.went_back(earlier, step=step, to=to, kind=kind, final=final)
-    if ends:
-        back.stopped = str(_failure(run))
-        _warn(run, "%s; the run ends with its best moment, step %d", back.stopped, to)
-    else:
-        _warn(run, "going back to step %d, %d of %d times", to, back.attempt, most)
-    run.take(to, rows, back)
+        earlier = found
+    attempt, most = run.control.attempt + 1, run.config.rollbacks.most
+    _warn(run, "going back to step %d, %d of %d times", earlier.step, attempt, most)
+    _return_to(run, earlier)
+
+
+def _end_with_the_best(run: "Run") -> None:
+    """Raises FloatingPointError where the best moment is lost."""
+    assert run.control.best is not None
+    earlier = load_moment(run.state, run.players, run.processes, Moment.of(run.control.best))
+    if earlier is None or not earlier.rows:  # without a row of the curves there is nothing to publish
+        raise _failure(run)
+    stopped = str(_failure(run))
+    _warn(run, "%s; the run ends with its best moment, step %d", stopped, earlier.step)
+    _return_to(run, earlier, stopped=stopped)
+
+
+def _return_to(run: "Run", earlier: Position, *, stopped: str | None = None) -> None:
+    """Enter the last alarm's way back in the decisions, and be there, saved; the networks are there already."""
+    final = run.step == run.steps and not run.regular(run.step)
+    kind = run.control.alarms[-1]["kind"]
+    back = run.control.went_back(earlier.control, step=run.step, to=earlier.step, kind=kind, final=final)
+    back.stopped = stopped
+    run.take(earlier._replace(control=back))
     run.save()
 
 
@@ -119,7 +134,7 @@ def choose(run: "Run") -> Moment:
     last = Moment(run.control.attempt, run.step)
     if selection.name == "none" or best is None:
         return last
-    moment, final = Moment(int(best["attempt"]), int(best["step"])), run.control.measures[-1]
+    moment, final = Moment.of(best), run.control.measures[-1]
     if final["step"] == run.step and not better(selection.metric, best["value"], final[selection.metric]):
         return last
     if moment != last and load_moment(run.state, run.players, run.processes, moment) is None:

@@ -18,8 +18,7 @@ from stages.store import Store
 from stages.train import _control as control_rules
 from stages.train._ancestry import Start
 from stages.train._board import Board
-from stages.train._checkpoints import load_newest, save_checkpoint
-from stages.train._control import Control
+from stages.train._checkpoints import Position, load_newest, save_checkpoint
 from stages.train._course import alarm, go_back, measure
 from stages.train._feed import Feed
 from stages.train._measure import Yardstick
@@ -75,7 +74,7 @@ class Run:
         self.feed = Feed(config, self.split, processes, labelled=bool(store.classes))
         self.renew()
         self.steps = config.steps
-        self.take(*load_newest(state, self.players, processes, up_to=self.steps))
+        self.take(load_newest(state, self.players, processes, up_to=self.steps))
         if not self.step and start is not None:
             self.control.ancestry = start.ancestry
 
@@ -89,8 +88,9 @@ class Run:
         if self.start is not None:
             self.start.into(self.players)
 
-    def take(self, step: int, rows: list[dict[str, float]], control: Control) -> None:
-        """Go on from a checkpoint. The last row of a shorter run is no row of this one, unless it stopped there."""
+    def take(self, position: Position) -> None:
+        """Go on from a checkpoint. Drops the row that a shorter budget logged only because it ended there."""
+        step, rows, control = position
         self.step, self.control = step, control
         ends = (self.steps, step) if control.stopped is not None else (self.steps,)
         self.rows = [row for row in rows if row["step"] % _LOG_EVERY == 0 or row["step"] in ends]
@@ -164,15 +164,15 @@ class Run:
         """Checkpoint the present step."""
         self.processes.check_equal(self.tensors(alike=True))
         if self.processes.first:
-            save_checkpoint(self.state, self.players, step=self.step, rows=self.rows, control=self.control)
+            save_checkpoint(self.state, self.players, Position(self.step, self.rows, self.control))
 
     def finite(self) -> bool:
         """False where a weight, or a running mean, is not a number any more."""
         return bool(torch.stack([torch.isfinite(tensor).all() for tensor in self.tensors()]).all())
 
     def tensors(self, *, alike: bool = False) -> list[Tensor]:
-        """Weights, running means and singular vectors of all three networks; `alike`: what all processes hold alike,
-        without the vectors, which each process iterates by itself and unlike GPUs round differently."""
+        """Weights, running means and singular vectors of all three networks. `alike` leaves out the singular vectors:
+        each process iterates its own, and different GPUs round them differently."""
         nets = (self.players.generator, self.players.discriminator, self.players.average)
         left_out = {id(vector) for net in nets for vector in layers.singular_vectors(net)} if alike else set()
         found = [tensor for net in nets for tensor in (*net.parameters(), *net.buffers())]
