@@ -41,5 +41,5 @@ def run(
             out=out,
             selection=selection or Path(config.selection_inputs),
             init=init or Path(config.init_from),
-            adopted=adopt,
+            adopt=adopt,
         )

@@ -79,38 +79,38 @@ def open_start(config: TrainConfig, folder: Path | None, store: Store, architect
     return Start(generator, discriminator, ancestry)
 
 
-def adopt(state: Path, found: dict[str, Any], other: str, *, up_to: int) -> None:
-    """Begin the work in `state` with the newest checkpoint of the work named `other`, of `up_to` steps or fewer.
+def take_over(state: Path, found: dict[str, Any], adopt: str, *, up_to: int) -> None:
+    """Begin the work in `state` with the newest checkpoint of the work named `adopt`, of `up_to` steps or fewer.
 
     What differs is kept with it. Doing it again changes nothing. Raises ValueError where that work cannot be gone on
     with under these settings, or where this work has begun already.
     """
-    source = state.parent / other
-    if other == state.name or not (source / RECORD).is_file():
+    source = state.parent / adopt
+    if adopt == state.name or not (source / RECORD).is_file():
         known = sorted(path.parent.name for path in state.parent.glob(f"*/{RECORD}") if path.parent != state)
         raise ValueError(f"--adopt must name other work in {state.parent}: {', '.join(known) or 'there is none'}")
     own = newest_checkpoint(state, up_to)
     if own is not None:
-        if any(entry.get("adopted") == other for entry in own[1].control.ancestry):
+        if any(entry.get("adopted") == adopt for entry in own[1].control.ancestry):
             return
-        raise ValueError(f"--adopt {other}: this work has begun already; to begin it anew delete {state}")
+        raise ValueError(f"--adopt {adopt}: this work has begun already; to begin it anew delete {state}")
     record = recorded(source)
     if record["data_hash"] != found["data_hash"]:
-        raise ValueError(f"--adopt {other}: that work is on other images; train.init starts from its networks instead")
+        raise ValueError(f"--adopt {adopt}: that work is on other images; train.init starts from its networks instead")
     for name in _FIXED:
         if record["settings"].get(name) != found["settings"][name]:
             raise ValueError(
-                f"--adopt {other}: train.{name} differs, and a checkpoint does not fit another; see train.init"
+                f"--adopt {adopt}: train.{name} differs, and a checkpoint does not fit another; see train.init"
             )
     with exclusive(source):
         newest = newest_checkpoint(source, up_to)
         if newest is None:
-            raise ValueError(f"--adopt {other}: that work has no sound checkpoint of {up_to} steps or fewer")
+            raise ValueError(f"--adopt {adopt}: that work has no sound checkpoint of {up_to} steps or fewer")
     content, (step, _, control) = newest
     changes = list(differences(record, found))
-    entry = {"adopted": other, "step": step, "changes": changes}
+    entry = {"adopted": adopt, "step": step, "changes": changes}
     begun = Control(ancestry=[*control.ancestry, entry])
     if found["settings"]["rollbacks"]["most"]:  # the start, to which this work can go back
         begun.good = begun.pending = {"attempt": 0, "step": step}
     rewritten(state, content, begun)
-    _log.info("adopted %s at step %d with these changes: %s", other, step, "; ".join(changes))
+    _log.info("adopted %s at step %d with these changes: %s", adopt, step, "; ".join(changes))

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from stages.config.train import TrainConfig
 from stages.processor import use_processor
 from stages.state import exclusive, state_folder
 from stages.store import open_passed_store
-from stages.train._ancestry import adopt, open_start
+from stages.train._ancestry import open_start, take_over
 from stages.train._checkpoints import prune
 from stages.train._control import Moment
 from stages.train._course import choose
@@ -43,7 +43,7 @@ def train(
     out: Path,
     selection: Path | None = None,
     init: Path | None = None,
-    adopted: str | None = None,
+    adopt: str | None = None,
 ) -> Summary:
     """See `stages.train.run`."""
     use_processor(config.threads)
@@ -56,59 +56,63 @@ def train(
     state = state_folder() / "train" / key(found)
     with joined() as processes, exclusive(state) if processes.first else contextlib.nullcontext():
         check_precision(config.precision, processes.device)
-        if adopted and processes.first:
-            adopt(state, found, adopted, up_to=config.steps)
+        if adopt and processes.first:
+            take_over(state, found, adopt, up_to=config.steps)
         run = Run(config, store, state, processes, yardstick=yardstick, start=start)
         if processes.first:
             _announce(run, found)
             remember(state, found)
         run.to_the_end()
-        last, published = run.step, choose(run)
+        published = choose(run)
         if not processes.first:
             return Summary(**processes.told(None))
 
         # Publish what lasts.
-        shown = grids(run)
-        with output_folder(out) as work:
-            write_networks(run, work / "generator", step=published.step)
-            write_curves(
-                work / "curves.csv", run.rows, names=list(dict.fromkeys(name for row in run.rows for name in row))
-            )
-            write_curves(work / "measures.csv", run.control.measures, names=("step", "kimg", *MEASURES))
-            for step, path in shown.items():
-                if run.due_at(step, "snapshot_kimg"):
-                    shutil.copyfile(path, work / f"samples-{_moment(run, step)}.png")
-            grid(run, work / "samples.png")
-            moments = shown or {last: work / "samples.png"}
-            by_kimg = [(step * config.images_a_step / 1000, path) for step, path in moments.items()]
-            write_progress(work, by_kimg, rows_a_grid=ROWS)
-            inputs = {"images": images / "dataset.json", "passed": passed}
-            if selection is not None and yardstick is not None:
-                inputs["selection"] = selection
-            if init is not None and start is not None:
-                inputs["init"] = init
-            summary = write_summary(
-                work,
-                stage="train",
-                config=config,
-                inputs=inputs,
-                results={
-                    "data_hash": store.info["data_hash"],
-                    "steps": last,
-                    "kimg": last * config.images_a_step / 1000,
-                    "images": len(run.split),
-                    "parameters": {
-                        "generator": count_parameters(run.players.generator),
-                        "discriminator": count_parameters(run.players.discriminator),
-                    },
-                    "last": run.rows[-1],
-                    "ancestry": run.control.ancestry,
-                    "control": course(run, published),
-                },
-            )
+        inputs = {"images": images / "dataset.json", "passed": passed}
+        if selection is not None and yardstick is not None:
+            inputs["selection"] = selection
+        if init is not None and start is not None:
+            inputs["init"] = init
+        summary = publish(run, published, inputs, out)
         prune(state, up_to=run.steps, keep=1)  # what stays lets a larger budget go on from here
         processes.told(dataclasses.asdict(summary))
     return summary
+
+
+def publish(run: Run, published: Moment, inputs: Mapping[str, Path], out: Path) -> Summary:
+    """Write the networks, which are those of the moment `published`, curves, pictures and summary to `out`."""
+    with output_folder(out) as work:
+        write_networks(run, work / "generator", step=published.step)
+        names = list(dict.fromkeys(name for row in run.rows for name in row))
+        write_curves(work / "curves.csv", run.rows, names=names)
+        write_curves(work / "measures.csv", run.control.measures, names=("step", "kimg", *MEASURES))
+        write_pictures(run, work)
+        results = {
+            "data_hash": run.store.info["data_hash"],
+            "steps": run.step,
+            "kimg": run.images / 1000,
+            "images": len(run.split),
+            "parameters": {
+                "generator": count_parameters(run.players.generator),
+                "discriminator": count_parameters(run.players.discriminator),
+            },
+            "last": run.rows[-1],
+            "ancestry": run.control.ancestry,
+            "control": course(run, published),
+        }
+        return write_summary(work, stage="train", config=run.config, inputs=inputs, results=results)
+
+
+def write_pictures(run: Run, work: Path) -> None:
+    """The sample grids of all snapshots and of the published generator, and how the samples changed."""
+    shown = grids(run)
+    for step, path in shown.items():
+        if run.due_at(step, "snapshot_kimg"):
+            shutil.copyfile(path, work / f"samples-{_moment(run, step)}.png")
+    grid(run, work / "samples.png")
+    moments = shown or {run.step: work / "samples.png"}
+    by_kimg = [(step * run.config.images_a_step / 1000, path) for step, path in moments.items()]
+    write_progress(work, by_kimg, rows_a_grid=ROWS)
 
 
 def _moment(run: Run, step: int) -> str:
