@@ -73,7 +73,7 @@ class RMSprop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizers:
-    """One each."""
+    """The optimiser of each network."""
 
     generator: Adam | AdamW | RMSprop
     discriminator: Adam | AdamW | RMSprop
@@ -160,7 +160,7 @@ class DomainSelection:
     every_kimg: Annotated[float, Range(gt=0)]
     """Thousand images between two evaluations."""
     images: Annotated[int, Range(ge=100, le=100_000)]
-    """Generated images an evaluation, and training images at most."""
+    """Generated images per evaluation, and training images at most."""
     seed: Annotated[int, Range(ge=0, lt=2**63)]
     """Key of their latents and labels; another one than the run's, evaluate's and audit's."""
     patience_kimg: Annotated[float, Range(gt=0)] | None
@@ -202,44 +202,78 @@ class TrainConfig:
     """One training run. Budgets and intervals count thousands of real images shown to the discriminator (kimg)."""
 
     seed: Annotated[int, Range(ge=0, lt=2**63)]
+    """Of initial weights, batches, latents and the sample grids."""
     threads: Annotated[int, Range(ge=1, le=64)]
+    """CPU threads; part of the run's identity, since another count changes the last bits."""
     network: Annotated[Network, FileOf("gan.networks")]
+    """Generator and discriminator: a file of gan/networks/ and its settings."""
     z_dim: Annotated[int, Range(ge=1, le=1024)]
+    """Size of a latent."""
     loss: Annotated[Loss, FileOf("gan.losses")]
+    """The adversarial loss of both networks: a file of gan/losses/ and its settings."""
     penalties: tuple[Penalty, ...]
+    """Gradient penalties on the discriminator, each at most once; their weights must be tuned to the data."""
     optimizers: Optimizers
     augmentation: NoAugmentation | Scheduled | Adaptive
+    """Of real and generated images alike, before the discriminator sees them."""
     variations: Variations
     balance: Literal["none", "classes"]
+    """Which are drawn equally often: `none`: all images; `classes`: all classes."""
     label_noise: Annotated[float, Range(ge=0, lt=0.5)]
+    """Share of pairs in which the real and the generated image exchange their labels "real" and "generated"."""
     instance_noise: Annotated[float, Range(ge=0, le=10)]
+    """Standard deviation, at the start, of noise on what the discriminator sees; 0 at the end of the burn-in."""
     gradient_clip: Annotated[float, Range(gt=0)] | None
+    """Largest norm of a network's gradient; null: gradients are taken as they are."""
     precision: Literal["float32", "bfloat16", "float16"]
+    """Arithmetic of the networks; their 4x4 stages, weights and losses stay in float32. float16 is refused."""
     batch: Annotated[int, Range(ge=2, le=65536)]
+    """Images of one update, of all processes together."""
     discriminator_steps: Annotated[int, Range(ge=1, le=100)]
     """Updates of the discriminator for each of the generator, every one with a batch of its own."""
     generator_batch: Literal["fresh", "shared"]
     """What the generator's update sees: a batch of its own, or that of the discriminator's last update."""
     processes: Annotated[int, Range(ge=0, le=1024)]
+    """Processes on this machine; 0: one per GPU, or one without GPU. No part of the run's identity."""
     parts: Annotated[int, Range(ge=1, le=65536)]
+    """Pieces of a process's share of a batch, one after the other, where memory is short; the gradient is the same."""
     total_kimg: Annotated[float, Range(gt=0)]
+    """The budget: thousand real images shown to the discriminator. No schedule depends on it."""
     burn_in_kimg: Annotated[float, Range(gt=0)]
+    """Thousand images over which penalties, `beta2`, the moving average's half-life, scheduled augmentation and
+    instance noise go from their start to their end."""
     lr: Annotated[float, Range(gt=0, lt=1)]
+    """Learning rate at the start."""
     lr_final: Annotated[float, Range(gt=0, lt=1)]
+    """Learning rate from `lr_kimg` on."""
     lr_kimg: Annotated[float, Range(gt=0)]
+    """Thousand images over which the learning rate goes from `lr` to `lr_final`, by a cosine."""
     beta1: Annotated[float, Range(ge=0, lt=1)]
+    """Decay of the optimisers' mean of gradients."""
     beta2: Annotated[float, Range(ge=0, lt=1)]
+    """Decay of the optimisers' mean of squared gradients, at the start."""
     beta2_final: Annotated[float, Range(ge=0, lt=1)]
+    """The same at the end of the burn-in."""
     ema_halflife_start_kimg: Annotated[float, Range(ge=0)]
+    """Half-life of the moving average of the generator's weights, which is published: thousand images, at the start."""
     ema_halflife_kimg: Annotated[float, Range(gt=0)]
+    """The same at the end of the burn-in."""
     ema_ramp: Annotated[float, Range(gt=0, le=1)]
+    """The half-life is at most this share of the images shown so far, so that the first weights are soon forgotten."""
     snapshot_kimg: Annotated[float, Range(gt=0)]
+    """Thousand images between two sample grids."""
     checkpoint_kimg: Annotated[float, Range(gt=0)]
+    """Thousand images between two checkpoints."""
     tensorboard: bool
+    """Whether event files are written to the state folder, where tensorboard is installed; they change no result."""
     init: RandomInit | Weights
+    """What the run begins with."""
     init_from: str
+    """Folder of the networks that `init` pins, an input of the stage; any other file where it pins none."""
     selection: NoSelection | DomainSelection
+    """Whether the run is measured while it trains, and what follows from the measures."""
     selection_inputs: str
+    """Folder `selection` that reference wrote, an input of the stage; any other file where nothing is measured."""
     alarms: Alarms
     rollbacks: Rollbacks
 
@@ -296,8 +330,7 @@ def check_combinations(config: TrainConfig) -> None:
         )
     if config.precision == "float16":
         raise ValueError(
-            "precision float16 overflows in the double backward of gradient penalties and needs scaled losses without "
-            "them; use bfloat16, which needs neither"
+            "precision float16 would need loss scaling, which is not implemented; use bfloat16, which needs none"
         )
     if network.batch_statistics and config.parts > 1:
         raise ValueError(

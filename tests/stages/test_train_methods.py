@@ -352,7 +352,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"discriminator_steps": 13},
         "total_kimg must hold at least one step, batch times discriminator_steps; received 0.192 for 208 images",
     ),
-    "half precision": ({"precision": "float16"}, "float16 overflows in the double backward of gradient penalties"),
+    "half precision": (
+        {"precision": "float16"},
+        "float16 would need loss scaling, which is not implemented; use bfloat16",
+    ),
     "parts": ({"network": NETWORKS["resnet"], "parts": 2}, "parts must be 1 for network resnet: its batch statistics"),
     "parts of one batch": ({"generator_batch": "shared", "parts": 2}, "parts must be 1 with generator_batch shared"),
     "rmsprop": ({"optimizers": OPTIMIZERS, "beta1": 0.5}, "rmsprop keeps no mean of gradients: beta1 must be 0"),
