@@ -39,7 +39,9 @@ class Penalty:
 
     name: Literal["r1", "r2", "wgan_gp"]
     gamma: Annotated[float, Range(gt=0)]
+    """Weight at the start; it must be tuned to the data, and scales with the resolution."""
     gamma_final: Annotated[float, Range(gt=0)]
+    """Weight from the end of the burn-in on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class AdamW:
     factor: Annotated[float, Range(gt=0, le=100)]
     """Times the learning rate."""
     weight_decay: Annotated[float, Range(gt=0, lt=1)]
-    """Share of a weight taken off a step, times the learning rate."""
+    """Share of a weight that each step takes off, before it is multiplied by the learning rate."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,11 @@ class Scheduled:
 
     name: Literal["scheduled"]
     transforms: tuple[Transform, ...]
+    """Those that may be applied, each by its own draw."""
     strength: Annotated[float, Range(ge=0, le=0.8)]
+    """Probability of each transform at the start."""
     strength_final: Annotated[float, Range(ge=0, le=0.8)]
+    """Probability of each transform from the end of the burn-in on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,10 +110,11 @@ class Adaptive:
 
     name: Literal["adaptive"]
     transforms: tuple[Transform, ...]
+    """Those that may be applied, each by its own draw."""
     target: Annotated[float, Range(gt=-1, lt=1)]
-    """Mean sign of the logits of real images, seen from the loss's boundary, above which it grows."""
+    """Mean sign of the logits of real images, seen from the loss's boundary, above which the probability grows."""
     ramp_kimg: Annotated[float, Range(gt=0)]
-    """Thousand images over which it can go from 0 to 1."""
+    """Thousand images over which the probability can go from 0 to 1."""
     limit: Annotated[float, Range(gt=0, le=0.8)]
     """Largest probability; above 0.8 augmentation shows in what is generated."""
 
@@ -178,7 +184,7 @@ class Alarms:
     separation: Annotated[float, Range(ge=0.5, le=1)]
     """Share of pairs that the discriminator may put in order; above it, it has learnt the training images by heart."""
     in_a_row: Annotated[int, Range(ge=1, le=100)]
-    """Evaluations in a row that must show it."""
+    """Evaluations in a row that must show collapse or overfitting."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,7 +192,7 @@ class Rollbacks:
     """What an alarm does: nothing with `most` 0, else the run goes back to its last good checkpoint."""
 
     most: Annotated[int, Range(ge=0, le=100)]
-    """How often at most; then the run fails."""
+    """How often at most; after that the run ends with its best moment where it keeps the best, and fails otherwise."""
     reseed: bool
     """Whether it goes on with other batches and latents."""
     lr_factor: Annotated[float, Range(gt=0, le=1)]

@@ -113,9 +113,9 @@ class Control:
         return found
 
     def _suspicious(self, config: TrainConfig, row: dict[str, float]) -> dict[str, str]:
-        """A sentence for each kind of trouble that an evaluation shows, empty where it shows none.
+        """A sentence for each kind of trouble, empty where the evaluation shows none of it.
 
-        Until the separation was within its limit, one beyond it shows how bad the generator still is.
+        A separation beyond its limit counts only once it was within: before, it shows how bad the generator still is.
         """
         before = [other for other in self.measures if other["step"] <= row["step"]]
         said = {"collapse": "", "overfitting": ""}
@@ -151,10 +151,10 @@ def better(metric: str, value: float, than: float) -> bool:
 
 
 def seed(config: TrainConfig, attempt: int) -> int:
-    """Seed of batches and latents after going back so often; the run's own at first."""
+    """Seed of batches and latents after going back `attempt` times; at first the run's own."""
     return (config.seed + attempt * 0x9E3779B97F4A7C15) % 2**63 if config.rollbacks.reseed else config.seed
 
 
 def slowed(config: TrainConfig, attempt: int) -> float:
-    """What learning rates are multiplied by after going back so often."""
+    """What learning rates are multiplied by after going back `attempt` times."""
     return config.rollbacks.lr_factor**attempt

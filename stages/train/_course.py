@@ -92,6 +92,7 @@ def go_back(run: "Run") -> None:
 
 
 def _roll_back(run: "Run") -> None:
+    """Go to the last good checkpoint, or to the start where there is none."""
     good, earlier = run.control.good, Position.start()
     if good is None:
         run.renew()
@@ -108,7 +109,7 @@ def _roll_back(run: "Run") -> None:
 
 
 def _end_with_the_best(run: "Run") -> None:
-    """Raises FloatingPointError where the best moment is lost."""
+    """Go to the best moment, and no further. Raises FloatingPointError where its checkpoint is lost."""
     assert run.control.best is not None
     earlier = load_moment(run.state, run.players, run.processes, Moment.of(run.control.best))
     if earlier is None or not earlier.rows:  # without a row of the curves there is nothing to publish
@@ -119,7 +120,7 @@ def _end_with_the_best(run: "Run") -> None:
 
 
 def _return_to(run: "Run", earlier: Position, *, stopped: str | None = None) -> None:
-    """Enter the last alarm's way back in the decisions, and be there, saved; the networks are there already."""
+    """Stand at an earlier moment, whose networks `players` hold already: enter that in the decisions, and save."""
     final = run.step == run.steps and not run.regular(run.step)
     kind = run.control.alarms[-1]["kind"]
     back = run.control.went_back(earlier.control, step=run.step, to=earlier.step, kind=kind, final=final)

@@ -99,8 +99,10 @@ class Run:
         self.feed.reseed(control_rules.seed(self.config, control.attempt))
 
     def one_step(self) -> dict[str, Tensor]:
-        """All updates, the moving average, and the loss terms of each network's last one as tensors. Raises ValueError,
-        with the batch that would fit, where a GPU's memory runs out."""
+        """Make all updates and move the average; returns the loss terms of each network's last update as tensors.
+
+        Raises ValueError, with the batch that would fit, where a GPU's memory runs out.
+        """
         try:
             return self._one_step()
         except RuntimeError as error:
@@ -192,7 +194,7 @@ class Run:
         return step % self.interval(setting) == 0 or step == self.steps
 
     def interval(self, setting: str) -> int:
-        """Steps of an interval."""
+        """Steps between two of what a setting spaces: snapshots, checkpoints or, for `selection`, evaluations."""
         selection = self.config.selection
         kimg = getattr(self.config, setting) if setting != "selection" else getattr(selection, "every_kimg", 1.0)
         return max(1, round(kimg * 1000 / self.config.images_a_step))
@@ -228,7 +230,7 @@ class Run:
             _log.info(meter.total(waited=self.feed.waited))
 
     def _looks(self, terms: dict[str, Tensor], bar: "tqdm[NoReturn]", meter: Meter) -> bool:
-        """All that is due after a step besides the next one; whether the run must go back."""
+        """Log, measure, draw and save where that is due after a step; returns whether the run must go back."""
         if self.step % _LOG_EVERY == 0 or self.step == self.steps:
             row, back = self.note(terms)
             speed = (bar.format_dict["rate"] or 0) * self.config.images_a_step

@@ -39,7 +39,7 @@ def objective(config: TrainConfig, done: int) -> Objective:
 
 
 def set_rates(config: TrainConfig, players: Players, done: int) -> None:
-    """Learning rate and second decay of both optimisers after `done` images."""
+    """Give both optimisers their learning rate and `beta2` for the step after `done` images."""
     lr = cosine(config.lr, config.lr_final, done / (config.lr_kimg * 1000))
     beta2 = cosine(config.beta2, config.beta2_final, done / (config.burn_in_kimg * 1000))
     training.set_learning_rate(players, lr, beta2)
@@ -52,8 +52,8 @@ def halflife(config: TrainConfig, done: int) -> float:
 
 
 def scheduled(config: TrainConfig, players: Players, done: int) -> dict[str, float]:
-    """What the step after `done` images, just taken, was given by the schedules: learning rates as both optimisers had
-    them, the moving average's half-life in thousand images, what is switched off left out."""
+    """What the schedules gave the step just taken, after `done` images: learning rates as both optimisers had them, the
+    moving average's half-life in thousand images; what is switched off is left out."""
     present, found = objective(config, done), dict[str, float]()
     for side, optimizer in (("d", players.discriminator_optimizer), ("g", players.generator_optimizer)):
         group = optimizer.param_groups[0]
@@ -74,5 +74,5 @@ def kinds(config: TrainConfig) -> list[dict[str, Any]]:
 
 
 def variation(config: TrainConfig) -> Variation:
-    """Of the real images."""
+    """How the real images are varied."""
     return Variation(**dataclasses.asdict(config.variations))

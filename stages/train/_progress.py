@@ -21,8 +21,8 @@ _FRAME, _LAST = 350, 2500  # milliseconds
 def write_progress(work: Path, moments: Sequence[tuple[float, Path]], *, rows_a_grid: int) -> None:
     """Write `progress.png` and `progress.webp` from (kimg, grid) of each snapshot, in order.
 
-    The sheet has a row a moment: the first row of its grid, which has `rows_a_grid`. Grids of another shape than the
-    last, as an older version may have left in a run that goes on, are left out.
+    The sheet has one row per moment: the first row of its grid, which has `rows_a_grid`. Grids of another shape than
+    the last, as an older version may have left in a run that goes on, are left out.
     """
     shape = _shape(moments[-1][1])
     moments = [moment for moment in moments if _shape(moment[1]) == shape]

@@ -184,7 +184,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def write_curves(path: Path, rows: list[dict[str, float]], *, names: Sequence[str]) -> None:
-    """Rows over the run as CSV, for `dvc plots`; what a row does not have is left empty."""
+    """Rows over the run as CSV, for `dvc plots`; a value that a row lacks is left empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
