@@ -42,11 +42,11 @@ class Objective:
     """Augmentation of what the discriminator sees."""
     strength: float | Adaptive = 0.0
     """Probability of each of these transforms."""
-    noise: float = 0.0
+    instance_noise: float = 0.0
     """Standard deviation of the noise on what the discriminator sees."""
-    swapped: float = 0.0
+    label_noise: float = 0.0
     """Share of pairs that are swapped: the real image is called generated, the generated one real."""
-    clip: float | None = None
+    gradient_clip: float | None = None
     """Largest norm of each network's gradient."""
     precision: torch.dtype | None = None
     """Type that networks compute in under autocast; None for that of the weights."""

@@ -36,8 +36,8 @@ class Players:
     average: nn.Module
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
-    generator_mean: GradientMean
-    discriminator_mean: GradientMean
+    generator_exchange: GradientMean
+    discriminator_exchange: GradientMean
     strength: Tensor
     group: "dist.ProcessGroup | None" = None
 
@@ -57,9 +57,9 @@ def assemble(
     for net in nets:
         layers.use_group(net, group)
     g, d = (optimizer(network=net, lr=lr, betas=betas, **kind) for net, kind in zip(nets, kinds, strict=True))
-    mean_g, mean_d = (GradientMean(net.parameters(), group=group) for net in nets)
+    exchange_g, exchange_d = (GradientMean(net.parameters(), group=group) for net in nets)
     strength = torch.zeros((), device=next(generator.parameters()).device)
-    return Players(generator, discriminator, average, g, d, mean_g, mean_d, strength, group)
+    return Players(generator, discriminator, average, g, d, exchange_g, exchange_d, strength, group)
 
 
 def step(
@@ -92,7 +92,7 @@ def discriminator_step(players: Players, objective: Objective, parts: Sequence[B
     layers.advance_norms(players.discriminator)
     players.discriminator_optimizer.zero_grad(set_to_none=True)
     found = []
-    for batch in _one_by_one(parts, players.discriminator_mean):
+    for batch in _one_by_one(parts, players.discriminator_exchange):
         found.append(_discriminator_gradients(players, objective, batch, 1 / len(parts)))
     _update(players.discriminator_optimizer, players.discriminator, objective)
     terms = _mean(found)
@@ -210,7 +210,7 @@ def generator_step(players: Players, objective: Objective, parts: Sequence[Batch
     players.generator_optimizer.zero_grad(set_to_none=True)
     found = []
     with _frozen(players.discriminator):
-        for batch in _one_by_one(parts, players.generator_mean):
+        for batch in _one_by_one(parts, players.generator_exchange):
             real_keys, fake_keys = _sides(batch, chance.AGAIN if batch.fake is not None else None)
             real_logits = None
             if objective.loss.paired:
@@ -271,10 +271,10 @@ def _seen(players: Players, objective: Objective, images: Tensor, keys: Tensor |
         adaptive = isinstance(objective.strength, Adaptive)
         strength: Tensor | float = players.strength if adaptive else objective.strength  # type: ignore[assignment]
         images = augmentation.augment(images, keys, objective.transforms, strength)
-    if objective.noise:
+    if objective.instance_noise:
         assert keys is not None
         noise = chance.normals(keys, chance.NOISE, images[0].numel()).view_as(images)
-        images = images + objective.noise * noise.to(images.dtype)
+        images = images + objective.instance_noise * noise.to(images.dtype)
     return images
 
 
@@ -288,10 +288,10 @@ def _judged(
 
 def _swapped(objective: Objective, batch: Batch, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Logits [N] each, exchanged in the share of pairs that is given the wrong labels."""
-    if not objective.swapped:
+    if not objective.label_noise:
         return real, fake
     assert batch.keys is not None
-    wrong = chance.uniforms(batch.keys, chance.SWAP, 1)[:, 0] < objective.swapped
+    wrong = chance.uniforms(batch.keys, chance.SWAP, 1)[:, 0] < objective.label_noise
     return torch.where(wrong, fake, real), torch.where(wrong, real, fake)
 
 
@@ -308,18 +308,18 @@ def _wide(x: Tensor) -> Tensor:
 
 def _update(found: torch.optim.Optimizer, network: nn.Module, objective: Objective) -> None:
     """Step with the gradients as they are, their norm clipped where asked."""
-    if objective.clip is not None:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), objective.clip, foreach=True)
+    if objective.gradient_clip is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), objective.gradient_clip, foreach=True)
     found.step()
 
 
 @torch.no_grad()
 def _adapt(players: Players, rule: Adaptive, sign: Tensor) -> None:
     """Move the strength of augmentation by one step; `sign` is this process's mean, the rule is for that of all."""
-    if players.discriminator_mean.world > 1:
+    if players.discriminator_exchange.world > 1:
         sign = sign.clone()
         dist.all_reduce(sign, group=players.group)
-        sign /= players.discriminator_mean.world
+        sign /= players.discriminator_exchange.world
     players.strength.add_((sign - rule.target).sign() * rule.change).clamp_(0, rule.limit)
 
 

@@ -71,7 +71,7 @@ def _fits(run: "Run", size: int) -> bool:
         optimizer.zero_grad(set_to_none=True)
     if torch.device(run.processes.device).type == "cuda":
         torch.cuda.empty_cache()
-    alone: Players = dataclasses.replace(run.players, generator_mean=_Alone(), discriminator_mean=_Alone())  # type: ignore[arg-type]
+    alone: Players = dataclasses.replace(run.players, generator_exchange=_Alone(), discriminator_exchange=_Alone())  # type: ignore[arg-type]
     copies = alone.discriminator.parameters() if run.processes.world > 1 else ()
     try:
         sent = [torch.empty_like(weight) for weight in copies]  # gradients on their way, as the exchange holds them

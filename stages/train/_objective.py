@@ -31,9 +31,9 @@ def objective(config: TrainConfig, done: int) -> Objective:
         gammas={SIDES[p.name]: cosine(p.gamma, p.gamma_final, burn_in) for p in config.penalties},
         transforms=() if augmentation.name == "none" or strength == 0 else augmentation.transforms,
         strength=strength,
-        noise=cosine(config.instance_noise, 0.0, burn_in),
-        swapped=config.label_noise,
-        clip=config.gradient_clip,
+        instance_noise=cosine(config.instance_noise, 0.0, burn_in),
+        label_noise=config.label_noise,
+        gradient_clip=config.gradient_clip,
         precision=None if config.precision == "float32" else torch.bfloat16,
     )
 
@@ -64,7 +64,7 @@ def scheduled(config: TrainConfig, players: Players, done: int) -> dict[str, flo
     if config.augmentation.name == "scheduled" and isinstance(present.strength, float):
         found["augmentation"] = present.strength
     if config.instance_noise:
-        found["instance_noise"] = present.noise
+        found["instance_noise"] = present.instance_noise
     return found
 
 

@@ -26,8 +26,8 @@ def trained(name: str, wide: torch.dtype, precision: torch.dtype | None = None) 
     gammas = {} if name == "transposed" else {"real": 0.5, "fake": 0.5, "between": 0.1}
     strength = Adaptive(target=0.0, change=0.02, limit=0.8)
     objective = Objective(
-        loss=Hinge(), gammas=gammas, transforms=("flip", "zoom", "cutout"), strength=strength, noise=0.1, swapped=0.05,
-        precision=precision,
+        loss=Hinge(), gammas=gammas, transforms=("flip", "zoom", "cutout"), strength=strength, instance_noise=0.1,
+        label_noise=0.05, precision=precision,
     )  # fmt: skip
     own, curve = slice(rank * SIZE // world, (rank + 1) * SIZE // world), []
     for step in range(10):

@@ -31,7 +31,7 @@ def trained(dtype: torch.dtype, steps: int, parts: int, turns: int) -> dict[str,
     players = training.assemble(*pair, lr=1e-3, betas=(0.0, 0.99))
     # Many buckets; the default's 25 MB would hold each of these networks whole.
     means = [GradientMean(net.parameters(), bucket_bytes=400) for net in pair]
-    players.generator_mean, players.discriminator_mean = means
+    players.generator_exchange, players.discriminator_exchange = means
     assert world == 1 or min(len(mean._buckets) for mean in means) > 3
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(50, 1, 8, 8, generator=generator, dtype=dtype)

@@ -79,7 +79,9 @@ def test_a_step_is_the_step_of_the_general_way(
     name: str, parts: int, gammas: dict[str, float], transforms: tuple[str, ...]
 ) -> None:
     """Both ways through `training.discriminator_step`: augmented, with noise, swapped labels, the batch in pieces."""
-    objective = Objective(loss=Hinge(), gammas=gammas, noise=0.1, swapped=0.25, transforms=transforms, strength=0.7)
+    objective = Objective(
+        loss=Hinge(), gammas=gammas, instance_noise=0.1, label_noise=0.25, transforms=transforms, strength=0.7
+    )
     answers = []
     for straight in (True, False):
         found = players(PIECEWISE[name])

@@ -89,21 +89,21 @@ def test_penalties_are_of_the_image_before_it_is_augmented(name: str) -> None:
 
 def test_noise_on_what_the_discriminator_sees_is_as_strong_as_asked_and_repeats() -> None:
     torch.manual_seed(0)
-    one = terms_of(Objective(loss=Hinge(), noise=0.5))
+    one = terms_of(Objective(loss=Hinge(), instance_noise=0.5))
     torch.manual_seed(1)  # nothing comes from torch's own numbers
-    assert one == terms_of(Objective(loss=Hinge(), noise=0.5)) != terms_of(Objective(loss=Hinge()))
+    assert one == terms_of(Objective(loss=Hinge(), instance_noise=0.5)) != terms_of(Objective(loss=Hinge()))
     many = Batch(torch.zeros(4000, 1, 2, 2), None, torch.zeros(4000, 2), torch.arange(4000))
-    logits = training._logits(linear(), Objective(loss=Hinge(), noise=0.5), many.images, None, many.keys)
+    logits = training._logits(linear(), Objective(loss=Hinge(), instance_noise=0.5), many.images, None, many.keys)
     assert logits.std().item() == pytest.approx(0.5 * 5, rel=0.05)  # of <a, noise> with |a| = 5
 
 
 def test_noisy_labels_exchange_the_share_of_pairs() -> None:
     ours = data(4000)
     real, fake = torch.ones(4000), torch.zeros(4000)
-    found = training._swapped(Objective(loss=Hinge(), swapped=0.1), ours, real, fake)
+    found = training._swapped(Objective(loss=Hinge(), label_noise=0.1), ours, real, fake)
     assert (found[0] == 0).float().mean().item() == pytest.approx(0.1, abs=0.02)
     assert torch.equal(found[0] + found[1], torch.ones(4000))
-    loss = terms_of(Objective(loss=Wasserstein(), swapped=0.49))["loss_d"]
+    loss = terms_of(Objective(loss=Wasserstein(), label_noise=0.49))["loss_d"]
     assert loss != terms_of(Objective(loss=Wasserstein()))["loss_d"]
 
 
@@ -111,11 +111,11 @@ def test_noisy_labels_exchange_the_share_of_pairs() -> None:
 def test_gradients_are_clipped_to_their_norm(clip: float) -> None:
     free, ours = linear(), linear()
     terms_of(Objective(loss=Wasserstein()), free)
-    terms_of(Objective(loss=Wasserstein(), clip=clip), ours)
+    terms_of(Objective(loss=Wasserstein(), gradient_clip=clip), ours)
     norm = free.discriminator.a.grad.norm()
     expected = free.discriminator.a.grad * min(1.0, clip / norm)
     torch.testing.assert_close(ours.discriminator.a.grad, expected, rtol=1e-4, atol=1e-6)
-    training.generator_step(ours, Objective(loss=Wasserstein(), clip=clip), [data()])
+    training.generator_step(ours, Objective(loss=Wasserstein(), gradient_clip=clip), [data()])
     assert ours.generator.image.grad.norm() <= clip * 1.001
 
 

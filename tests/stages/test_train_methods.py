@@ -224,7 +224,7 @@ def test_schedules_count_images(store: Path) -> None:
     chosen = config(augmentation=FADING, instance_noise=0.4, penalties=GP, burn_in_kimg=0.1, total_kimg=1.0)
     start, half, end = (objective(chosen, done) for done in (0, 50, 100))
     assert [o.strength for o in (start, half, end)] == pytest.approx([0.6, 0.35, 0.1])
-    assert [o.noise for o in (start, half, end)] == pytest.approx([0.4, 0.2, 0.0])
+    assert [o.instance_noise for o in (start, half, end)] == pytest.approx([0.4, 0.2, 0.0])
     assert start.gammas == {"between": 10.0}
     fading = objective(config(augmentation=FADING | {"strength_final": 0.0}, burn_in_kimg=0.1), 100)
     assert fading.transforms == ()  # nothing is computed where nothing is changed
