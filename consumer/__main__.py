@@ -27,9 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = error.strerror or f"{error}; is the disk full?"
         return _complain(f"{error.filename or options.out[0]}: {reason}", 1)
     except MemoryError:
-        return _complain(f"{options.count} images do not fit into memory; draw them in parts with --start", 1)
+        return _complain(
+            f"{options.count} images do not fit into memory; draw fewer at a time, with --count and --start", 1
+        )
     except ImportError as error:
-        return _complain(f'{error}; python -m pip install "onnxruntime>=1.31" "pillow>=12"', 1)
+        return _complain(f'{error}; install what is missing: python -m pip install "onnxruntime>=1.31" "pillow>=12"', 1)
     print(json.dumps({**result, "seconds": round(time.perf_counter() - began, 3)}))  # noqa: T201
     return 0
 
@@ -39,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="generator.onnx, models:/NAME@ALIAS or models:/NAME/VERSION")
     parser.add_argument("--count", type=_positive, default=64, help="images to draw (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="image i of a seed never changes (default 0)")
-    parser.add_argument("--start", type=int, default=0, help="number of the first image (default 0)")
-    parser.add_argument("--label", help="class name, or index where no class has that name; default: the serving prior")
+    parser.add_argument("--start", type=int, default=0, help="index of the first image (default 0)")
+    parser.add_argument("--label", help="class name, or index if no class has that name; default: the serving prior")
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads (default 1)")
     parser.add_argument("--out", required=True, type=_target, help="grid.png, images.npy, or FOLDER/ for single PNGs")
     return parser

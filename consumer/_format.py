@@ -29,7 +29,9 @@ def describe(metadata: dict[str, str]) -> Description:
     if "format" not in metadata or "name" not in metadata:
         raise ValueError("it is an ONNX file, but not a generator that ganops exported (no format and name inside)")
     if metadata["format"] != FORMAT:
-        raise ValueError(f"it has format {metadata['format']!r}, this consumer reads format {FORMAT}; update ganops")
+        raise ValueError(
+            f"its format is {metadata['format']!r}, but this consumer reads format {FORMAT}; update ganops"
+        )
     if not re.fullmatch(_NAME, metadata["name"]):
         raise ValueError(
             "its metadata `name` must be 1 to 63 letters, digits, dots, underscores or hyphens and begin with a letter "
@@ -42,7 +44,7 @@ def describe(metadata: dict[str, str]) -> Description:
         raise ValueError(f"its metadata `classes` must be a list of distinct names; found {metadata['classes']!r}")
     numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in prior)
     if not numbers or len(prior) != len(classes) or (classes and abs(sum(prior) - 1) > 1e-6):
-        raise ValueError(f"its metadata `prior` must hold a share for each class, sum 1; found {metadata['prior']!r}")
+        raise ValueError(f"its metadata `prior` must hold one share per class, with sum 1; found {metadata['prior']!r}")
     return Description(
         name=metadata["name"],
         classes=tuple(classes),

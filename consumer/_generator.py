@@ -165,7 +165,7 @@ def _whole(seed: int, start: int, count: int) -> tuple[int, int, int]:
             f"seed, start and count must be whole numbers; received {seed!r}, {start!r}, {count!r}"
         ) from None
     if count < 0 or not 0 <= start <= 2**63 - 1 - count:
-        raise ValueError(f"count and start must be in [0, 2**63), their sum too; received {count} and {start}")
+        raise ValueError(f"count, start and their sum must lie in [0, 2**63); received count {count}, start {start}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must lie in [0, 2**64); received {seed}")
     return seed, start, count

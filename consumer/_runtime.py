@@ -36,7 +36,7 @@ def choose_providers(wanted: Sequence[str] | None) -> list[str]:
         raise ValueError(f"providers must be among {', '.join(known)}; received {list(wanted)}")
     reason = why_no_cuda() if CUDA in wanted else None
     if reason:
-        raise ValueError(f"{CUDA} cannot be used here: {reason}; leave providers out to run on what is there")
+        raise ValueError(f"{CUDA} cannot be used here: {reason}; leave out providers to run on what is available")
     return list(wanted)
 
 
@@ -55,7 +55,7 @@ def why_no_cuda() -> str | None:
         return "the NVIDIA driver finds no device"
     if (capability := _capability(driver)) < _LEAST:
         found, least = (".".join(map(str, version)) for version in (capability, _LEAST))
-        return f"the GPU is of compute capability {found}, and onnxruntime-gpu has kernels from {least} on"
+        return f"the GPU has compute capability {found}, but onnxruntime-gpu needs {least} or higher"
     with contextlib.redirect_stdout(io.StringIO()):  # CUDA and cuDNN from pip's nvidia-* packages, if installed
         onnxruntime.preload_dlls()
     libraries = Path(_state.__file__).parent
@@ -96,5 +96,7 @@ def open_session(content: bytes, providers: Sequence[str], threads: int) -> Any:
     except RUNTIME_ERRORS as error:
         raise ValueError(f"onnxruntime {onnxruntime.__version__} refuses it: {' '.join(str(error).split())}") from None
     if session.get_providers()[0] != providers[0]:
-        raise ValueError(f"{providers[0]} was chosen but {session.get_providers()[0]} runs; pass the latter")
+        raise ValueError(
+            f"onnxruntime could not start {providers[0]} and fell back to {session.get_providers()[0]}; pass the latter"
+        )
     return session

@@ -40,7 +40,7 @@ def read_metadata(content: bytes) -> dict[str, str]:
     except ValueError as error:
         raise ValueError(f"it is not an ONNX file ({error})") from None
     if external:
-        raise ValueError("it reads weights from another file, which is never followed; a generator is one file")
+        raise ValueError("it keeps weights in another file, which is never read; a generator must be one file")
     return metadata
 
 

@@ -109,7 +109,9 @@ def _download(client: Any, version: Any, kept: Path, wanted: str) -> None:
     source = client.get_model_version_download_uri(version.name, version.version).rstrip("/")
     sizes = {Path(item.path).name: item.file_size for item in mlflow.artifacts.list_artifacts(artifact_uri=source)}
     if (sizes.get(_ARTIFACT) or 0) > _LARGEST:
-        raise ValueError(f"{_ARTIFACT} of {version.name} version {version.version} is beyond the 2 GiB of an ONNX file")
+        raise ValueError(
+            f"{_ARTIFACT} of {version.name} version {version.version} is larger than the 2 GiB of an ONNX file"
+        )
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         address = f"{source}/{_ARTIFACT}"
         file = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder))
@@ -117,7 +119,7 @@ def _download(client: Any, version: Any, kept: Path, wanted: str) -> None:
         if found != wanted:
             raise ValueError(
                 f"{_ARTIFACT} of {version.name} version {version.version} was changed after registration: "
-                f"its SHA-256 is {found}, registered was {wanted}"
+                f"its SHA-256 is {found}, but {wanted} was registered"
             )
         file.replace(kept)
 

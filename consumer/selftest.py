@@ -101,9 +101,11 @@ def _levels(folder: Path, images: "NDArray[np.uint8]", sha256: str) -> int:
     expected: NDArray[np.uint8] = np.load(folder / IMAGES, allow_pickle=False)
     wanted = {"format": 1, "onnx_sha256": sha256, "seed": SEED, "count": COUNT}
     if not isinstance(about, dict) or {key: about.get(key) for key in wanted} != wanted:
-        raise ValueError(f"{folder} holds self-test images of another file or format")
+        raise ValueError(
+            f"{folder} holds self-test images of another ONNX file or format; record this file's with --record"
+        )
     if about.get("images_sha256") != _digest(expected):
-        raise ValueError(f"{folder / IMAGES} was changed after it was recorded")
+        raise ValueError(f"{folder / IMAGES} was changed after it was recorded; record it again")
     if expected.shape != images.shape:
         raise ValueError(f"the self-test images have shape {images.shape}; expected {expected.shape}")
     return int(np.abs(images.astype(np.int16) - expected).max(initial=0))

@@ -138,9 +138,9 @@ def test_no_images_are_an_empty_array(generator: Generator) -> None:
         ({"label": "bird"}, "received 'bird'"),
         ({"label": "0"}, "received '0'"),
         ({"label": True}, "received True"),
-        ({"count": -1}, "count and start must be in [0, 2**63), their sum too; received -1 and 0"),
+        ({"count": -1}, "count, start and their sum must lie in [0, 2**63); received count -1, start 0"),
         ({"count": 1.5}, "must be whole numbers; received 0, 0, 1.5"),
-        ({"start": -1}, "received 1 and -1"),
+        ({"start": -1}, "received count 1, start -1"),
         ({"seed": -1}, "seed must lie in"),
         ({"seed": 2**64}, "seed must lie in"),
         ({"batch": 0}, "batch must be at least 1"),
@@ -175,7 +175,7 @@ def test_cuda_is_used_where_it_can_load_and_refused_by_name_where_not() -> None:
         return
     assert Generator(FILE).provider == CPU
     if CUDA in onnxruntime.get_available_providers():
-        with pytest.raises(ValueError, match=r"CUDAExecutionProvider cannot be used here: .*; leave providers out"):
+        with pytest.raises(ValueError, match=r"CUDAExecutionProvider cannot be used here: .*; leave out providers"):
             Generator(FILE, providers=[CUDA, CPU])
 
 
@@ -200,7 +200,7 @@ def test_a_gpu_without_kernels_is_left_for_the_cpu(
     monkeypatch.setattr("consumer._runtime.ctypes.CDLL", lambda name, **more: Driver())
     monkeypatch.setattr("consumer._runtime.onnxruntime.get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr("consumer._runtime.onnxruntime.preload_dlls", lambda: None)
-    said = f"the GPU is of compute capability {major}.{minor}, and onnxruntime-gpu has kernels from 7.5 on"
+    said = f"the GPU has compute capability {major}.{minor}, but onnxruntime-gpu needs 7.5 or higher"
     assert why_no_cuda() == (None if used else said)
     assert choose_providers(None) == ([CUDA, CPU] if used else [CPU])
 

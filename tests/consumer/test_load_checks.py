@@ -99,14 +99,14 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("change", OUTSIDE)
 def test_weights_outside_the_file_are_never_followed(tmp_path: Path, change: Change) -> None:
-    with pytest.raises(ValueError, match="reads weights from another file, which is never followed"):
+    with pytest.raises(ValueError, match="keeps weights in another file, which is never read"):
         Generator(written(tmp_path / "model.onnx", change))
 
 
 def test_onnx_s_own_external_data_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(onnx.load(FILE), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    with pytest.raises(ValueError, match="never followed"):
+    with pytest.raises(ValueError, match="never read"):
         Generator(path)
 
 
@@ -198,7 +198,7 @@ def test_the_runtime_s_own_format_is_never_loaded(tmp_path: Path) -> None:
     [
         ({"format": None}, "not a generator that ganops exported"),
         ({"name": None}, "not a generator that ganops exported"),
-        ({"format": "2"}, "has format '2', this consumer reads format 1; update ganops"),
+        ({"format": "2"}, "its format is '2', but this consumer reads format 1; update ganops"),
         ({"z_dim": None}, "`z_dim` must be a whole number from 1 to 999999; found ''"),
         ({"channels": "-3"}, r"`channels` must be 1 \(grey\) or 3 \(colour\); found '-3'"),
         ({"channels": "5"}, r"`channels` must be 1 \(grey\) or 3 \(colour\); found '5'"),
@@ -212,10 +212,10 @@ def test_the_runtime_s_own_format_is_never_loaded(tmp_path: Path) -> None:
         ({"classes": "cat, dog"}, "`classes` must be a JSON list"),
         ({"classes": json.dumps(["cat", "cat", "1"])}, "`classes` must be a list of distinct names"),
         ({"classes": json.dumps([1, 2, 3])}, "`classes` must be a list of distinct names"),
-        ({"prior": json.dumps([0.5, 0.5])}, "`prior` must hold a share for each class"),
-        ({"prior": json.dumps([0.5, 0.5, 0.5])}, "`prior` must hold a share for each class, sum 1"),
-        ({"prior": "[NaN, 0.5, 0.5]"}, "`prior` must hold a share for each class"),
-        ({"prior": '["a", "b", "c"]'}, "`prior` must hold a share for each class"),
+        ({"prior": json.dumps([0.5, 0.5])}, "`prior` must hold one share per class"),
+        ({"prior": json.dumps([0.5, 0.5, 0.5])}, "`prior` must hold one share per class, with sum 1"),
+        ({"prior": "[NaN, 0.5, 0.5]"}, "`prior` must hold one share per class"),
+        ({"prior": '["a", "b", "c"]'}, "`prior` must hold one share per class"),
         ({"z_dim": "9"}, r"its inputs must be z float \[N, 9\], label int64 \[N\]; found z float \[N, 8\]"),
         ({"resolution": "16"}, r"its outputs must be image uint8 \[N, 16, 16, 3\]; found .*8, 8, 3"),
         ({"classes": "[]", "prior": "[]"}, r"its inputs must be z float \[N, 8\]; found .*label"),

@@ -28,8 +28,8 @@ def test_recorded_images_are_found_again(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"onnx_sha256": "0" * 64}, "of another file"),
-        ({"seed": SEED + 1}, "of another file"),
+        ({"onnx_sha256": "0" * 64}, "of another ONNX file"),
+        ({"seed": SEED + 1}, "of another ONNX file"),
         ({"format": 2}, "or format"),
     ],
 )
