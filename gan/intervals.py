@@ -57,7 +57,7 @@ def share_interval(shares: Sequence[float], count: int) -> tuple[float, float, f
     """
     mean, low, high = mean_interval(shares)
     if count < 1 or min(shares) < 0 or max(shares) > 1:
-        raise ValueError(f"shares must lie in 0 ... 1, of count >= 1; received count {count}, shares {list(shares)}")
+        raise ValueError(f"shares must lie in [0, 1], with count >= 1; received count {count}, shares {list(shares)}")
     total = count * len(shares)
     hits = min(total, round(mean * total))
     if min(hits, total - hits) < RARE:

@@ -79,7 +79,7 @@ def labels(seed: int, start: int, count: int, prior: Sequence[float]) -> NDArray
     """
     weights = np.asarray(prior, dtype=np.float64)
     if weights.ndim != 1 or not len(weights) or (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(f"prior must hold one weight >= 0 a class with sum 1; received {list(prior)}")
+        raise ValueError(f"prior must hold one weight >= 0 per class, with sum 1; received {list(prior)}")
     bounds = np.cumsum(weights)[:-1]
     return np.searchsorted(bounds, uniforms(seed, LABELS, np.arange(start, start + count), 1)[:, 0], side="right")
 

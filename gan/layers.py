@@ -151,8 +151,8 @@ def _grouped(x: Tensor, group: int) -> Tensor:
     """[N, ...] -> [N / group, group, ...]. Raises ValueError if the images do not fill their groups."""
     if len(x) % group:
         raise ValueError(
-            f"the discriminator compares images in groups of {group} (network.group), and {len(x)} do not fill them; "
-            "choose a batch whose parts, on every process, are multiples of it"
+            f"the discriminator compares images in groups of {group} (network.group), and {len(x)} do not fill such "
+            f"groups; choose a batch of which every process gets a multiple of {group} in each of its parts"
         )
     return x.view(-1, group, *x.shape[1:])
 

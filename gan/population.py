@@ -47,8 +47,8 @@ def kernel_population(real: NDArray[np.floating], fake: NDArray[np.floating], *,
     n, m = len(real), len(fake)
     if min(n, m) < LEAST_KERNEL:
         raise ValueError(
-            f"kernel_population needs at least {LEAST_KERNEL} rows a side, fewer were found to make intervals that "
-            f"cover too rarely; received {n} real and {m} fake"
+            f"kernel_population needs at least {LEAST_KERNEL} rows on each side, since intervals from fewer "
+            f"were found to cover too rarely; received {n} real and {m} fake"
         )
     rows_r, squares_r = _within(real, block)
     rows_f, squares_f = _within(fake, block)
@@ -85,8 +85,9 @@ def frechet_population(real: NDArray[np.floating], fake: NDArray[np.floating], *
     least = least_frechet(width)
     if min(n, m) < least:
         raise ValueError(
-            f"frechet_population needs at least {least} rows a side for {width} features ({_PER_FEATURE} a feature, "
-            f"two in each of {_GROUPS} groups), or its value would be biased at N; received {n} real and {m} fake"
+            f"frechet_population needs at least {least} rows on each side for {width} features ({_PER_FEATURE} per "
+            f"feature, and two in each of {_GROUPS} groups), or its value would stay biased; received {n} real and "
+            f"{m} fake"
         )
     middle = real.mean(axis=0)
     sums = _Sums(real, middle, seed, 0), _Sums(fake, middle, seed, 1)
@@ -121,8 +122,8 @@ def parts_interval(
     parts = len(fake) // size if size >= 1 else 0
     if parts < 3:
         raise ValueError(
-            f"an interval from parts needs three of them: size at least 1 and at most {len(fake) // 3}, a third of the "
-            f"{len(fake)} rows; received size {size}"
+            f"an interval from parts needs three parts: size must be at least 1 and at most {len(fake) // 3}, a third "
+            f"of the {len(fake)} rows; received {size}"
         )
     return *mean_interval([score(fake[part * size : (part + 1) * size]) for part in range(parts)]), parts
 

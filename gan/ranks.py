@@ -41,7 +41,7 @@ def _check_kernels(index: int) -> None:
     if kinds and not any(torch.cuda._code_compatible_with_device(10 * major + minor, each) for each in versions):
         raise ValueError(
             f"GPU {index} is of compute capability {major}.{minor}, for which this torch has no kernels "
-            f"({' '.join(kinds)}); use another GPU, or for cards before 7.5 a torch built for CUDA 12.6 in an "
+            f"({' '.join(kinds)}); use another GPU, or, for one below 7.5, a torch built for CUDA 12.6 in an "
             "environment of its own (docs/training.md), or set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
         )
 
@@ -132,7 +132,7 @@ def others_named() -> Iterator[None]:
     except torch.distributed.DistBackendError as error:  # NCCL's, which also fails by itself; its reason comes last
         reason = " ".join(str(error).rpartition("Last error:")[2].split())[:400]
         raise ValueError(
-            f"the GPUs could not exchange gradients ({reason}); where another process ended first, its message says why"
+            f"the GPUs could not exchange gradients ({reason}); if another process ended first, its message says why"
         ) from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:120]

@@ -252,9 +252,11 @@ def load(path: Path) -> DomainNetwork:
             network = DomainNetwork(**settings)
         network.load_state_dict(tensors, assign=True)
     except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-        raise ValueError(f"{path} is no domain extractor written by ganops: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"{path} is not a domain extractor written by ganops: {' '.join(str(error).split())}"
+        ) from None
     except Exception as error:  # noqa: BLE001 (safetensors raises a class of its own)
-        raise ValueError(f"{path} is no safetensors file: {error}") from None
+        raise ValueError(f"{path} is not a safetensors file: {error}") from None
     return _channels_last(network).eval().requires_grad_(False)
 
 
@@ -268,6 +270,6 @@ def _check(images: Pictures, labels: NDArray[np.int64] | None, classes: int, rec
         return
     if classes < 2 or len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"a classifier needs one label from 0 to classes - 1 an image and two classes or more; received "
+            f"a classifier needs two classes or more, and per image one label from 0 to classes - 1; received "
             f"{len(labels)} labels from {labels.min()} to {labels.max()} for {len(images)} images and {classes} classes"
         )

@@ -52,20 +52,20 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
     found = digest(path)
     if found != sha256:
         raise ValueError(
-            f"{path} has SHA-256 {found}, asked for is {sha256}; place that file there (`python -m "
-            "stages.reference.weights` fetches published ones), or state the new hash if the change is meant"
+            f"{path} has SHA-256 {found}, but {sha256} is asked for; place that file there (`python -m "
+            "stages.reference.weights` fetches published ones), or state the new hash if the change is intended"
         )
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} is no plain file of tensors (it is damaged, or holds code or objects, which are never loaded); "
+            f"{path} is not a plain file of tensors (it is damaged, or holds code or objects, which are never loaded); "
             "take the official file, or save its state dict as .safetensors"
         ) from None
     except Exception as error:  # noqa: BLE001 (of a damaged stream the readers raise almost anything)
         reason = " ".join(str(error).split())[:200]
         said = f" ({reason})" if " " in reason else ""  # a bare number or word says nothing
-        raise ValueError(f"{path} cannot be read as weights, it is cut short or another kind of file{said}") from None
+        raise ValueError(f"{path} cannot be read as weights: it is truncated, or not a weights file{said}") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict (tensors by name); take the official file")
     return dict(state)
@@ -96,9 +96,10 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], *, name: str, path: Pa
     strange = sorted(given.keys() - expected.keys())
     shapes = sorted(key for key in expected.keys() & given.keys() if tuple(given[key].shape) != expected[key])
     if missing or strange or shapes:
-        faults = [("lacks", missing), ("has besides", strange), ("has in another shape", shapes)]
-        said = "; ".join(f"{verb} {len(keys)} tensors, first {keys[0]}" for verb, keys in faults if keys)
-        raise ValueError(f"{path} is not the weights of {name}: of {len(expected) - len(counters)} it {said}")
+        faults = [("missing", missing), ("unknown", strange), ("of another shape", shapes)]
+        said = "; ".join(f"{len(keys)} {fault} (first {keys[0]})" for fault, keys in faults if keys)
+        count = len(expected) - len(counters)
+        raise ValueError(f"{path} does not hold the {count} tensors of {name}: {said}; take the official file")
     broken = sorted(key for key, value in given.items() if not torch.isfinite(value).all())
     if broken:
         raise ValueError(f"{path} holds values that are not finite, first in {broken[0]}; take the official file")

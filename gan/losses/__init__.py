@@ -24,6 +24,6 @@ class Targets:
                 raise ValueError(f"{name} must be a share >= 0 and <= 1; received {getattr(self, name):g}")
         if self.real_target <= self.fake_target:
             raise ValueError(
-                "real_target must be larger than fake_target: equal ones leave nothing to learn, exchanged ones train "
-                f"backwards; received {self.real_target:g} and {self.fake_target:g}"
+                "real_target must be larger than fake_target: if they are equal, nothing is learned, and if swapped, "
+                f"training runs backwards; received {self.real_target:g} and {self.fake_target:g}"
             )

@@ -61,7 +61,9 @@ def merge_moments(parts: Sequence[tuple[int, Moments]]) -> tuple[int, Moments]:
         raise ValueError(f"moments need at least 2 rows in all; received parts of {[count for count, _ in parts]} rows")
     width = filled[0][1].shape
     if any(mean.shape != width or cov.shape != 2 * width for _, mean, cov in filled):
-        raise ValueError(f"parts must be of one width; received means of {[mean.shape for _, mean, _ in filled]}")
+        raise ValueError(
+            f"all parts must have the same width; received means of {[mean.shape for _, mean, _ in filled]}"
+        )
     start = filled[0][1]
     mean = start + sum(count / total * (mean - start) for count, mean, _ in filled)
     scatter = np.zeros(2 * width)

@@ -95,7 +95,7 @@ def named(name: str) -> Protocol:
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(name, PROTOCOLS, n=3)
         known = f"did you mean {', '.join(near)}?" if near else "docs/metrics.md says how names are built"
-        raise ValueError(f"{name!r} is no protocol; {known}")
+        raise ValueError(f"{name!r} is not a protocol; {known}")
     return PROTOCOLS[name]
 
 

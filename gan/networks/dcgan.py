@@ -55,8 +55,8 @@ class Config(Plain):
             raise ValueError(f"dropout must be a share >= 0 and < 1; received {self.dropout:g}")
         if (self.minibatch == "none") != (self.group == 1):
             raise ValueError(
-                f"group must be 1 where minibatch is none, and 2 or more where it is not; received {self.group} and "
-                f"{self.minibatch}"
+                f"group must be 1 if minibatch is none, and 2 or more otherwise; received group {self.group}, "
+                f"minibatch {self.minibatch}"
             )
 
     @property

@@ -53,7 +53,7 @@ class Config(Plain):
         if any(width * _EXPANSION % self.group_width or not width for width in found):
             raise ValueError(
                 f"twice the channels of every stage must be a multiple of network.group_width, {self.group_width}; "
-                f"network.width {self.width}, halved beyond network.full_to, {self.full_to} pixels, gives {found}"
+                f"network.width {self.width}, halved per stage beyond network.full_to, {self.full_to}, gives {found}"
             )
         return found
 

@@ -58,7 +58,7 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     for save in (torch.save, lambda value, to: to.write_bytes(pickle.dumps(value))):
         save({"a": Bomb(tmp_path / "ran")}, path)
-        with pytest.raises(ValueError, match=r"w.pth is no plain file of tensors.*code or objects.*never loaded"):
+        with pytest.raises(ValueError, match=r"w.pth is not a plain file of tensors.*code or objects.*never loaded"):
             filled(path)
     assert not (tmp_path / "ran").exists()
 
@@ -70,7 +70,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, suffix: str) -> Non
     whole = path.read_bytes()
     for size in (0, 7, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=rf"w.{suffix} (cannot be read as weights|is no plain file)"):
+        with pytest.raises(ValueError, match=rf"w.{suffix} (cannot be read as weights|is not a plain file)"):
             filled(path)
 
 
@@ -79,16 +79,16 @@ def test_another_hash_or_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"w.pth is not there; place the weights with SHA-256 {'a' * 64}"):
         read_weights(path, sha256="a" * 64)
     torch.save(network().state_dict(), path)
-    with pytest.raises(ValueError, match=rf"has SHA-256 {digest(path)}, asked for is {'a' * 64}"):
+    with pytest.raises(ValueError, match=rf"has SHA-256 {digest(path)}, but {'a' * 64} is asked for"):
         read_weights(path, sha256="a" * 64)
 
 
 def test_weights_of_another_network_are_refused_by_what_differs(tmp_path: Path) -> None:
     path, state = tmp_path / "w.pth", network().state_dict()
     for change, message in (
-        ({"0.weight": torch.zeros(2, 1, 5, 5)}, "of 6 it has in another shape 1 tensors, first 0.weight"),
-        ({"9.bias": torch.zeros(2)}, "of 6 it has besides 1 tensors, first 9.bias"),
-        ({"0.weight": None}, "of 6 it lacks 1 tensors, first 0.weight"),
+        ({"0.weight": torch.zeros(2, 1, 5, 5)}, "the 6 tensors of this: 1 of another shape [(]first 0.weight[)]"),
+        ({"9.bias": torch.zeros(2)}, "the 6 tensors of this: 1 unknown [(]first 9.bias[)]"),
+        ({"0.weight": None}, "the 6 tensors of this: 1 missing [(]first 0.weight[)]"),
         ({"1.running_var": torch.full((2,), torch.nan)}, "values that are not finite, first in 1.running_var"),
     ):
         torch.save({k: v for k, v in (state | change).items() if v is not None}, path)

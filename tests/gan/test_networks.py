@@ -115,7 +115,7 @@ def test_other_sizes_are_refused(name: str, resolution: int) -> None:
         ),
         ("r3gan_paper", {"blocks": 0}, "blocks must be a whole number >= 1 and <= 8192; received 0"),
         ("upsampling", {"dropout": 1.0}, "dropout must be a share >= 0 and < 1; received 1"),
-        ("upsampling", {"minibatch": "deviation"}, "2 or more where it is not; received 1 and deviation"),
+        ("upsampling", {"minibatch": "deviation"}, "2 or more otherwise; received group 1, minibatch deviation"),
         ("resnet", {"depth": 3}, "network resnet has the arguments generator_width, discriminator_width"),
     ],
 )
@@ -223,7 +223,7 @@ def test_groups_are_compared_inside_and_do_not_know_the_others() -> None:
     m = discrimination.tensor(flat[:4]).view(4, 16, 5)
     by_hand = sum(torch.exp(-(m[0] - m[j]).abs().sum(1)) for j in (1, 2, 3))
     torch.testing.assert_close(close[0], by_hand)
-    with pytest.raises(ValueError, match=r"in groups of 4 \(network.group\), and 6 do not fill them"):
+    with pytest.raises(ValueError, match=r"in groups of 4 \(network.group\), and 6 do not fill such groups"):
         deviation(x[:6])
 
 

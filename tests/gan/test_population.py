@@ -145,7 +145,7 @@ def test_too_few_rows_are_refused_with_the_bound(estimate: Estimator, least: int
     rows = {"real": rng.normal(size=(least, 32)), "fake": rng.normal(size=(least, 32))}
     estimate(**rows)  # type: ignore[call-arg]
     rows[short] = rows[short][1:]
-    with pytest.raises(ValueError, match=rf"at least {least} rows a side.*received .*{least - 1} {short}"):
+    with pytest.raises(ValueError, match=rf"at least {least} rows on each side.*received .*{least - 1} {short}"):
         estimate(**rows)  # type: ignore[call-arg]
 
 
@@ -153,7 +153,7 @@ def test_one_feature_needs_two_rows_in_each_group() -> None:
     rows = np.random.default_rng(15).normal(size=(40, 1))
     value, low, high = frechet_population(rows[:32], rows[:32] + 1)
     assert low <= value <= high
-    with pytest.raises(ValueError, match=r"at least 32 rows a side for 1 features .*received 8 real and 40 fake"):
+    with pytest.raises(ValueError, match=r"at least 32 rows on each side for 1 features .*received 8 real and 40 fake"):
         frechet_population(rows[:8], rows)
 
 
@@ -175,5 +175,5 @@ def test_bad_features_are_refused(estimate: Estimator, true: object) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 34, 1000])
 def test_parts_refuse_sizes_that_leave_fewer_than_three(size: int) -> None:
-    with pytest.raises(ValueError, match=f"at most 33, a third of the 100 rows; received size {size}"):
+    with pytest.raises(ValueError, match=f"at most 33, a third of the 100 rows; received {size}"):
         parts_interval(lambda part: float(part.mean()), np.zeros((100, 2)), size=size)

@@ -153,7 +153,7 @@ def test_fewer_than_three_sets_have_a_value_and_no_interval(world: Path) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fid50k_inception_tf_trian", "is no protocol; did you mean fid50k_inception_tf_train"),
+        ("fid50k_inception_tf_trian", "is not a protocol; did you mean fid50k_inception_tf_train"),
         ("fd50k_dinov2_vitl14_train", "needs dinov2_vitl14-pil_bicubic in reference.published.*made with inception_tf"),
         ("fid50k_inception_clean_train", "needs inception_tf-clean in .*weights inception_tf --resize clean`"),
         ("fid_domain", "is reported in any case"),

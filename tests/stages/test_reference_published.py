@@ -125,7 +125,7 @@ def test_what_the_reference_lacks_is_refused_by_name(world: World, state: Path) 
             with pytest.raises(ValueError, match=r"nothing is downloaded here. Run `python -m stages.reference.weigh"):
                 ask_file()
         away.write_bytes(b"something else")
-        with pytest.raises(ValueError, match=f"asked for is {world.config.published[0].sha256}"):
+        with pytest.raises(ValueError, match=f"but {world.config.published[0].sha256} is asked for"):
             reference(world.folder, "none", world.config)
     finally:
         away.with_suffix(".away").replace(away)

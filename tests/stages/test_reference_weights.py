@@ -131,7 +131,8 @@ def test_weights_of_another_network_are_refused(
     place: Path, inception: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["dinov2_vitb14", "--from", str(inception)]) == 1
-    assert f"{inception} is not the weights of dinov2_vitb14" in capsys.readouterr().err and kept(place) == []
+    said = capsys.readouterr().err
+    assert f"{inception} does not hold the 174 tensors of dinov2_vitb14" in said and kept(place) == []
     state = {name: torch.zeros(1) for name in VGG16().state_dict()}
     torch.save(state, place / "v.pth")
     assert main(["dinov2_vitb14", "--from", "v.pth"]) == 1 and kept(place) == []
