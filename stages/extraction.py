@@ -53,7 +53,9 @@ def extract(
 def blocks(images: Images, count: int, extractor: Extractor, *, ranks: Ranks, batch: int = 64) -> Iterator[Block]:
     """The same block by block, in order, on rank 0; other ranks yield nothing, but do their work while iterating."""
     if count < 1 or batch < 1:
-        raise ValueError(f"features are taken of one image or more, in batches of one or more; got {count}, {batch}")
+        raise ValueError(
+            f"features need at least one image and a batch of at least 1; received {count} images, batch {batch}"
+        )
     rounds = range(0, count, batch * ranks.world)
     for first in tqdm(rounds, desc=extractor.key, unit="batch", disable=None if ranks.rank == 0 else True):
         start = first + ranks.rank * batch

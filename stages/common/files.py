@@ -102,7 +102,7 @@ def read_array(path: Path, *, mapped: bool = False) -> "NDArray[Any]":
         with path.open("rb") as file:
             return npy.read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a whole array ({error}); run the stage that writes it again") from None
+        raise ValueError(f"{path} is not a complete array ({error}); rerun the stage that writes it") from None
 
 
 def read_json(path: Path, *, format: int = 1, needs: Iterable[str] = ()) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def read_json(path: Path, *, format: int = 1, needs: Iterable[str] = ()) -> dict
         raise ValueError(f"{path} must be a JSON object with format {format}; found {found!r}")
     missing = [key for key in needs if key not in value]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; run the stage that writes it again")
+        raise ValueError(f"{path} lacks {', '.join(missing)}; rerun the stage that writes it")
     return value
 
 

@@ -15,7 +15,7 @@ class _Once(yaml.composer.Composer):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"`{key.value}` stands there twice", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(problem=f"`{key.value}` is given twice", problem_mark=key.start_mark)
                 seen.add(key.value)
         return node
 
@@ -36,6 +36,6 @@ def read_yaml(path: Path, *, texts: bool = False) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
-        raise ValueError(f"{path} is no YAML file of ours: it is nested too deeply") from None
+        raise ValueError(f"{path} cannot be read: its YAML is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None

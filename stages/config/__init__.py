@@ -129,10 +129,10 @@ def _build_dataclass(kind: type[T], value: Any, where: str) -> T:
     hints = {field.name: found[field.name] for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in value:
         if key not in hints:
-            raise ValueError(f"{where}.{key} is not a setting{_near(key, hints)}; known are {', '.join(hints)}")
+            raise ValueError(f"{where}.{key} is not a setting{_near(key, hints)}; the settings are {', '.join(hints)}")
     for name in hints:
         if name not in value:
-            raise ValueError(f"{where}.{name} is missing; every setting is written down in params.yaml")
+            raise ValueError(f"{where}.{name} is missing; params.yaml must state every setting")
     settings = {name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()}
     try:
         return kind(**settings)

@@ -31,11 +31,13 @@ def check(project: Path) -> None:
         sections[name] = load_section(getattr(module, f"{name.title()}Config"), params, name)
     for name in read_yaml(params):
         if name not in known:
-            raise ValueError(f"{params}: nobody reads section `{name}`; known are {', '.join(known)}")
+            raise ValueError(
+                f"{params} has a section `{name}` that no stage reads; remove it, the sections are {', '.join(known)}"
+            )
     _check_sizes(sections["ingest"], sections["train"])
     for name in _KEPT_IN_GIT:
         if not (project / name).is_file():
-            raise ValueError(f"{project / name} is missing; `git checkout {name}` brings it back")
+            raise ValueError(f"{project / name} is missing; restore it with `git checkout {name}`")
 
 
 def _check_sizes(ingest: IngestConfig, train: TrainConfig) -> None:

@@ -56,10 +56,10 @@ class CardConfig:
         names = [check.name for check in self.checks]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"checks must have different names; {name!r} stands there twice")
+                raise ValueError(f"checks must have different names; {name!r} is used twice")
         present = {check.kind for check in self.checks if check.required}
         for kind, known in KINDS.items():
             if kind not in present:
                 raise ValueError(
-                    f"checks must hold a required check of {kind}, of a measure {' or '.join(known)}; found none"
+                    f"checks must hold a required check of {kind}, on the measure {' or '.join(known)}; found none"
                 )

@@ -53,7 +53,7 @@ class CompareConfig:
             if name not in HIGHER_IS_BETTER:
                 raise ValueError(f"margins must be of {', '.join(HIGHER_IS_BETTER)}; received {name!r}")
             if names.count(name) > 1:
-                raise ValueError(f"margins must name each measure once; {name!r} stands there twice")
+                raise ValueError(f"margins must name each measure once; {name!r} is named twice")
             if name == "label_agreement" and margin.relative_to != "none":
                 raise ValueError("margins of label_agreement must be relative_to none: it has no floor of real draws")
         wrong = [name for name in self.primary if name not in names or self.primary.count(name) > 1]

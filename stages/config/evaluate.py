@@ -20,7 +20,7 @@ class PublishedNumbers:
         """Refuse a name that is given twice."""
         for name in self.protocols:
             if self.protocols.count(name) > 1:
-                raise ValueError(f"protocols names {name} twice")
+                raise ValueError(f"protocols must name each protocol once; {name} is named twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -82,8 +82,8 @@ class IngestConfig:
 
     def __post_init__(self) -> None:
         if not self.use:
-            raise ValueError("use must name at least one use, or no licence could be held against it")
+            raise ValueError("use must name at least one use to check the licence against; received none")
         if not self.licences:
-            raise ValueError("licences must name at least one licence, or no images could ever be accepted")
+            raise ValueError("licences must name at least one licence, or no images could be accepted; received none")
         if len(self.background) != 3:
             raise ValueError(f"background must be three levels (red, green, blue); received {list(self.background)}")

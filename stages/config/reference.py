@@ -96,4 +96,4 @@ class ReferenceConfig:
         keys = [entry.key for entry in self.published]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
-            raise ValueError(f"published names {twice[0]} twice; one entry a network and resize")
+            raise ValueError(f"published must have one entry per network and resize; {twice[0]} is named twice")

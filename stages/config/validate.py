@@ -77,4 +77,4 @@ class ValidateConfig:
         measures = [limit.measure for limit in self.limits]
         for name in measures:
             if measures.count(name) > 1:
-                raise ValueError(f"limits must name each measure once; {name} stands there twice")
+                raise ValueError(f"limits must name each measure once; {name} is named twice")

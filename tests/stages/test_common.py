@@ -140,7 +140,7 @@ def test_arrays_are_read_back_and_a_cut_one_is_refused_by_name(tmp_path: Path) -
     for content in (b"", whole[:20], whole[:-4], b"PK\3\4" + whole, b"words"):
         (tmp_path / "a.npy").write_bytes(content)
         for mapped in (False, True):
-            with pytest.raises(ValueError, match=r"a.npy is not a whole array"):
+            with pytest.raises(ValueError, match=r"a.npy is not a complete array"):
                 read_array(tmp_path / "a.npy", mapped=mapped)
 
 
@@ -237,7 +237,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_atomically(path, to_json({"format": 2}))
     with pytest.raises(ValueError, match="found 2"):
         read_json(path)
-    with pytest.raises(ValueError, match=r"a.json lacks stage, inputs; run the stage"):
+    with pytest.raises(ValueError, match=r"a.json lacks stage, inputs; rerun the stage"):
         read_json(path, format=2, needs=("stage", "format", "inputs"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 

@@ -61,7 +61,7 @@ def test_a_good_section_becomes_frozen_dataclasses() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"coat": 2}, "paint.coat is not a setting (did you mean `coats`?); known are coats, share"),
+        ({"coat": 2}, "paint.coat is not a setting (did you mean `coats`?); the settings are coats, share"),
         ({"coats": None}, "paint.coats must be a whole number; received None"),
         ({"coats": "2"}, "paint.coats must be a whole number; received '2'"),
         ({"coats": 2.0}, "paint.coats must be a whole number; received 2.0"),
@@ -118,7 +118,7 @@ def test_a_missing_section_and_broken_yaml_are_refused(tmp_path: Path) -> None:
 def test_a_setting_that_stands_there_twice_is_refused(tmp_path: Path, text: str) -> None:
     """YAML lets the last one win, so that what was written first would count for nothing without a word."""
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"is not valid YAML: `[ax]` stands there twice in .* line \d") as raised:
+    with pytest.raises(ValueError, match=r"is not valid YAML: `[ax]` is given twice in .* line \d") as raised:
         read_section(tmp_path / "params.yaml", "a")
     assert "\n" not in str(raised.value)
 

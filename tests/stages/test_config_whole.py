@@ -34,7 +34,7 @@ def test_what_ships_is_right(project: Path, capsys: pytest.CaptureFixture[str]) 
         ("compare_minutes:", "compare_minuts:", "promote.compare_minuts is not a setting"),
         ("name: r3gan ", "name: r3gn ", "train.network.name must be one of dcgan, r3gan, r3gan_paper, resnet"),
         ("\naudit:", "\naudti:", "must hold a section `audit` (did you mean `audti`?)"),
-        ("\naudit:", "\nmore: {}\naudit:", "nobody reads section `more`"),
+        ("\naudit:", "\nmore: {}\naudit:", "has a section `more` that no stage reads"),
         (
             "  resolution: 8 ",
             "  resolution: 32 ",
@@ -57,4 +57,4 @@ def test_a_file_that_is_missing_is_told_with_what_brings_it_back(
     project: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (project / name).unlink()
-    assert said(project, capsys) == (1, f"config: {project / name} is missing; `git checkout {name}` brings it back\n")
+    assert said(project, capsys) == (1, f"config: {project / name} is missing; restore it with `git checkout {name}`\n")

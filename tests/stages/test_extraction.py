@@ -64,7 +64,7 @@ def test_alone_it_needs_no_torchrun() -> None:
         assert np.array_equal(found[0], images(0, 10).reshape(10, -1)[:, :2]) and found[1] is None
         starts = [(start, len(part)) for start, part, _ in blocks(images, 10, Level(), ranks=ranks, batch=4)]
         assert starts == [(0, 4), (4, 4), (8, 2)]
-        with pytest.raises(ValueError, match="one image or more"):
+        with pytest.raises(ValueError, match="at least one image and a batch of at least 1"):
             extract(images, 0, Level(), ranks=ranks)
 
 

@@ -54,7 +54,7 @@ def test_an_edited_store_is_refused(store: Path, change: dict[str, Any], message
 
 def test_a_store_with_a_part_missing_is_refused(store: Path) -> None:
     (store / "dataset.json").write_text(json.dumps({key: INFO[key] for key in INFO if key != "counts"}))
-    with pytest.raises(ValueError, match=r"dataset.json lacks counts; run the stage that writes it again"):
+    with pytest.raises(ValueError, match=r"dataset.json lacks counts; rerun the stage that writes it"):
         open_store(store)
     write_json(store / "dataset.json", INFO)
     (store / "images-00000.npy").unlink()
