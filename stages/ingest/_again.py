@@ -28,7 +28,9 @@ def ingested(config: IngestConfig, raw: Path, datasheet: Path, erased: Path | No
     """See `stages.ingest.run`."""
     inner, outer = out.resolve(), raw.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):  # it would be read as raw data, or replace it
-        raise ValueError(f"--out {out} and --raw {raw} lie in one another; write the store to a folder of its own")
+        raise ValueError(
+            f"one of --out {out} and --raw {raw} lies inside the other; write the store to a folder of its own"
+        )
     finished = _Finished(state_folder(), config, raw, datasheet, erased, out)
     if (summary := finished.summary()) is not None:
         print(f"ingest: nothing changed, {out} stays as it is", file=sys.stderr)  # noqa: T201

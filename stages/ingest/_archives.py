@@ -99,16 +99,16 @@ def _plain(name: bytes) -> bytes:
 
 
 def _too_large(size: int, most: int) -> Refused:
-    return Refused(f"too large: {size:,} bytes, more than ingest.max_pixels of honest pixels take ({most:,})")
+    return Refused(f"too large: {size:,} bytes, more than ingest.max_pixels pixels can take ({most:,})")
 
 
 def _zip_members(path: Path) -> list[Member]:
     with path.open("rb") as file:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
         if end is None:
-            raise Refused("wrong type: the content is no zip file")
+            raise Refused("wrong type: the content is not a zip file")
         if end[5] > _MOST_DIRECTORY:  # the size of its list, checked before that is read
-            raise Refused(f"too large: the list of its members takes {end[5]:,} bytes; divide the archive")
+            raise Refused(f"too large: the list of its members takes {end[5]:,} bytes; split the archive")
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     if sum(info.file_size for info in infos) > _RATIO * path.stat().st_size + _FREE:
@@ -121,7 +121,7 @@ def _zip_members(path: Path) -> list[Member]:
         if info.is_dir() and not reason:
             continue
         if kind not in (0, 0o100000):
-            reason = reason or "link: or another kind of entry that is no file"
+            reason = reason or "link: or another entry that is not a regular file"
         if info.flag_bits & 0x1:
             reason = reason or "encrypted: no password is ever tried"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -159,7 +159,7 @@ class _Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if size < 0 or size > _MOST_HEADER:
-            raise Refused("damaged: a header of this archive claims to be larger than any is")
+            raise Refused("damaged: a header of this archive claims an impossible size")
         self.last = self._counted(self.inner.read(size))
         return self.last
 
@@ -194,7 +194,7 @@ def _infos(bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
             archive.members = []  # type: ignore[attr-defined]
             number += 1
             if number > _MOST_MEMBERS:
-                raise Refused(f"too large: holds more than {_MOST_MEMBERS:,} members; divide the archive")
+                raise Refused(f"too large: holds more than {_MOST_MEMBERS:,} members; split the archive")
             yield info
     if not bounded.last:
         raise Refused("truncated: this archive has no end; its last members may be lost")
@@ -202,7 +202,7 @@ def _infos(bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
         raise Refused("damaged: this archive cannot be read to its end")
     while padding := bounded.content(_MOST_HEADER):
         if padding.strip(b"\0"):
-            raise Refused("damaged: something follows the end of this archive, perhaps another one; divide them")
+            raise Refused("damaged: something follows the end of this archive, perhaps another one; separate them")
 
 
 def _tar_members(path: Path) -> list[Member]:

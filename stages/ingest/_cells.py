@@ -18,7 +18,7 @@ def text_of(value: Any) -> str:
     try:
         text = (value.decode() if isinstance(value, bytes) else str(value)).strip()
     except UnicodeDecodeError:
-        raise Refused("name: a column holds bytes that are no text in UTF-8") from None
+        raise Refused("name: a column holds bytes that are not UTF-8 text") from None
     return "" if text in _NOTHING else text
 
 

@@ -28,7 +28,7 @@ _SWAPPED = {f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA")
 def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Image:
     """The decoded image with 8 bits per channel. 16-bit levels v become round(v / 257), exactly. Raises Refused."""
     if kind == "PNG" and content[24] == 16 and "transparency" in image.info:
-        raise Refused("16-bit: with a transparent colour; convert it to 8 bits a channel")
+        raise Refused("16-bit: with a transparent colour; convert it to 8 bits per channel")
     if kind == "PNG" and content[24] == 16 and image.mode in ("RGB", "RGBA"):  # IHDR is always the first chunk
         return _deep_colour(image, content, kind)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -44,7 +44,7 @@ def to_8_bit(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Ima
         inverted = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
         return _from_16_bit(65535 - values if inverted else values)  # there 0 is white, which Pillow ignores
     if image.mode in ("I", "F"):
-        raise Refused("32-bit: which level is white is not known; convert it to 8 or 16 bits a channel")
+        raise Refused("32-bit: which level is white is not known; convert it to 8 or 16 bits per channel")
     return image
 
 
@@ -52,16 +52,16 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     """Refuse what Pillow opens but decodes to wrong levels."""
     bits = image.tag_v2.get(_BITS, (1,))
     if 12 in bits:
-        raise Refused("12-bit: convert it to 8 or 16 bits a channel")
+        raise Refused("12-bit: convert it to 8 or 16 bits per channel")
     if max(bits) > 8 and len(bits) > 1 and image.tag_v2.get(_PLANES) == 2:
-        raise Refused("16-bit: its channels lie in separate planes; convert it to 8 bits a channel")
+        raise Refused("16-bit: its channels lie in separate planes; convert it to 8 bits per channel")
 
 
 def _deep_colour(image: ImageFile.ImageFile, content: bytes, kind: str) -> Image.Image:
     """A 16-bit colour image, decoded twice: once for the high bytes, once for the low ones."""
     if not all(_pixels(tile) in _SWAPPED for tile in image.tile):
         what = "grey with transparency" if kind == "PNG" else "of a kind that would be cut to its high bytes"
-        raise Refused(f"16-bit: {what}; convert it to 8 bits a channel")
+        raise Refused(f"16-bit: {what}; convert it to 8 bits per channel")
     with Image.open(io.BytesIO(content), formats=[kind]) as low:
         low.tile = [_swapped(tile) for tile in image.tile]
         values = np.asarray(image).astype(np.uint32) * 256 + np.asarray(low)
@@ -169,7 +169,7 @@ def from_array(values: NDArray[Any], max_pixels: int) -> Image.Image:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or 0 in values.shape:
-        raise Refused(f"shape: {list(values.shape)} is no image [H, W], [H, W, 1] or [H, W, 3]")
+        raise Refused(f"shape: {list(values.shape)} is not an image [H, W], [H, W, 1] or [H, W, 3]")
     if values.shape[0] * values.shape[1] > max_pixels:
         raise Refused(
             f"too large: {values.shape[1]} x {values.shape[0]} px, more than ingest.max_pixels {max_pixels:,}"

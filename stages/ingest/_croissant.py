@@ -54,13 +54,13 @@ _CONTEXT: dict[str, Any] = {
 _MANIFEST = "manifest.parquet"
 _WORDS = {
     "sha256": "SHA-256 of the encoded image, or of the array that it was read from.",
-    "source": "Where it lies in the raw data.",
+    "source": "Path of the image in the raw data.",
     "split": "train, fit (feature extractors) or heldout (scoring).",
-    "label": "Place of the class among the classes; -1 without labels.",
+    "label": "Index of the class in the list of classes; -1 without labels.",
     "class": "Name of the class.",
     "width": "Pixels of the source file.",
     "height": "Pixels of the source file.",
-    "group": "What is never divided between splits.",
+    "group": "Group of the image; a group is never divided between splits.",
 }
 
 
@@ -115,7 +115,7 @@ def _responsible(sheet: dict[str, Any]) -> dict[str, str]:
 def _files(digests: Mapping[str, str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {
-            "@type": "cr:FileObject", "@id": _MANIFEST, "name": _MANIFEST, "description": "A row per image.",
+            "@type": "cr:FileObject", "@id": _MANIFEST, "name": _MANIFEST, "description": "One row per image.",
             "contentUrl": _MANIFEST, "encodingFormat": "application/x-parquet",
             "sha256": digests[_MANIFEST],
         }

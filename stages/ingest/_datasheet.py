@@ -60,7 +60,7 @@ def _check_names(sheet: dict[str, Any], path: Path) -> None:
     for field in needed:
         if field not in sheet:
             near = difflib.get_close_matches(field, [str(key) for key in strange], n=1)
-            hint = f" (did you mean it by `{near[0]}`?)" if near else ""
+            hint = f" (is `{near[0]}` a misspelling of it?)" if near else ""
             raise ValueError(
                 f"{path}: `{field}` must say in words what holds for these images; it is missing{hint}; "
                 "see docs/data.md"
@@ -68,7 +68,7 @@ def _check_names(sheet: dict[str, Any], path: Path) -> None:
     if strange:
         near = difflib.get_close_matches(str(strange[0]), known, n=1)
         hint = f" (did you mean `{near[0]}`?)" if near else ""
-        raise ValueError(f"{path}: `{strange[0]}` is no field of a datasheet{hint}; put it under `notes`")
+        raise ValueError(f"{path}: `{strange[0]}` is not a field of a datasheet{hint}; put it under `notes`")
 
 
 def _check_text(sheet: dict[str, Any], field: str, path: Path) -> None:
@@ -108,7 +108,7 @@ def check_covers(sheet: dict[str, Any], found: str, datasheet: Path, raw: Path) 
     """Raise ValueError if `covers` in the datasheet is not `found`, the content hash of these images."""
     if sheet["covers"] != found:
         raise ValueError(
-            f"{datasheet} describes {sheet['name']} alone and {raw} holds other images (content {found}, "
-            f"it covers {str(sheet['covers'])[:12]}); write a datasheet for yours: copy it, fill in its fields, and "
+            f"{datasheet} describes {sheet['name']} alone, but {raw} holds other images (content {found}, "
+            f"not {str(sheet['covers'])[:12]}); write a datasheet for yours: copy it, fill in its fields, and "
             "leave out `covers` (docs/data.md shows one)"
         )

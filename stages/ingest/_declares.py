@@ -19,7 +19,7 @@ def check_declares(declares: Any, where: str) -> None:
         elif name == "attributes":
             _check_attributes(value, f"{where}.attributes")
         else:
-            raise ValueError(f"{where}.{name}` is nothing that can be declared; see docs/data.md")
+            raise ValueError(f"{where}.{name}` cannot be declared; see docs/data.md")
 
 
 def _check_attributes(attributes: Any, where: str) -> None:
@@ -42,7 +42,7 @@ def _check_span(span: Any, where: str) -> None:
         if value is None:
             raise ValueError(f"{where} must hold numbers; {name} is {span[name]!r}")
     if len(ends) == 2 and ends["min"] > ends["max"]:  # type: ignore[operator]
-        raise ValueError(f"{where} must hold min at most as large as max; received {span!r}")
+        raise ValueError(f"{where} must hold a min that is at most max; received {span!r}")
 
 
 def _number(text: Any) -> float | None:

@@ -84,7 +84,7 @@ def decode(content: bytes | NDArray[Any], name: str, rules: Rules) -> tuple[NDAr
     except Refused:
         raise
     except MemoryError:
-        raise Refused("too large: decoding it takes more memory than a process may") from None
+        raise Refused("too large: decoding it takes more memory than a process may use") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Refused(f"too large: more pixels than ingest.max_pixels {rules.max_pixels:,}") from None
     except UnidentifiedImageError:

@@ -28,14 +28,14 @@ def fetch(address: str, target: Path, md5: str) -> None:
         found = md5_of(partial)
         if found != md5:
             raise ValueError(
-                f"{address} has MD5 {found}, torchvision states {md5}: damaged or another; nothing was kept"
+                f"{address} has MD5 {found}, but torchvision states {md5}: a damaged or another file; nothing was kept"
             )
         partial.replace(target)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise ValueError(
-            f"{address} could not be fetched ({reason}); without a network bring it from another machine to {target}, "
-            f"its MD5 is {md5}"
+            f"{address} could not be fetched ({reason}); without a network, bring it from another machine to "
+            f"{target} (its MD5 is {md5})"
         ) from None
     finally:
         partial.unlink(missing_ok=True)

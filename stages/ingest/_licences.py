@@ -40,13 +40,13 @@ def check_licence(sheet: dict[str, Any], uses: Sequence[str], where: str) -> str
     for use in uses:
         if use in forbidden:
             raise ValueError(
-                f"the licence {spdx} of {sheet['name']} forbids {_words(use)}, and ingest.use in params.yaml declares "
-                "it; use other images, or take that use out and keep to it"
+                f"the licence {spdx} of {sheet['name']} forbids {_words(use)}, which ingest.use in params.yaml "
+                "declares; use other images, or remove that use and do without it"
             )
         if use not in allowed:
             raise ValueError(
-                f"{where} allows {', '.join(allowed) or 'nothing'} and not {_words(use)}, which ingest.use in "
-                "params.yaml declares; use other images, or take that use out and keep to it"
+                f"{where} does not allow {_words(use)}, which ingest.use in params.yaml declares; it allows "
+                f"{', '.join(allowed) or 'nothing'}: use other images, or remove that use and do without it"
             )
     return found
 
@@ -56,8 +56,8 @@ def check_accepted(sheet: dict[str, Any], licences: Sequence[str], uses: Sequenc
     if same_licence(str(sheet["licence"])) not in map(same_licence, licences):
         raise ValueError(
             f"the licence {sheet['licence']!r} of {sheet['name']} is not among ingest.licences in params.yaml "
-            f"({', '.join(licences)}), which you accept for what ingest.use says ({', '.join(uses)}); read it and add "
-            "it there, or use other images"
+            f"({', '.join(licences)}), those you accept for the uses in ingest.use ({', '.join(uses)}); read it and "
+            "add it there, or use other images"
         )
 
 

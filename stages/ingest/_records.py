@@ -117,7 +117,7 @@ def matlab_array(file: BinaryIO, name: str) -> tuple[IO[bytes], str, int]:
     Raises ValueError if the file is not of version 5 (little-endian), or has no such array of real numbers.
     """
     if file.read(128)[124:] != b"\x00\x01IM":
-        raise ValueError("no MATLAB file of version 5")
+        raise ValueError("not a MATLAB file of version 5")
     while head := file.read(8):
         kind, size = struct.unpack("<2I", head)
         end, inner = file.tell() + size, cast(IO[bytes], file)
@@ -147,7 +147,7 @@ def _element(file: IO[bytes]) -> bytes:
     """The data of a small element; elements end at multiples of eight bytes."""
     _, size, inside = _tag(file)
     if size > _PIECE:
-        raise ValueError("the header of an array claims to be larger than any is")
+        raise ValueError("the header of an array claims an impossible size")
     return inside[:size] if inside is not None else file.read(size + -size % 8)[:size]
 
 

@@ -121,10 +121,10 @@ class ListingBuilder:
         if class_name is not None and classes:
             place_of = int(class_name) if class_name.isdecimal() and len(class_name) < 10 else len(classes)
             if place_of >= len(classes):
-                return self.refuse(source, f"label: {class_name!r} is none of the {len(classes)} classes")
+                return self.refuse(source, f"label: {class_name!r} is not one of the {len(classes)} classes")
             class_name = classes[place_of]
         if class_name and not _is_text(class_name):
-            return self.refuse(source, f"label: {class_name!r} is no text, it holds half a surrogate pair")
+            return self.refuse(source, f"label: {class_name!r} is not text: it holds half a surrogate pair")
         self._sources.append(source)
         self._units.append(unit)
         self._places.append(place)
@@ -163,7 +163,7 @@ class ListingBuilder:
         names = in_order(self._codes) if classes is None else list(classes)
         if len(names) == 1 and len(self):
             raise ValueError(
-                f"all images are of one class, {names[0]!r}, and labels need two or more; set ingest.source.labels (or "
+                f"all images are of one class, {names[0]!r}, but labels need two or more; set ingest.source.labels (or "
                 "label) to none, null or false, whichever the source takes"
             )
         places = {name: place for place, name in enumerate(names)}
@@ -182,7 +182,7 @@ class ListingBuilder:
 def check_count(path: Path, count: int) -> None:
     """Raise ValueError for a file that claims more images than its size allows; listing them would take minutes."""
     if count > max(_MOST_IMAGES, path.stat().st_size):
-        raise ValueError(f"{path} promises {count:,} images, more than it has bytes")
+        raise ValueError(f"{path} claims to hold {count:,} images, more than it has bytes")
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -55,7 +55,7 @@ def _whole(path: Path, most: int) -> Content | Refused:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
-                return Refused(f"too large: {size:,} bytes, more than ingest.max_pixels of honest pixels take")
+                return Refused(f"too large: {size:,} bytes, more than ingest.max_pixels pixels can take")
             return path.name, file.read(most + 1)
     except OSError as error:
         return refusal(error, f"unreadable: {error.strerror}")

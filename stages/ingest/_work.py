@@ -53,13 +53,13 @@ def ingest(
     own = {*COLUMNS, *bins(config.channels)}
     if taken := sorted(name for name in listing.attributes if name in own or name.startswith("measured_")):
         raise ValueError(
-            "ingest.source.attributes must not be called as the manifest's own columns, nor begin with measured_; "
+            "ingest.source.attributes must not have the names of the manifest's own columns, nor begin with measured_; "
             f"received {taken[0]!r}: rename it in your data, or leave it out"
         )
     if not len(listing) and not listing.refused:
         raise ValueError(
             f"{raw} holds no files that source {config.source.name} reads; put your data there, or run `make data` "
-            "for the digits"
+            "to fetch the digits"
         )
     _check_archives(config, raw, listing)
     rules = Rules(
@@ -182,8 +182,8 @@ def _check_archives(config: IngestConfig, raw: Path, listing: Listing) -> None:
         source, reason = max(sizes, key=lambda one: (sizes[one], one))
         raise ValueError(
             f"{raw / source} is refused as a whole ({reason}); such archives hold {lost:,} of {total:,} bytes in {raw} "
-            f"({lost / total:.1%}), more than ingest.max_refused_share {config.max_refused_share:g}; mend or remove "
-            "them, or raise it"
+            f"({lost / total:.1%}), more than ingest.max_refused_share {config.max_refused_share:g}; repair or remove "
+            "them, or raise that limit"
         )
 
 
@@ -198,10 +198,10 @@ def _check(config: IngestConfig, raw: Path, listing: Listing, result: Distinct, 
         write_rows(told, Refusal._fields, refused)
         near = any(row.reason.startswith("near duplicate") for row in refused)
         known = [f"`{name}` in ingest.source, or " for name in ("group", "groups") if hasattr(config.source, name)]
-        ways = f"; for near duplicates {''.join(known)}other limits in ingest.near_duplicates" * near
+        ways = f"; against near duplicates, set {''.join(known)}other limits in ingest.near_duplicates" * near
         raise ValueError(
             f"{len(refused)} of {read} files in {raw} are refused ({share:.1%}), {what}: {_examples(refused)}; all "
-            f"are listed in {told}; mend or remove them, or raise ingest.max_refused_share{ways}"
+            f"are listed in {told}; repair or remove them, or raise ingest.max_refused_share{ways}"
         )
     present = set(np.unique(listing.labels[result.samples.rows]).tolist())
     empty = [name for label, name in enumerate(listing.classes) if label not in present]

@@ -63,7 +63,7 @@ def ingest(raw: Path, out: str = "store", **changes: Any) -> tuple[Summary, Path
 def test_store_and_raw_data_do_not_lie_in_one_another(raw: Path, out: str) -> None:
     """The next run took the store for raw data; where it was to hold them, they were deleted."""
     before = tree_digests(raw)
-    with pytest.raises(ValueError, match="lie in one another; write the store to a folder of its own"):
+    with pytest.raises(ValueError, match="lies inside the other; write the store to a folder of its own"):
         ingest(raw, out)
     assert tree_digests(raw) == before
 

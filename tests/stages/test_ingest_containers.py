@@ -64,9 +64,9 @@ def test_idx(raw: Path, packed: bool) -> None:
         (idx_file(noise(4, 8, 8))[:-1], idx_file(np.zeros(4, np.uint8)), "does not hold them"),
         (idx_file(noise(4, 8, 8)), idx_file(np.zeros(3, np.uint8)), "holds 3 labels for 4 images"),
         (idx_file(noise(4, 8, 8)), None, "does not exist"),
-        (b"\0\0\x0d\3" + bytes(12), idx_file(np.zeros(4, np.uint8)), "is no IDX file of unsigned bytes"),
-        (b"\0\0", idx_file(np.zeros(4, np.uint8)), "is no IDX file of unsigned bytes"),
-        (idx_file(noise(4, 8, 8)), idx_file(np.full(4, 9, np.uint8)), "holds label 9, and .* names 2 classes"),
+        (b"\0\0\x0d\3" + bytes(12), idx_file(np.zeros(4, np.uint8)), "is not an IDX file of unsigned bytes"),
+        (b"\0\0", idx_file(np.zeros(4, np.uint8)), "is not an IDX file of unsigned bytes"),
+        (idx_file(noise(4, 8, 8)), idx_file(np.full(4, 9, np.uint8)), "holds label 9, but .* names 2 classes"),
     ],
 )
 def test_idx_files_that_are_none(raw: Path, images: bytes, numbers: bytes | None, sentence: str) -> None:
@@ -151,7 +151,7 @@ def test_cifar_10(raw: Path) -> None:
     with pytest.raises(ValueError, match="is CIFAR-10, which has no coarse labels"):
         ingest(raw, source=cifar.Config(name="cifar", labels="coarse"))
     (folder_ / "data_batch_2.bin").write_bytes(records[:-1])
-    with pytest.raises(ValueError, match="no whole number of records"):
+    with pytest.raises(ValueError, match="must hold whole records of"):
         ingest(raw, source=cifar.Config(name="cifar", labels="fine"))
 
 
@@ -221,9 +221,9 @@ def test_images_of_an_array_that_cannot_be_used(raw: Path) -> None:
     [
         (np.array([{"a": 1}] * 3, object), np.zeros(3, int), "pickles.* are never loaded"),
         (noise(3, 8, 8), np.array([1, "a", None], object), "pickles.* are never loaded"),
-        (noise(3, 8), np.zeros(3, int), "no .n, H, W. or"),
+        (noise(3, 8), np.zeros(3, int), "whole array .n, H, W. or"),
         (noise(3, 8, 8), np.zeros(2, int), "holds 2 labels of int64 for 3 images"),
-        (noise(3, 8, 8), np.zeros(3), "whole numbers or text"),
+        (noise(3, 8, 8), np.zeros(3), "a whole number or text per image"),
         (np.asfortranarray(noise(3, 8, 8)), np.zeros(3, int), "Fortran order"),
     ],
 )
@@ -249,14 +249,14 @@ def test_a_flipped_bit_in_an_archive_of_arrays_refuses_all_of_its_images(raw: Pa
         ingest(raw, source=an_array())
     at = content.index(np.ascontiguousarray(y).tobytes()) if form == "npz" else content.rindex(b"PK\3\4") + 60
     (raw / "all.npz").write_bytes(flipped(content, at))
-    with pytest.raises(ValueError, match=r"all.npz (cannot be read|is no whole numpy file)"):
+    with pytest.raises(ValueError, match=r"all.npz (cannot be read|is not a complete numpy file)"):
         ingest(raw, source=an_array())
 
 
 def test_arrays_that_hold_more_than_they_say_are_refused(raw: Path) -> None:
     np.save(raw / "x.npy", noise(3, 8, 8))
     np.save(raw / "y.npy", np.arange(3) % 2)
-    for name, sentence in (("x.npy", "promises an array"), ("y.npy", "its header promises")):
+    for name, sentence in (("x.npy", "must hold a whole array"), ("y.npy", "its header promises")):
         content = (raw / name).read_bytes()
         (raw / name).write_bytes(content + b"\0")
         with pytest.raises(ValueError, match=f"{name} .*{sentence}"):

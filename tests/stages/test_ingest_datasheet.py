@@ -55,7 +55,7 @@ def test_a_field_must_say_something(tmp_path: Path, field: str, value: Any) -> N
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"licens": "x"}, r"`licens` is no field of a datasheet \(did you mean `licence`\?\); put it under `notes`"),
+        ({"licens": "x"}, r"`licens` is not a field of a datasheet \(did you mean `licence`\?\); put it under `notes`"),
         ({"personal_data": "unknown"}, "`personal_data` must say in words"),
         ({"sensitive_attributes": {"age": "todo"}}, "`sensitive_attributes` must say in words"),
         ({"sensitive_attributes": {}}, "`sensitive_attributes` must say in words"),
@@ -77,10 +77,10 @@ def test_a_field_must_say_something(tmp_path: Path, field: str, value: Any) -> N
         ({"known_limits": ["a", "b"]}, "`known_limits` must say in words.*or be left out"),
         ({"labels": "TODO"}, "`labels` must say in words.*or be left out"),
         ({"covers": "abc"}, "`covers` must be a SHA-256"),
-        ({"declares": {"colour": "red"}}, r"`declares\.colour` is nothing that can be declared"),
+        ({"declares": {"colour": "red"}}, r"`declares\.colour` cannot be declared"),
         ({"declares": {"images": 7}}, r"`declares\.images` must hold min, max or both"),
         ({"declares": {"images": {"min": "few"}}}, r"`declares\.images` must hold numbers; min is 'few'"),
-        ({"declares": {"width": {"min": 9, "max": 8}}}, r"`declares\.width` must hold min at most as large as max"),
+        ({"declares": {"width": {"min": 9, "max": 8}}}, r"`declares\.width` must hold a min that is at most max"),
         ({"declares": {"classes": []}}, r"`declares\.classes` must list all classes"),
         ({"declares": {"attributes": ["age"]}}, r"`declares\.attributes` must map columns"),
         ({"declares": {"attributes": {"age": {"values": "old"}}}}, r"`declares.*age\.values` must be a list"),
@@ -105,8 +105,8 @@ def test_errors_are_one_sentence(tmp_path: Path, changes: dict[str, Any], senten
         ("NCGL-UK-2.0", ["research", "commercial"], ["research"], "names commercial, which the licence"),
         ("CC-BY-ND-4.0", ["research"], ["publication"], "forbids publication of what is made of them"),
         ("CC-BY-NC-ND-4.0", ["publication"], ["research"], "names publication, which the licence"),
-        ("LicenseRef-plant-3", ["internal"], ["publication"], "allows internal and not publication"),
-        ("CC0-1.0", [], ["internal"], "allows nothing and not internal use"),
+        ("LicenseRef-plant-3", ["internal"], ["publication"], "does not allow publication of .* it allows internal:"),
+        ("CC0-1.0", [], ["internal"], "does not allow internal use, .* it allows nothing:"),
     ],
 )
 def test_a_licence_that_forbids_the_use_stops_with_a_sentence(
@@ -146,14 +146,14 @@ def test_optional_texts_may_be_none_and_dates_years(tmp_path: Path) -> None:
 
 def test_a_file_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sheet.yaml").write_text("{" * 3000)
-    with pytest.raises(ValueError, match=r"sheet\.yaml is no YAML file of ours: it is nested too deeply"):
+    with pytest.raises(ValueError, match=r"sheet\.yaml cannot be read: its YAML is nested too deeply"):
         read_datasheet(tmp_path / "sheet.yaml", ["research"])
 
 
 def test_a_field_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path)
     path.write_text(f"{path.read_text()}spdx: CC-BY-NC-4.0\n")
-    with pytest.raises(ValueError, match="is not valid YAML: `spdx` stands there twice"):
+    with pytest.raises(ValueError, match="is not valid YAML: `spdx` is given twice"):
         read_datasheet(path, ["research"])
 
 
@@ -162,7 +162,7 @@ def test_a_licence_that_nobody_accepted_stops_before_an_image_is_read(tmp_path: 
     changes = {"use": ("internal", "research"), "licences": ("CC BY 4.0", "own data")}
     sentence = (
         r"licence 'internal use only' of .* is not among ingest\.licences in params\.yaml \(CC BY 4\.0, own data\), "
-        r"which you accept for what ingest\.use says \(internal, research\); read it and add it there, or"
+        r"those you accept for the uses in ingest\.use \(internal, research\); read it and add it there, or"
     )
     with pytest.raises(ValueError, match=sentence):
         run(config(**changes), raw=tmp_path / "none", datasheet=sheet, out=tmp_path / "out")

@@ -177,7 +177,7 @@ def test_what_a_manifest_gets_wrong_is_refused_row_by_row(raw: Path) -> None:
         ('file,kind\n"0.png,1\n', {}, "cannot be read as a table"),
         ("", {}, "has no column 'file'.*it has none"),
         ("file,kind,kind\n0.png,a,b\n1.png,b,a\n", {}, "has several columns 'kind'"),
-        ("file,kind\n0.png,a,,\n1.png,b,c\n", {}, "has 3 fields in line 3 and 2 columns"),
+        ("file,kind\n0.png,a,,\n1.png,b,c\n", {}, "has 3 fields in line 3, but 2 columns"),
         ("file,kind\n\xff\xfe", {}, "cannot be read as a table"),
     ],
 )
@@ -191,8 +191,8 @@ def test_manifests_that_are_none(raw: Path, text: str, changes: dict[str, Any], 
     ("file", "written", "way"),
     [
         ("sub/ü.png", "sub\\ü.png", "/ in place of each backslash"),
-        ("sub/ü.png", "sub/u\N{COMBINING DIAERESIS}.png", "its accents as Unicode's NFC has them"),
-        ("sub/u\N{COMBINING DIAERESIS}.png", "sub/ü.png", "its accents as Unicode's NFD has them"),
+        ("sub/ü.png", "sub/u\N{COMBINING DIAERESIS}.png", "its accents in Unicode's form NFC"),
+        ("sub/u\N{COMBINING DIAERESIS}.png", "sub/ü.png", "its accents in Unicode's form NFD"),
     ],
 )
 def test_names_that_are_only_written_otherwise_are_told(raw: Path, file: str, written: str, way: str) -> None:
@@ -208,7 +208,7 @@ def test_names_that_are_only_written_otherwise_are_told(raw: Path, file: str, wr
     missing = "missing: list.csv names it, and there is no such file"
     assert refused == {
         file: "unlisted: list.csv does not name it", **dict.fromkeys(odd, missing),
-        written: f"{missing}, but one is found with {way}; write the table so",
+        written: f"{missing}, but there is one with {way}; write its name so in the manifest",
     }  # fmt: skip
 
 
@@ -236,7 +236,9 @@ def test_an_attribute_does_not_take_the_place_of_a_column_of_the_manifest(raw: P
     names = pictures(raw)
     lines = [f"file,kind,{name}", *(f"{one},a,mine" for one in names[:4]), *(f"{one},b,mine" for one in names[4:])]
     (raw / "list.csv").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=rf"attributes must not be called as the manifest's own .* received '{name}'"):
+    with pytest.raises(
+        ValueError, match=rf"attributes must not have the names of the manifest's own .* received '{name}'"
+    ):
         ingest(raw, source=a_manifest(attributes=(name,)))
 
 
@@ -254,7 +256,7 @@ def test_a_name_that_several_files_have_is_none_of_them(raw: Path) -> None:
     result = ingest(raw, source=source)
     places = ("000.png", "another.zip/000.png", "more.zip/000.png", "another.zip/a.png", "more.zip/a.png")
     assert result.refused == {
-        f"pictures/{place}": "twice: several files have the name that the manifest means"
+        f"pictures/{place}": "twice: several files have the name that the manifest gives"
         for place in (*places, "photos.zip/a.png")
     } | {f"pictures/{name}/other.png": "no label: column kind is empty" for name in ("another.zip", "more.zip")}
     assert [(row["source"], row["class"], row["note"]) for row in result.rows] == [
@@ -293,7 +295,7 @@ def test_a_damaged_archive_weighs_what_it_holds(raw: Path, limit: float, stops: 
     lost, total = len(whole) - 100, len(whole) - 100 + (raw / "a.tar").stat().st_size
     assert 0.4 < lost / total < 0.6
     if stops:
-        sentence = f"b.tar.gz is refused as a whole .damaged.*hold {lost:,} of {total:,} bytes .*{limit:g}; mend"
+        sentence = f"b.tar.gz is refused as a whole .damaged.*hold {lost:,} of {total:,} bytes .*{limit:g}; repair"
         with pytest.raises(ValueError, match=sentence):
             ingest(raw, max_refused_share=limit)
     else:

@@ -246,7 +246,7 @@ def test_arrays_that_promise_more_than_they_hold(raw: Path) -> None:
     for name in ("x.npy", "x.npz"):
         content = buffer.getvalue() if name == "x.npy" else zip_of(buffer.getvalue() + bytes(10**6), "x.npy")
         (raw / name).write_bytes(content)
-        with pytest.raises(ValueError, match="promises an array"):
+        with pytest.raises(ValueError, match="must hold a whole array"):
             ingest(raw, source=arrays.Config(name="arrays", images="x", labels=None, classes=()))
         (raw / name).unlink()
 
@@ -293,7 +293,7 @@ def test_more_images_than_bytes_are_not_listed(raw: Path, kind: str) -> None:
     else:
         pq.write_table(pa.table({"image": pa.nulls(count, pa.binary())}), raw / "a.parquet")
         source = parquet.Config(name="parquet", image="image", label=None, group=None, attributes=())
-    with pytest.raises(ValueError, match="promises 1,000,001 images, more than it has bytes"):
+    with pytest.raises(ValueError, match="claims to hold 1,000,001 images, more than it has bytes"):
         ingest(raw, source=source)
 
 

@@ -55,7 +55,7 @@ def test_the_name_of_a_folder_makes_no_idx_file(raw: Path) -> None:
     (raw / "x-images-idx3-ubyte").mkdir()
     (raw / "x-images-idx3-ubyte" / "README.txt").write_text("hello")
     (raw / "b.zip").write_bytes(zipped({"b-labels-idx1-ubyte": idx_file(np.zeros(4, np.uint8))}))
-    wrong = "wrong type: no IDX file by its name"
+    wrong = "wrong type: its name is not that of an IDX file"
     refused: dict[str, Any] = ingest(raw, source=IDX).refused
     assert refused == {"x-images-idx3-ubyte/README.txt": wrong, "b.zip/b-labels-idx1-ubyte": wrong}
 
@@ -71,14 +71,14 @@ def test_labels_beside_the_raw_folder_are_not_taken(tmp_path: Path) -> None:
 
 def test_an_archive_of_cifar_is_refused_with_the_source_that_reads_it(raw: Path) -> None:
     (raw / "cifar-10-binary.tar.gz").write_bytes(tarred({"data_batch_1.bin": bytes(3073)}, "w:gz"))
-    with pytest.raises(ValueError, match=r"lies in an archive; unpack it, or take source torchvision"):
+    with pytest.raises(ValueError, match=r"lies in an archive; unpack it, or use source torchvision"):
         ingest(raw, source=cifar.Config(name="cifar", labels="fine"), channels=3, resolution=32)
 
 
 def test_names_of_cifar_that_are_no_text_are_named(raw: Path) -> None:
     (raw / "data_batch_1.bin").write_bytes(bytes(3073))
     (raw / "batches.meta.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(ValueError, match=r"batches\.meta\.txt is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"batches\.meta\.txt is not UTF-8 text"):
         ingest(raw, source=cifar.Config(name="cifar", labels="fine"), channels=3, resolution=32)
 
 

@@ -243,7 +243,7 @@ def test_where_near_pictures_are_too_many_the_ways_out_are_told(tmp_path: Path, 
         manifest.Config(name="manifest", unlisted="refuse", **settings) if setting == "group" else CONFIG.source
     )
     way = f"`{setting}` in ingest.source, or "
-    said = f"1 x near duplicate.* raise ingest.max_refused_share; for near duplicates {way}other limits in ingest.near_"
+    said = f"raise ingest.max_refused_share; against near duplicates, set {way}other limits in ingest.near_"
     with pytest.raises(ValueError, match=said):
         ingest(tmp_path / "raw", source=source, resolution=32, channels=3, near_duplicates=NEAR, max_refused_share=0.05)
 

@@ -160,7 +160,7 @@ def test_a_file_too_large_to_be_honest_is_not_read(raw: Path) -> None:
         (
             ["a"],
             {"source": folder.Config(name="folder", labels="folders", groups="none")},
-            "all images are of one class, 'a', and labels need two or more; set ingest.source.labels",
+            "all images are of one class, 'a', but labels need two or more; set ingest.source.labels",
         ),
         (
             ["."],
@@ -230,7 +230,7 @@ def test_a_datasheet_must_say_what_matters(raw: Path, field: str, value: str | N
     [
         ("a: [", "not valid YAML"),
         ("just words", "must hold fields"),
-        (SHEET.replace("licence", "license"), "missing.*did you mean it by `license`"),
+        (SHEET.replace("licence", "license"), "missing.*is `license` a misspelling of it"),
     ],
 )
 def test_a_datasheet_that_is_none(raw: Path, text: str, sentence: str) -> None:

@@ -93,8 +93,8 @@ def test_parquet_cells_of_text_that_is_none(raw: Path) -> None:
     pq.write_table(pa.table({"image": image, "label": texts(b"x", b"y", b"\xe9", b"y")}), raw / "a.parquet")
     result = ingest(raw, source=a_parquet())
     assert result.refused == {
-        "a.parquet/000001": "name: the path of the cell is no text in UTF-8",
-        "a.parquet/000002": "name: a column holds bytes that are no text in UTF-8",
+        "a.parquet/000001": "name: the path in the cell is not UTF-8 text",
+        "a.parquet/000002": "name: a column holds bytes that are not UTF-8 text",
     }
     assert labels(result) == {"a.parquet/000000": "x", "a.parquet/000003": "y"}
 
@@ -150,7 +150,7 @@ def test_webdataset_fields_nested_without_end(raw: Path) -> None:
     files = {"a.png": png(1), "a.json": b"[" * 100_000, "b.png": png(2), "b.json": b'{"kind": "x"}'}
     (raw / "s.tar").write_bytes(tarred(files | {"c.png": png(3), "c.json": b'{"kind": "y"}'}))
     result = ingest(raw, source=a_webdataset(label="kind"))
-    assert result.refused == {"s.tar/a.png": "label: the .json member is no JSON"}
+    assert result.refused == {"s.tar/a.png": "label: the .json member is not JSON"}
 
 
 def test_a_class_that_is_no_text_is_one_refusal(raw: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_class_that_is_no_text_is_one_refusal(raw: Path) -> None:
     (raw / "s.tar").write_bytes(tarred(files | {f"{name}.png": png(at) for at, name in enumerate(said)}))
     result = ingest(raw, source=a_webdataset(label="kind"))
     assert result.info["classes"] == ["x", "y"]
-    assert result.refused == {"s.tar/c.png": "label: '\\ud83d' is no text, it holds half a surrogate pair"}
+    assert result.refused == {"s.tar/c.png": "label: '\\ud83d' is not text: it holds half a surrogate pair"}
 
 
 def test_a_compressed_shard_is_listed_in_one_pass(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_idx_by_name(tmp_path: Path, files: dict[str, bytes], name: str) -> None
     raw = place(tmp_path / "raw" / name / "raw", files).parents[1]  # as torchvision lays them out
     (raw / name / "raw" / "train-images-idx3-ubyte").write_bytes(b"unpacked")
     result = ingest(raw, **settings(name, resolution=28, channels=1))
-    assert result.counts["kept"] == 30 and list(result.refused.values()) == [f"unlisted: no file that {name} needs"]
+    assert result.counts["kept"] == 30 and list(result.refused.values()) == [f"unlisted: not a file that {name} needs"]
     pixels = noise(20, *SHAPE, seed=1)
     first = f"{name}/raw/train-images-idx3-ubyte.gz/000013"
     assert same(result, first, pixels[13]) and labels(result)[first] == source.DATASETS[name].classes[3]
@@ -242,7 +242,7 @@ def test_what_is_fetched_is_verified_and_read(
         (folder / name).write_bytes(content)
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"another file")
     assert source.main(arguments) == 1
-    assert "damaged or another; nothing was kept" in capsys.readouterr().err
+    assert "a damaged or another file; nothing was kept" in capsys.readouterr().err
     assert {path.name for path in raw.iterdir()} == files.keys() - {"t10k-labels-idx1-ubyte.gz"}
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(files["t10k-labels-idx1-ubyte.gz"])
     (folder / "train-images-idx3-ubyte.gz").unlink()  # it is there already, and not asked for again

@@ -85,7 +85,7 @@ def test_binary_columns_are_text(raw: Path, made: Any) -> None:
     kinds = pa.array([b"cat", b"dog", "größe".encode(), b"\xff", b"cat"], pa.binary())
     result = made(raw, {"kind": kinds})
     assert result.info["classes"] == ["cat", "dog", "größe"]
-    assert list(result.refused.values()) == ["name: a column holds bytes that are no text in UTF-8"]
+    assert list(result.refused.values()) == ["name: a column holds bytes that are not UTF-8 text"]
 
 
 def test_a_binary_column_of_file_names(raw: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_binary_column_of_file_names(raw: Path) -> None:
     assert labels(result) == {"0.png": "a", "1.png": "b"}
     assert result.refused == {
         "2.png": "unlisted: list.parquet does not name it",
-        "list.parquet": "name: a column holds bytes that are no text in UTF-8",
+        "list.parquet": "name: a column holds bytes that are not UTF-8 text",
     }
 
 
@@ -158,7 +158,7 @@ def test_two_columns_of_one_name_in_a_parquet_file(raw: Path, name: str) -> None
 @pytest.mark.parametrize("kind", ["manifest", "parquet", "webdataset", "arrays", "idx"])
 def test_one_class_is_none_whatever_the_source(raw: Path, kind: str) -> None:
     """Two sources said so, the others left it to a later stage."""
-    sentence = "all images are of one class, '7', and labels need two or more; set ingest.source.label"
+    sentence = "all images are of one class, '7', but labels need two or more; set ingest.source.label"
     with pytest.raises(ValueError, match=sentence):
         if kind in ("manifest", "parquet"):
             {"manifest": listed, "parquet": embedded}[kind](raw, {"kind": [7, 7, 7]})

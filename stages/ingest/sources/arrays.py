@@ -122,7 +122,7 @@ def _header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype[Any]
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
         raise
     except Exception:  # noqa: BLE001 - numpy parses the header as Python, and raises what the parser raises
-        raise ValueError(f"{path} is no whole numpy file") from None
+        raise ValueError(f"{path} is not a complete numpy file") from None
     if kind.hasobject:
         raise ValueError(f"{path}: {_ADVICE}")
     if fortran and len(shape) > 1:
@@ -136,11 +136,11 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
             shape, kind = _header(file, path)
             there = _size(path, key, file)
     except (*_BROKEN, SyntaxError, NotImplementedError, RuntimeError):
-        raise ValueError(f"{path} is no whole numpy file") from None
+        raise ValueError(f"{path} is not a complete numpy file") from None
     size = float(np.prod([float(edge) for edge in shape])) * kind.itemsize
     if len(shape) not in (3, 4) or 0 in shape or size != there:
         raise ValueError(
-            f"{path} promises an array {list(shape)} of {kind}, which is no [n, H, W] or [n, H, W, C] it holds"
+            f"{path} must hold a whole array [n, H, W] or [n, H, W, C]; its header says {list(shape)} of {kind}"
         )
     check_count(path, shape[0])
     return shape
@@ -166,7 +166,8 @@ def _labels(config: Config, path: Path, count: int) -> NDArray[Any]:
             there = math.prod(shape)
             if there != count or kind.kind not in "uiU":  # before they are read
                 raise ValueError(
-                    f"{beside} holds {there} labels of {kind} for {count} images; whole numbers or text wanted"
+                    f"{beside} must hold a whole number or text per image; it holds {there} labels of {kind} for "
+                    f"{count} images"
                 )
             if len(shape) > 2 or not 0 < there * kind.itemsize == _size(beside, config.labels, file):
                 raise ValueError(f"{beside} does not hold the labels that its header promises")

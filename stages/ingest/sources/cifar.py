@@ -18,7 +18,7 @@ from stages.ingest._records import records
 from stages.ingest._sample import Listing, ListingBuilder, Refused, stamp_of
 
 _PIXELS = 3 * 32 * 32
-_PACKED = "wrong type: lies in an archive; unpack it, or take source torchvision, which reads the publisher's as it is"
+_PACKED = "wrong type: lies in an archive; unpack it, or use source torchvision, which reads the publisher's archive"
 _NAMES = {"fine": "fine_label_names.txt", "coarse": "coarse_label_names.txt", "ten": "batches.meta.txt"}
 
 
@@ -47,7 +47,7 @@ def listing(config: Config, root: Path) -> Listing:
         elif path.name in _NAMES.values():
             builder.paper(path, found.source)
         elif path.name != "readme.html":
-            builder.refuse(found.source, "wrong type: no file of CIFAR's binary version by its name")
+            builder.refuse(found.source, "wrong type: its name is not that of a file of CIFAR's binary version")
     return builder.finish([] if config.labels == "none" else list(names))
 
 
@@ -59,15 +59,15 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
     try:
         names = beside.read_text(encoding="utf-8").split() if config.labels != "none" and beside.is_file() else []
     except UnicodeDecodeError:
-        raise ValueError(f"{beside} is no text in UTF-8") from None
+        raise ValueError(f"{beside} is not UTF-8 text") from None
     if config.labels != "none" and not names:
         raise ValueError(f"{beside} does not exist or names nothing; it belongs beside {path.name}")
     record, status = _PIXELS + 1 + hundred, path.stat()
     if not status.st_size or status.st_size % record:
-        raise ValueError(f"{path} holds {status.st_size:,} bytes, no whole number of records of {record:,} bytes")
+        raise ValueError(f"{path} must hold whole records of {record:,} bytes; it holds {status.st_size:,} bytes")
     labels = np.memmap(path, np.uint8, "r").reshape(-1, record)[:, 1 if config.labels == "fine" and hundred else 0]
     if names and labels.max() >= len(names):
-        raise ValueError(f"{path} holds label {labels.max()}, and {beside.name} names {len(names)} classes")
+        raise ValueError(f"{path} holds label {labels.max()}, but {beside.name} names {len(names)} classes")
     for number, label in enumerate(labels.tolist()):
         place = f"{number} {record - _PIXELS}"
         name = names[label] if names else None

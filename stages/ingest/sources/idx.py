@@ -51,7 +51,7 @@ def listing(config: Config, root: Path) -> Listing:
         if kind == "images":
             _add(config, root, found, builder)
         elif not kind:
-            builder.refuse(found.source, "wrong type: no IDX file by its name")
+            builder.refuse(found.source, "wrong type: its name is not that of an IDX file")
         elif _other(root, root / os.fsdecode(found.unit)) is None:
             builder.refuse(found.source, "no images: labels without a file of images beside them")
     return builder.finish(config.classes or None)
@@ -140,13 +140,13 @@ def _shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
         refusal(error, "")  # raises again what may happen to a sound file
         head = b""
     if len(head) < size or head[:4] != bytes([0, 0, 8, dimensions]):
-        raise ValueError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", head[4:])
     values, there = int(np.prod([float(edge) for edge in shape])), path.stat().st_size
     if 0 in shape or max(shape[1:], default=1) > 2**15 or (path.suffix != ".gz" and there != size + values):
-        raise ValueError(f"{path} promises {' x '.join(map(str, shape))} values, and does not hold them")
+        raise ValueError(f"{path} promises {' x '.join(map(str, shape))} values, but does not hold them")
     if path.suffix == ".gz" and values > 1100 * there:  # more than gzip can ever pack
-        raise ValueError(f"{path} promises {' x '.join(map(str, shape))} values, and cannot hold them")
+        raise ValueError(f"{path} promises {' x '.join(map(str, shape))} values, but cannot hold them")
     return shape
 
 
@@ -170,5 +170,5 @@ def _labels(path: Path, count: int) -> NDArray[np.uint8]:
 def _check_classes(config: Config, path: Path, labels: NDArray[np.uint8]) -> None:
     if config.classes and labels.max(initial=0) >= len(config.classes):
         raise ValueError(
-            f"{path} holds label {labels.max()}, and ingest.source.classes names {len(config.classes)} classes"
+            f"{path} holds label {labels.max()}, but ingest.source.classes names {len(config.classes)} classes"
         )

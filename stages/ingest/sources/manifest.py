@@ -40,7 +40,7 @@ class Config:
     """What happens to files below `images` that the table does not name."""
 
 
-_TWICE = "twice: several files have the name that the manifest means"
+_TWICE = "twice: several files have the name that the manifest gives"
 Row = tuple[str | None, str, tuple[str, ...]]  # class, group, attributes
 Rows = dict[str, Row | str]  # by file name; a text is the reason why the file cannot be used
 
@@ -100,11 +100,11 @@ def _take(
 def _hint(folder: Path, name: str) -> str:
     """What to do if the file that is meant has a slightly different name."""
     ways = {name.replace("\\", "/"): "/ in place of each backslash"}
-    ways |= {unicodedata.normalize(form, name): f"its accents as Unicode's {form} has them" for form in ("NFC", "NFD")}
+    ways |= {unicodedata.normalize(form, name): f"its accents in Unicode's form {form}" for form in ("NFC", "NFD")}
     for other, way in ways.items():
         with contextlib.suppress(OSError):  # of a name longer than any
             if other != name and ".." not in other.split("/") and (folder / other).is_file():
-                return f", but one is found with {way}; write the table so"
+                return f", but there is one with {way}; write its name so in the manifest"
     return ""
 
 
@@ -132,7 +132,7 @@ def _rows(config: Config, path: Path, builder: ListingBuilder) -> Rows:
         elif rows[name] == row:
             builder.refuse(as_text(os.fsencode(name)), "repeated: the manifest names this file more than once")
         else:
-            rows[name] = "contradiction: the manifest says different things of this file"
+            rows[name] = "contradiction: the manifest says different things about this file"
             builder.refuse(as_text(os.fsencode(name)), str(rows[name]))
     return rows
 
@@ -177,8 +177,8 @@ def _csv(file: TextIO, path: Path, columns: list[str]) -> Iterator[list[str]]:
     for row in reader:
         if any(row[len(names) :]):
             raise ValueError(
-                f"{path} has {len(row)} fields in line {reader.line_num} and {len(names)} columns; quote what holds a"
-                " comma"
+                f"{path} has {len(row)} fields in line {reader.line_num}, but {len(names)} columns; quote fields that "
+                "hold a comma"
             )
         if row:
             yield [row[place] if place < len(row) else "" for place in places]

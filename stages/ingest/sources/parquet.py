@@ -41,7 +41,7 @@ def listing(config: Config, root: Path) -> Listing:
         if not isinstance(found, _tree.Entry):
             builder.refuse(*found)
         elif not found.source.lower().endswith(".parquet") or found.place:
-            builder.refuse(found.source, "wrong type: no Parquet file by its name")
+            builder.refuse(found.source, "wrong type: its name is not that of a Parquet file")
         else:
             names = _add(config, root / os.fsdecode(found.unit), found, builder)
             if classes is not None and names != classes:
@@ -72,7 +72,7 @@ def _add(config: Config, path: Path, found: _tree.Entry, builder: ListingBuilder
             said_of = [text for column in columns if (text := column[row]) is not None]
             row += 1
             if len(said_of) < len(said):
-                builder.refuse(source, "name: a column holds bytes that are no text in UTF-8")
+                builder.refuse(source, "name: a column holds bytes that are not UTF-8 text")
                 continue
             label = said_of.pop(0) if config.label else None
             person = said_of.pop(0) if config.group else ""
@@ -142,11 +142,11 @@ def _cell(cell: Any, most: int) -> tuple[str, bytes] | Refused:
     try:
         name, value = "", cell.as_py()
     except UnicodeDecodeError:
-        return Refused("name: the path of the cell is no text in UTF-8")
+        return Refused("name: the path in the cell is not UTF-8 text")
     if isinstance(value, dict):
         name, value = value.get("path") or "", value.get("bytes")
     if not isinstance(value, bytes):
         return Refused("no image: the cell holds no bytes; images beside the file are read with source manifest")
     if len(value) > most:
-        return Refused(f"too large: {len(value):,} bytes, more than ingest.max_pixels of honest pixels take")
+        return Refused(f"too large: {len(value):,} bytes, more than ingest.max_pixels pixels can take")
     return name, value

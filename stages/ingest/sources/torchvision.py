@@ -61,7 +61,7 @@ def listing(config: Config, root: Path) -> Listing:
     files = {name: root / os.fsdecode(unit) for unit, name in chosen.items()}
     for unit, entries in units.items():
         if unit not in chosen:
-            builder.refuse(as_text(unit), f"unlisted: no file that {config.dataset} needs")
+            builder.refuse(as_text(unit), f"unlisted: not a file that {config.dataset} needs")
         elif any(part.file == chosen[unit] for part in published.parts):
             _add_records(published, files, chosen[unit], unit, builder)
         elif chosen[unit] == published.files[0][0]:
@@ -97,7 +97,7 @@ def _choose(
     if found:
         unit, digest = next(iter(found.items()))
         raise ValueError(
-            f"{root / os.fsdecode(unit)} has MD5 {digest} and is not the published file; {where}; {fetch} anew"
+            f"{root / os.fsdecode(unit)} has MD5 {digest} and is not the published file; {where}; {fetch} again"
         )
     lacks = f"{name} in {root} is {damaged[name]}" if name in damaged else f"{root} lacks {name}, which {dataset} needs"
     raise ValueError(f"{lacks}; {fetch}, or place it there: {where}")
@@ -115,7 +115,9 @@ def _add_tree(
         inside = entry.parts[above:]
         placed = labels is not None or len(inside) == published.depth + 2
         if not placed or not inside[-1].lower().endswith(_IMAGES):
-            builder.refuse(entry.source, "wrong type: no image" if placed else "wrong type: no image in a class folder")
+            builder.refuse(
+                entry.source, "wrong type: not an image" if placed else "wrong type: not an image in a class folder"
+            )
             continue
         if labels is None:
             folder = as_text(inside[published.depth])
@@ -186,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m stages.ingest.sources.torchvision", description="Fetch the published files of a data set."
     )
     parser.add_argument("dataset", choices=[*DATASETS], help="torchvision's name for it")
-    parser.add_argument("--raw", type=Path, required=True, help="folder of raw data; made where it is missing")
+    parser.add_argument("--raw", type=Path, required=True, help="folder of raw data; made if it is missing")
     parser.add_argument("--mirror", help="http(s) address of a folder that holds the same files; default: official")
     options = parser.parse_args(argv)
     published = DATASETS[options.dataset]

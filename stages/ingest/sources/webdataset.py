@@ -111,7 +111,7 @@ def _members(root: Path, builder: ListingBuilder) -> Iterator[_tree.Entry]:
             builder.refuse(*found)
             continue
         if not found.place:
-            builder.refuse(found.source, "wrong type: no tar file by its name")
+            builder.refuse(found.source, "wrong type: its name is not that of a tar file")
             continue
         yield found
 
@@ -139,9 +139,9 @@ def _said(config: Config, texts: _Texts, members: dict[str, _tree.Entry]) -> tup
         try:
             fields = json.loads(_text(texts, members, "json"))
         except (ValueError, RecursionError):
-            raise Refused("label: the .json member is no JSON") from None
+            raise Refused("label: the .json member is not JSON") from None
         if not isinstance(fields, dict):
-            raise Refused("label: the .json member is no object")
+            raise Refused("label: the .json member is not a JSON object")
     label = None
     if config.label is not None:
         label = name_of(_text(texts, members, "cls")) if config.label == "cls" else _field(fields, config.label)
@@ -153,7 +153,7 @@ def _field(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     said = "" if isinstance(value, dict | list) else name_of(value)
     if not said:
-        raise Refused(f"no {name}: the .json member says nothing of it")
+        raise Refused(f"no {name}: the .json member does not give it")
     return said
 
 
@@ -167,4 +167,4 @@ def _text(texts: _Texts, members: dict[str, _tree.Entry], ending: str) -> str:
     try:
         return answer[1].decode()
     except UnicodeDecodeError:
-        raise Refused(f"label: the .{ending} member is no text") from None
+        raise Refused(f"label: the .{ending} member is not text") from None
