@@ -91,7 +91,7 @@ class Reference:
         """Probabilities [N, K] of train or heldout by a published extractor that has them (`inception_tf`), mapped."""
         path = self._of(extractor) / f"probabilities-{split}.npy"
         if not path.is_file():
-            raise ValueError(f"{extractor} gives no probabilities, so no inception score; inception_tf does")
+            raise ValueError(f"{extractor} gives no probabilities, which the inception score needs; inception_tf does")
         return read_array(path, mapped=True)
 
     def moments(self, split: str, extractor: str = "domain") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -147,5 +147,7 @@ class Reference:
 def open_reference(path: Path) -> Reference:
     """Open the folder `path`. Raises ValueError if reference has not finished there."""
     if not (path / "summary.json").is_file():
-        raise ValueError(f"{path} is no finished reference: it holds no summary.json; run `python -m stages.reference`")
+        raise ValueError(
+            f"{path} is not a finished reference: it holds no summary.json; run `python -m stages.reference`"
+        )
     return Reference(path, read_json(path / "reference.json", needs=_NEEDS))

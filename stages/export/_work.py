@@ -88,7 +88,7 @@ def find_overflow(config: ExportConfig, trained: Trained, shipped: Generator) ->
     found = probe(trained.network, both, None if drawn is None else np.tile(drawn, 2), config.batch)
     if found["close"]:
         peaks = ", ".join(f"{name} {found['largest'][name]:g}" for name in found["close"])
-        print(f"export: beyond {FP16_WARN:g} in FP16, which ends at {FP16_LARGEST:g}: {peaks}", file=sys.stderr)  # noqa: T201
+        print(f"export: values beyond {FP16_WARN:g} (FP16 ends at {FP16_LARGEST:g}): {peaks}", file=sys.stderr)  # noqa: T201
     return {"latents": len(both), "stretch": config.parity_stretch, **found}
 
 

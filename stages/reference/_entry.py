@@ -38,7 +38,7 @@ def record(params: Path, entry: Entry) -> str:
     except yaml.YAMLError:
         sound = False
     if not sound:
-        raise ValueError(f"reference.published of {params} is not written with one entry a line; {by_hand}")
+        raise ValueError(f"reference.published of {params} is not written with one entry per line; {by_hand}")
     write_atomically(params, changed)
     done = "replaced the entry" if places else "added an entry"
     return f"{done} of reference.published in {params}; its comments and layout are as they were"

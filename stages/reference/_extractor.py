@@ -53,13 +53,13 @@ def extractor(config: ReferenceConfig, store: Store) -> DomainNetwork:
     wrong = [f"{name} {network.settings[name]}" for name, value in expected.items() if network.settings[name] != value]
     if wrong:
         raise ValueError(
-            f"reference.extractor: {config.extractor.path} has {', '.join(wrong)}, these images need "
+            f"reference.extractor: {config.extractor.path} has {', '.join(wrong)}, but these images need "
             f"{', '.join(f'{name} {value}' for name, value in expected.items())}; fit one with {{name: fit, ...}}"
         )
     if network.classes not in ([], store.classes):
         raise ValueError(
             f"reference.extractor: {config.extractor.path} reads the classes {', '.join(network.classes[:20])} in "
-            f"this order; these images have {', '.join(store.classes[:20])}; fit one with {{name: fit, ...}}"
+            f"this order, but these images have {', '.join(store.classes[:20])}; fit one with {{name: fit, ...}}"
         )
     return network
 
@@ -79,16 +79,16 @@ def blindness(network: DomainNetwork, accuracy_heldout: dict[str, Any], guessed:
         return None
     what = "rotations" if network.kind == "rotation" else "classes"
     found = (
-        f"{100 * accuracy_heldout['value']:.1f} % of the held-out images right, which is not shown to be more than "
-        f"{100 * guessed:.1f} % by guessing"
+        f"{100 * accuracy_heldout['value']:.1f} % of the held-out images right, which is not shown to be better "
+        f"than guessing ({100 * guessed:.1f} %)"
     )
     if network.kind == "classifier" and not network.classes:
         raise ValueError(
-            f"reference.extractor: the file names no classes, and it reads {found}: its outputs may mean other "
-            "classes, or the same in another order; fit one with {name: fit, ...}"
+            f"reference.extractor: the file names no classes, and it reads {found}: its outputs may stand for "
+            "other classes, or for the same in another order; fit one with {name: fit, ...}"
         )
     return (
-        f"the domain extractor learned nothing that its features could show: it reads the {what} of {found}; raise "
+        f"the domain extractor is not shown to have learned anything: it reads the {what} of {found}; raise "
         "reference.training.steps, or have card.checks look at measures on a published network (docs/gate.md)"
     )
 
@@ -103,8 +103,8 @@ def _adopted(file: File) -> DomainNetwork:
     found = sha256_file(path)
     if found != file.sha256:
         raise ValueError(
-            f"reference.extractor: {path} has SHA-256 {found}, params.yaml asks for {file.sha256}; place that file "
-            "there, or state the new hash if the change is meant"
+            f"reference.extractor: {path} has SHA-256 {found}, but params.yaml asks for {file.sha256}; place that file "
+            "there, or state the new hash if the change is intended"
         )
     return load(path)
 

@@ -127,8 +127,8 @@ def _check(config: ReferenceConfig, store: Store) -> None:
     size = set_size(config, store)
     if counts["train"] < FLOOR_POOL * size:
         raise ValueError(
-            f"the floors need {FLOOR_POOL} train images for each held-out one of a set, or their draws are nearly the "
-            f"same images and agree too well; there are {counts['train']} and {size}: give ingest.splits a larger "
+            f"the floors need {FLOOR_POOL} train images for each held-out one of a set, or their draws share "
+            f"too many images and agree too well; there are {counts['train']} and {size}: give ingest.splits a larger "
             "share of train, or a smaller one of heldout, or lower reference.largest_set"
         )
     if not counts["fit"] or not counts["heldout"]:
@@ -140,7 +140,7 @@ def _check_learning(config: ReferenceConfig, store: Store) -> None:
     """Raise ValueError if a classifier, the extractor or a baseline, has too little to learn from."""
     if len(store.classes) == 1:
         raise ValueError(
-            f"all images have one label, {store.classes[0]}, and no classifier can learn from that; set "
+            f"all images have one label, {store.classes[0]}, from which no classifier can learn; set "
             "ingest.source.labels to none (null or false, whichever the source takes), or give images of a second class"
         )
     least = config.training.batch // 4

@@ -79,7 +79,7 @@ def fetch(name: str, origin: str | None, resize: str | None) -> dict[str, str]:
             sha256 = sha256_file(partial)
             if not sha256.startswith(source.prefix):
                 raise ValueError(
-                    f"{origin or source.url} has SHA-256 {sha256}, that of the published {source.file} begins with "
+                    f"{origin or source.url} has SHA-256 {sha256}, but that of the published {source.file} begins with "
                     f"{source.prefix}: it is another file or a damaged one; nothing was kept. (Weights that you "
                     "converted yourself can be entered in params.yaml by hand.)"
                 )
@@ -91,7 +91,7 @@ def fetch(name: str, origin: str | None, resize: str | None) -> dict[str, str]:
         finally:
             partial.unlink(missing_ok=True)
     if not source.prefix:
-        _say(f"the publisher states no hash of {source.file}; the one found now is recorded, others will be refused")
+        _say(f"the publisher states no hash of {source.file}; that of this file is recorded, any other will be refused")
     _say(f"kept as {folder / file}")
     return {"name": name, "resize": resize, "weights": str(file), "sha256": sha256}
 

@@ -30,7 +30,7 @@ def read_baseline(path: Path | None) -> dict[str, Any] | None:
     found = read_json(path, format=written, needs=("images", "resolution", "channels", "columns"))
     columns = found["columns"]
     if not isinstance(found["images"], int) or not isinstance(columns, dict) or not all(map(_sound, columns.values())):
-        raise ValueError(f"{path} is no profile of data; take data/validate/profile.json of the promoted run")
+        raise ValueError(f"{path} is not a profile of data; take data/validate/profile.json of the promoted run")
     return found
 
 

@@ -35,7 +35,7 @@ class Finding:
 def run_checks(frames: Frames, wanted: list[Check], severity: dict[str, str], drift: pd.DataFrame) -> list[Finding]:
     """A finding for every check, in order; `drift` is the table of that name. Raises ValueError without any check."""
     if not wanted:
-        raise ValueError("no expectation would be checked, and data that nobody looked at never pass")
+        raise ValueError("no expectation would be checked, and unchecked data never pass")
     tables = {"images": frames.images, "manifest": frames.manifest, "classes": frames.classes}
     tables |= {"splits": frames.splits, "drift": drift}
     with warnings.catch_warnings():

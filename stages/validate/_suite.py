@@ -76,8 +76,8 @@ def severities(wanted: list[Check], warn: tuple[str, ...], possible: set[str]) -
             near = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f" (did you mean `{near[0]}`?)" if near else ""
             raise ValueError(
-                f"validate.warn names {name!r}, which is no expectation on these images and no group of them{hint}; "
-                f"groups are {', '.join(sorted(GROUPS))}"
+                f"validate.warn names {name!r}, which is neither an expectation on these images nor a group of "
+                f"them{hint}; groups are {', '.join(sorted(GROUPS))}"
             )
     return {check.name: "warning" if {check.name, check.group} & set(warn) else "critical" for check in wanted}
 

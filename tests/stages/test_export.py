@@ -255,7 +255,7 @@ def test_layers_that_come_close_to_overflow_are_named(
     run(lax, generator=tmp_path / "loud", out=tmp_path / "out")
     overflow = read_json(tmp_path / "out" / "parity.json")["overflow"]
     assert "base" in overflow["close"] and 512 < overflow["largest"]["base"] < 65504
-    assert "export: beyond 512 in FP16, which ends at 65504: base " in capsys.readouterr().err
+    assert "export: values beyond 512 (FP16 ends at 65504): base " in capsys.readouterr().err
 
 
 def spoil(folder: Path, what: str) -> None:

@@ -137,7 +137,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         (good.replace("vgg16", "vgg"), r"published\[0\].name must be one of inception_tf, vgg16.*did you mean `vgg16`"),
         (good.replace("clean", "bilinear"), r"published\[0\].resize must be one of legacy_tf, clean, pil_bicubic"),
         (good.replace("a" * 64, "ABC"), "sha256 must be 64 hexadecimal digits"),
-        (f"{good}, {good}", "published names vgg16-clean twice"),
+        (f"{good}, {good}", "vgg16-clean is named twice"),
     ):
         text = (PROJECT / "params.yaml").read_text()
         start = text.index("  published: []")

@@ -111,7 +111,11 @@ def test_what_goes_wrong_is_said_and_leaves_nothing_behind(
     half = len(inception.read_bytes()) // 2
     with server(inception.read_bytes()) as address:
         for url, prefix, message in (
-            (f"{address}/whole", "6726825d", f"has SHA-256 {sha256(inception)}, that of the published pt_inception"),
+            (
+                f"{address}/whole",
+                "6726825d",
+                f"has SHA-256 {sha256(inception)}, but that of the published pt_inception",
+            ),
             (f"{address}/cut", "", f"broke off after {half:,} of"),
             (f"{address}/other", "", "could not be fetched (Not Found)"),
             (nobody, "6726825d", "Connection refused"),

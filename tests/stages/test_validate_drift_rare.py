@@ -119,7 +119,7 @@ def test_a_baseline_that_is_no_profile_is_refused(tmp_path: Path, changed: dict[
         path.write_text(json.dumps(read))
         assert read_baseline(path) == read
     path.write_text(json.dumps(whole | changed))
-    with pytest.raises(ValueError, match=r"baseline\.json is no profile of data"):
+    with pytest.raises(ValueError, match=r"baseline\.json is not a profile of data"):
         read_baseline(path)
 
 
