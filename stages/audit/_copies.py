@@ -94,7 +94,7 @@ def _advice(config: AuditConfig, controls: int) -> str:
     rule = {"share": config.planted_share, "alpha": config.alpha}
     samples = samples_needed(controls, **rule, most=MOST_SAMPLES)
     if samples is not None:
-        return f"set audit.samples to {samples} or more, it is {config.samples}, or raise audit.planted_share"
+        return f"set audit.samples to {samples} or more (it is {config.samples}), or raise audit.planted_share"
     needed = controls_needed(config.samples, **rule)
     few = f"{controls} unseen real images are too few, whatever audit.samples is; {needed} are enough"
     if controls >= config.controls:

@@ -53,8 +53,8 @@ def open_inputs(onnx: Path, reference: Path, images: Path, *, threads: int) -> I
     train = opened.features("train")
     if len(train) != len(store.splits["train"]):
         raise ValueError(
-            f"{reference} holds features of {len(train)} training images, {images} has {len(store.splits['train'])}; "
-            "run `python -m stages.reference` again"
+            f"{reference} holds features of {len(train)} training images, but {images} has "
+            f"{len(store.splits['train'])}; run `python -m stages.reference` again"
         )
     return Inputs(generator, store, opened, opened.network(), train)
 

@@ -51,7 +51,7 @@ def _samples_for(config: AuditConfig, prior: list[float]) -> str:
     if least <= 0:
         return "the serving prior leaves out a class"
     wanted = math.ceil(2 * config.min_group / least - 1e-6)
-    return f"set audit.samples to {max(wanted, config.samples + 1)} or more, it is {config.samples}"
+    return f"set audit.samples to {max(wanted, config.samples + 1)} or more (it is {config.samples})"
 
 
 def class_shares(

@@ -73,7 +73,7 @@ def findings(report: dict[str, Any], alpha: float) -> list[str]:
     cells = [(abs(cell["difference"]["value"]), row, cell) for row in rows for cell in row["cells"] if cell["differs"]]
     said.append(
         f"Shares of attributes: {len(cells)} of {report['shares']['tests']} cells differ from the training images"
-        f"{', classes as they are served' if report['generator']['classes'] else ''}."
+        f"{', with classes in the shares that are served' if report['generator']['classes'] else ''}."
     )
     if cells:
         _, row, cell = max(cells, key=lambda item: item[0])
@@ -86,7 +86,7 @@ def findings(report: dict[str, Any], alpha: float) -> list[str]:
     if assessed:
         row = min(assessed, key=lambda each: each["agreement"]["value"])
         said.append(
-            f"Labels: the worst class is {row['class']}, {_share(row['agreement'])} of its images are given that label"
+            f"Labels: the worst class is {row['class']}: {_share(row['agreement'])} of its images are given that label"
             + (f" (the classifier on real images: {_share(row['classifier'])})." if row["classifier"] else ".")
         )
     elif labels["reason"]:

@@ -53,8 +53,7 @@ def write_card(config: CardConfig, *, summaries: Sequence[Path], passed: Path, o
         summary = write_summary(work, stage="card", config=config, inputs={**inputs, "passed": passed}, results=results)
     said = f"GREEN, all {len(required)} required checks passed"
     if not verdict["passed"]:
-        said = (
-            f"RED, {len(failed)} of {len(required)} required checks not passed: {', '.join(failed) or 'there is none'}"
-        )
+        names = ", ".join(failed) or "none is required"
+        said = f"RED, {len(failed)} of {len(required)} required checks did not pass: {names}"
     print(f"card: {said}; see {out / 'MODEL_CARD.md'}", file=sys.stderr)  # noqa: T201
     return summary

@@ -135,7 +135,7 @@ def _check_data(evidence: Evidence, passed: Path) -> None:
             )
         if stated is not None and stated != evidence.data_hash:
             raise ValueError(
-                f"{stage} worked on other data than {passed} passed: data_hash {str(stated)[:12]} against "
+                f"{stage} used data other than those that {passed} passed: data_hash {str(stated)[:12]} against "
                 f"{evidence.data_hash[:12]}; run `dvc repro`"
             )
 
@@ -149,8 +149,8 @@ def _check_inputs(evidence: Evidence) -> None:
         inputs = evidence.summaries[stage].inputs
         if inputs.get("onnx") != evidence.onnx_sha256:
             raise ValueError(
-                f"{stage} measured another ONNX file than export wrote: {str(inputs.get('onnx'))[:12]} against "
-                f"{evidence.onnx_sha256[:12]}; run `dvc repro`"
+                f"{stage} measured an ONNX file other than the one that export wrote: "
+                f"{str(inputs.get('onnx'))[:12]} against {evidence.onnx_sha256[:12]}; run `dvc repro`"
             )
         references[stage] = inputs.get("reference")
     if len(set(references.values())) > 1:
@@ -158,7 +158,7 @@ def _check_inputs(evidence: Evidence) -> None:
     if "reference" in evidence.summaries:
         for stage, found in references.items():
             if found != evidence.folder_digest("reference"):
-                raise ValueError(f"{stage} was measured against another reference than the one given; run `dvc repro`")
+                raise ValueError(f"{stage} was measured against a reference other than the one given; run `dvc repro`")
 
 
 def _check_extractor(evidence: Evidence) -> None:
@@ -186,8 +186,8 @@ def judge_rights(datasheet: Mapping[str, Any], licences: Sequence[str], uses: Se
         wrong.append("the datasheet names no licence")
     elif same_licence(licence) not in map(same_licence, licences):
         wrong.append(
-            f"the licence {licence!r} is not among ingest.licences, which are accepted for what ingest.use says "
-            f"({', '.join(uses) or 'nothing'})"
+            f"the licence {licence!r} is not among ingest.licences, those accepted for the uses in ingest.use "
+            f"({', '.join(uses) or 'none'})"
         )
     if not basis:
         wrong.append("the datasheet names no legal basis")

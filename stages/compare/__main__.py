@@ -8,8 +8,8 @@ from stages.config.compare import CompareConfig
 
 if __name__ == "__main__":
     inputs = {
-        "candidate": "ONNX file that wants to be champion",
-        "champion": "ONNX file that is champion",
+        "candidate": "ONNX file of the candidate, which may become champion",
+        "champion": "ONNX file of the present champion",
         "reference": "folder of the stage reference, on which both are scored",
     }
     sys.exit(main("compare", CompareConfig, run, inputs=inputs))

@@ -57,13 +57,13 @@ def _difference(
         "margin": margin.margin if margin else None,
         "relative_to": margin.relative_to if margin else "none",
         "status": "reported",
-        "reason": "reported only, compare.margins does not name it",
+        "reason": "reported only: compare.margins does not name it",
     }
     if margin is None:
         return found
     unit = {"none": 1.0, "ratio": (floor or {}).get("mean"), "deviations": (floor or {}).get("sd")}[margin.relative_to]
     if unit is None or not unit > 0:
-        reason = f"the reference has no floor of {name} above 0 that a margin could be relative to"
+        reason = f"the reference has no floor of {name} above 0, to which a margin could be relative"
         return found | {"status": "not_assessed", "reason": reason}
     loss = (-low if HIGHER_IS_BETTER[name] else high) / unit
     holds = loss <= margin.margin

@@ -70,7 +70,7 @@ def _check(generators: dict[str, Generator], reference: Reference, paths: dict[s
         mine, theirs = getattr(first, what), getattr(second, what)
         if mine != theirs:
             raise ValueError(
-                f"candidate and champion cannot be compared, their {what} differ: {_short(mine)} against "
+                f"candidate and champion cannot be compared, for their {what} differ: {_short(mine)} against "
                 f"{_short(theirs)} ({paths['champion']}); register the new kind of generator under another name"
             )
     network = reference.info["extractor"]
@@ -78,7 +78,7 @@ def _check(generators: dict[str, Generator], reference: Reference, paths: dict[s
     for what, theirs in wanted.items():
         if getattr(first, what) != theirs:
             raise ValueError(
-                f"{paths['candidate']} does not fit the reference, {what} {_short(getattr(first, what))} against "
+                f"{paths['candidate']} does not fit the reference: {what} {_short(getattr(first, what))} instead of "
                 f"{_short(theirs)}; run `python -m stages.reference` on the data of the candidate"
             )
 

@@ -155,7 +155,7 @@ def test_small_groups_are_named_as_not_assessed_and_never_dropped(world: World) 
     worst = report["measures"]["label_agreement_worst_class"]
     assert worst["value"] is None and "audit.min_group" in worst["reason"]
     assert (
-        f"set audit.samples to {math.ceil(64 / min(report['generator']['prior']))} or more, it is 300"
+        f"set audit.samples to {math.ceil(64 / min(report['generator']['prior']))} or more (it is 300)"
         in worst["reason"]
     )
 
@@ -163,9 +163,9 @@ def test_small_groups_are_named_as_not_assessed_and_never_dropped(world: World) 
 @pytest.mark.parametrize(
     ("prior", "advice"),
     [
-        ([1 / 60] * 60, "set audit.samples to 1800 or more, it is 300"),
-        ([0.98, 0.02], "set audit.samples to 1500 or more, it is 300"),
-        ([0.5, 0.5], "set audit.samples to 301 or more, it is 300"),
+        ([1 / 60] * 60, "set audit.samples to 1800 or more (it is 300)"),
+        ([0.98, 0.02], "set audit.samples to 1500 or more (it is 300)"),
+        ([0.5, 0.5], "set audit.samples to 301 or more (it is 300)"),
         ([1.0, 0.0], "the serving prior leaves out a class"),
     ],
 )
@@ -203,7 +203,7 @@ FEW = "188 unseen real images are too few, whatever audit.samples is; 281 are en
     [
         (188, 10_000, FEW + "add images, give fit or heldout a larger share in ingest.splits", (2000, 281)),
         (188, 188, FEW + "set audit.controls to 281 or more", (2000, 281)),
-        (276, 10_000, "set audit.samples to 2650 or more, it is 2000", (2650, 276)),
+        (276, 10_000, "set audit.samples to 2650 or more (it is 2000)", (2650, 276)),
     ],
 )
 def test_copies_that_would_not_be_found_come_with_what_would_find_them(

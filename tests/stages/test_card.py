@@ -62,7 +62,7 @@ def test_the_verdict_is_said_at_the_end(made: Run, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == f"card: GREEN, all {required} required checks passed; see {card}\n"
     made.summaries["evaluate"]["results"]["measures"]["fid_domain"] |= {"high": 3.0}
     made.write().card()
-    said = f"card: RED, 1 of {required} required checks not passed: distance; see {card}\n"
+    said = f"card: RED, 1 of {required} required checks did not pass: distance; see {card}\n"
     assert capsys.readouterr().err == said
 
 
@@ -80,7 +80,7 @@ def test_a_cut_configuration_can_be_green_but_not_registrable(made: Run) -> None
         (
             {**DATASHEET, "licence": "CC BY-NC 4.0"},
             0.0,
-            "ingest.licences, which are accepted for what ingest.use says (internal)",
+            "ingest.licences, those accepted for the uses in ingest.use (internal)",
         ),
         ({**DATASHEET, "licence": ""}, 0.0, "no licence"),
         ({**DATASHEET, "legal_basis": None}, 0.0, "no legal basis"),
@@ -162,23 +162,23 @@ def test_measures_of_published_protocols_are_of_the_kinds_that_they_measure() ->
 
 def test_two_checks_of_one_name_are_refused() -> None:
     checks = section()["checks"]
-    with pytest.raises(ValueError, match="stands there twice"):
+    with pytest.raises(ValueError, match="is used twice"):
         config(checks=[*checks, checks[0]])
 
 
 @pytest.mark.parametrize(
     ("stage", "part", "change", "message"),
     [
-        ("evaluate", "inputs", {"onnx": "1" * 64}, "evaluate measured another ONNX file"),
-        ("audit", "inputs", {"onnx": "1" * 64}, "audit measured another ONNX file"),
+        ("evaluate", "inputs", {"onnx": "1" * 64}, "evaluate measured an ONNX file other than"),
+        ("audit", "inputs", {"onnx": "1" * 64}, "audit measured an ONNX file other than"),
         ("audit", "inputs", {"reference": "1" * 64}, "different references"),
-        ("ingest", "results", {"data_hash": "1" * 64}, "ingest worked on other data"),
-        ("export", "results", {"data_hash": "1" * 64}, "export worked on other data"),
-        ("evaluate", "results", {"data_hash": "1" * 64}, "evaluate worked on other data"),
+        ("ingest", "results", {"data_hash": "1" * 64}, "ingest used data other than"),
+        ("export", "results", {"data_hash": "1" * 64}, "export used data other than"),
+        ("evaluate", "results", {"data_hash": "1" * 64}, "evaluate used data other than"),
         ("ingest", "results", {"data_hash": None}, "ingest/summary.json names no data_hash"),
         ("export", "results", {"data_hash": None}, "export/summary.json names no data_hash"),
         ("evaluate", "results", {"data_hash": None}, "evaluate/summary.json names no data_hash"),
-        ("export", "outputs", {"generator.onnx": "1" * 64}, "evaluate measured another ONNX file"),
+        ("export", "outputs", {"generator.onnx": "1" * 64}, "evaluate measured an ONNX file other than"),
         ("audit", "results", {"protocols": {"p": {"extractor_sha256": "1" * 64}}}, "different feature extractors"),
     ],
 )
@@ -212,7 +212,7 @@ def test_another_reference_than_the_one_that_both_used_is_refused(made: Run) -> 
     made.write()
     made.summaries["reference"]["results"]["floors"] = {}
     write_json(made.folder / "reference" / "summary.json", made.summaries["reference"])
-    with pytest.raises(ValueError, match="another reference than the one given"):
+    with pytest.raises(ValueError, match="a reference other than the one given"):
         made.card()
 
 

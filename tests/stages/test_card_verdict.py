@@ -128,8 +128,8 @@ def test_a_line_holds_what_the_format_promises_and_says_the_reason_in_words() ->
 )
 def test_an_estimate_without_its_interval_cannot_pass(interval: str | None, status: str) -> None:
     """One generated set on a published network: a value, no interval, and the reason; a good value is no pass."""
-    found = measure(low=None, high=None, reason="no interval: 1 generated sets")
+    found = measure(low=None, high=None, reason="no interval from 1 generated sets")
     evidence = {"evaluate": {"measures": {"fid_domain": found}, "protocols": {"p": {"interval": interval}}}}
     (result,) = decide([check()], evidence, labelled=True)
     assert result["status"] == status and result["required"]
-    assert status == "passed" or "no interval: 1 generated sets" in result["reason"]
+    assert status == "passed" or "no interval from 1 generated sets" in result["reason"]

@@ -213,6 +213,6 @@ def test_other_classes_are_refused(world: World, tmp_path: Path) -> None:
     theirs = dataclasses.replace(world, folder=tmp_path, store=store).export("theirs", world.unseen[:SAMPLES])
     with pytest.raises(ValueError, match="their classes differ"):
         run(CONFIG, candidate=mine, champion=theirs, reference=world.folder / "reference", out=tmp_path / "out")
-    with pytest.raises(ValueError, match="does not fit the reference, classes"):
+    with pytest.raises(ValueError, match="does not fit the reference: classes"):
         run(CONFIG, candidate=theirs, champion=theirs, reference=world.folder / "reference", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
