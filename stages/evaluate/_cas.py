@@ -59,8 +59,8 @@ def _unreadable(baseline: dict[str, Any]) -> str | None:
     if baseline["low"] > guessed:
         return None
     return (
-        f"a classifier that real images taught reads {100 * baseline['value']:.1f} % of the held-out ones right, which "
-        f"is not shown to be more than {100 * guessed:.1f} % by guessing: raise reference.training.steps, or look at "
+        f"a classifier trained on real images reads {100 * baseline['value']:.1f} % of the held-out ones right, which "
+        f"is not shown to be better than guessing ({100 * guessed:.1f} %): raise reference.training.steps, or check "
         "the labels"
     )
 

@@ -80,7 +80,7 @@ def _distance(
     n, width = real.shape
     least = ROWS_PER_FEATURE * width
     if reason is None and name == "frechet" and n < least:
-        reason = f"{n} held-out images of this class are fewer than {least}, {ROWS_PER_FEATURE} a feature"
+        reason = f"{n} held-out images of this class are fewer than {least}, {ROWS_PER_FEATURE} per feature"
     found: dict[str, Any] = {"value": None, "low": None, "high": None, "n": n, "sets": 0, "reference": None}
     if reason is not None:
         return found | {"reason": reason, "no_reference": None}

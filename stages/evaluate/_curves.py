@@ -39,7 +39,7 @@ def _read(path: Path) -> tuple[list[str], list[list[float]]]:
         raise ValueError(f"{path} is not a CSV file of train: {error}") from None
     names, body = (lines[0], lines[1:]) if lines else ([], [])
     if not names or not body or len(set(names)) != len(names):
-        raise ValueError(f"{path} must hold a line of different column names and one line or more of numbers")
+        raise ValueError(f"{path} must hold a line of distinct column names and at least one line of numbers")
     rows = []
     for number, line in enumerate(body, start=2):
         try:
@@ -47,7 +47,7 @@ def _read(path: Path) -> tuple[list[str], list[list[float]]]:
         except ValueError:
             row = []
         if len(row) != len(names) or not all(map(math.isfinite, row)):
-            raise ValueError(f"{path} must hold {len(names)} finite numbers a line; line {number} does not")
+            raise ValueError(f"{path} must hold {len(names)} finite numbers per line; line {number} does not")
         rows.append(row)
     return names, rows
 

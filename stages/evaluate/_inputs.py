@@ -32,6 +32,6 @@ def check_floors(reference: Reference) -> None:
     missing = [name for name in SET_METRICS if name not in reference.info["floors"]]
     if missing:
         raise ValueError(
-            f"{reference.path} has no floors of {', '.join(missing)}; it was made before there were any: run "
+            f"{reference.path} has no floors of {', '.join(missing)}; it was made by a version without them: run "
             "`python -m stages.reference` again"
         )

@@ -60,7 +60,7 @@ def _check(images: int, seed: int, reference: Reference, out: Path) -> None:
     if most < LEAST:
         raise ValueError(
             f"a panel shows {LEAST} images or more, half of them held out; {reference.path} has {reference.heldout} "
-            "held-out images: give ingest more images, or a larger share of heldout"
+            "held-out images: give ingest more images, or heldout a larger share in ingest.splits"
         )
     if images % 2 or not LEAST <= images <= most:
         raise ValueError(

@@ -46,11 +46,11 @@ def _answers(path: Path, panel: str, count: int) -> tuple[str, list[str]]:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; an answer file has at most {_MOST_BYTES}")
     found = read_json(path, needs=("panel", "rater", "answers"))
     if found["panel"] != panel:
-        raise ValueError(f"{path} answers another panel: {str(found['panel'])[:40]!r} against {panel!r} of the key")
+        raise ValueError(f"{path} answers panel {str(found['panel'])[:40]!r}, but the key is that of panel {panel!r}")
     said = found["answers"]
     if not isinstance(said, list) or len(said) != count:
         shown = f"{len(said)} answers" if isinstance(said, list) else type(said).__name__
-        raise ValueError(f"{path} must hold a list of {count} answers, one an image; it holds {shown}")
+        raise ValueError(f"{path} must hold a list of {count} answers, one per image; it holds {shown}")
     missing = [place + 1 for place, each in enumerate(said) if each is None]
     if missing:
         raise ValueError(
@@ -84,7 +84,7 @@ def _check_raters(paths: Sequence[Path], given: Sequence[tuple[str, list[str]]],
             if same or (given[before][1] == said and said != right):
                 what = "rater" if same else "answers"
                 raise ValueError(
-                    f"{paths[before]} and {paths[place]} have the same {what}; each person counts once, give one file"
+                    f"{paths[before]} and {paths[place]} have the same {what}; each person counts once: give one file"
                 )
 
 
@@ -146,7 +146,7 @@ def _reading(found: dict[str, Any], raters: int) -> str:
         f"{rate['n']} answers, p {found['p']:.2g} against 50 %"
     )
     if rate["high"] < 0.5:
-        return f"{said}: the generated images are told from real ones, more often than by chance"
+        return f"{said}: the generated images are told from real ones more often than by chance"
     if rate["low"] > 0.5:
         return f"{said}: generated images are taken for real ones more readily than real ones are"
     return f"{said}: not shown to be told apart; an error rate down to {100 * rate['low']:.1f} % is not excluded"

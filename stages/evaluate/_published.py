@@ -128,7 +128,7 @@ def too_few(protocol: Protocol, reference: Reference, width: int) -> str | None:
     smaller = min(wanted, fakes(protocol, reference))
     if smaller < least:
         why = f"{ROWS_PER_FEATURE} for each of {width} features" if protocol.kind == "frechet" else "by its definition"
-        return f"{protocol.name} needs at least {least} images a side, {why}; there are {smaller}"
+        return f"{protocol.name} needs at least {least} images on each side, {why}; there are {smaller}"
     return None
 
 
@@ -199,7 +199,7 @@ def _measures(
             record |= {"low": low, "high": high}
         else:
             record["reason"] = (
-                f"no interval: {len(values[name])} generated sets, evaluate.published.sets must be 3 or more"
+                f"no interval from {len(values[name])} generated sets: set evaluate.published.sets to 3 or more"
             )
         found[name] = record
     return found

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             seed = secrets.randbits(63) if options.seed is None else options.seed
             made = make(options.onnx, options.reference, out=options.out, images=options.images, seed=seed)
-            print(f"hand out {made['page']} alone; {made['key']} says what is real, keep it", file=sys.stderr)  # noqa: T201
+            print(f"hand out {made['page']} only, and keep {made['key']}, which says what is real", file=sys.stderr)  # noqa: T201
         else:
             from stages.evaluate._panel_read import read
 
@@ -43,15 +43,17 @@ def _parser() -> argparse.ArgumentParser:
     described = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(prog="python -m stages.evaluate.panel", description=described[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    make = verbs.add_parser("make", help="write panel.html, which asks, and key.json, which knows")
+    make = verbs.add_parser(
+        "make", help="write panel.html, which shows the images, and key.json, which says what is real"
+    )
     make.add_argument("--onnx", type=Path, required=True, help="ONNX file of the generator, as export writes it")
     make.add_argument("--reference", type=Path, required=True, help="folder of the stage reference")
     make.add_argument("--out", type=Path, required=True, help="folder to write; it must not hold another panel")
     make.add_argument("--images", type=int, default=100, help="images shown, an even number; half of them are real")
-    make.add_argument("--seed", type=int, help="of choice and order; drawn anew where it is left out")
+    make.add_argument("--seed", type=int, help="seed of choice and order; drawn at random if left out")
     read = verbs.add_parser("read", help="error rate of the answers, with its interval")
     read.add_argument("--key", type=Path, required=True, help="key.json that `make` wrote")
-    read.add_argument("answers", type=Path, nargs="+", help="files that the page gave its raters, one a rater")
+    read.add_argument("answers", type=Path, nargs="+", help="files that the page gave its raters, one per rater")
     return parser
 
 

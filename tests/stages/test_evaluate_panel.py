@@ -149,7 +149,7 @@ def test_the_command_makes_and_reads(world: Path, tmp_path: Path) -> None:
     done = subprocess.run([*command, "make", *where, "--images", "20"], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["images"] == 20 and "keep it" in done.stderr
+    assert told["images"] == 20 and "and keep" in done.stderr
     answers = given(tmp_path / "p", tmp_path / "a.json", "Ann", [REAL] * 20)
     done = subprocess.run(
         [*command, "read", "--key", told["key"], answers], cwd=PROJECT, capture_output=True, text=True
@@ -232,12 +232,12 @@ OTHER = ["real"] * (IMAGES - 1)
     ("rater", "answers", "changes", "message"),
     [
         ("Ann", [*OTHER, None], {}, "not finished: 1 of 40 images have no answer, the first is image 40"),
-        ("Ann", OTHER, {}, "40 answers, one an image; it holds 39"),
+        ("Ann", OTHER, {}, "40 answers, one per image; it holds 39"),
         ("Ann", {"0": "real"}, {}, "it holds dict"),
         ("Ann", [*OTHER, "Real"], {}, "received 'Real' for image 40"),
         ("Ann", [*OTHER, True], {}, "received 'True'"),
         ("Ann", [*OTHER, ["real"]], {}, "real or generated"),
-        ("Ann", [*OTHER, "real"], {"panel": "0" * 16}, "another panel"),
+        ("Ann", [*OTHER, "real"], {"panel": "0" * 16}, "but the key is that of panel"),
         ("Ann", [*OTHER, "real"], {"format": 2}, "format"),
         (7, [*OTHER, "real"], {}, "in text; received int"),
         ("\u202eevil\x1b[2J", [*OTHER, "real"], {}, "cannot be printed"),

@@ -80,12 +80,12 @@ def test_long_curves_are_thinned_and_flat_ones_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "different column names"),
-        ("step,a\n", "one line or more"),
-        ("step,step\n1,2\n", "different column names"),
+        ("", "distinct column names"),
+        ("step,a\n", "at least one line of numbers"),
+        ("step,step\n1,2\n", "distinct column names"),
         ("epoch,a\n1,2\n", "column kimg or step; it has epoch, a"),
         ("step,a\n1,2\n2,x\n", "line 3"),
-        ("step,a\n1,nan\n", "2 finite numbers a line; line 2"),
+        ("step,a\n1,nan\n", "2 finite numbers per line; line 2"),
         ("step,a\n1,2,3\n", "line 2"),
         ("step,a\n1,\xff\n", "not a CSV file"),
     ],

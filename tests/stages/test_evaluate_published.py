@@ -130,8 +130,8 @@ def test_protocols_say_everything(world: Path, thrice: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("fid_inception_tf_heldout", "at least 4096 images a side, 2 for each of 2048 features; there are 18"),
-        ("fid50k_inception_tf_train", "at least 4096 images a side, 2 for each of 2048 features; there are 66"),
+        ("fid_inception_tf_heldout", "at least 4096 images on each side, 2 for each of 2048 features; there are 18"),
+        ("fid50k_inception_tf_train", "at least 4096 images on each side, 2 for each of 2048 features; there are 66"),
         ("pr50k_k3_inception_tf_train_recall", "takes 50000 images of train; there are 66"),
     ],
 )
@@ -144,7 +144,7 @@ def test_fewer_than_three_sets_have_a_value_and_no_interval(world: Path) -> None
     found = evaluate(world, "once", "energy_inception_tf_heldout", sets=1)
     measure = found["measures"]["energy_inception_tf_heldout"]
     assert measure["value"] is not None and measure["low"] is None and measure["high"] is None
-    assert "1 generated sets" in measure["reason"] and "must be 3 or more" in measure["reason"]
+    assert "1 generated sets" in measure["reason"] and "to 3 or more" in measure["reason"]
     assert found["protocols"]["energy_inception_tf_heldout"]["interval"] is None  # so the gate refuses it
     flat = json.loads((world / "once" / "metrics.json").read_text())
     assert "energy_inception_tf_heldout" in flat and "energy_inception_tf_heldout_low" not in flat
