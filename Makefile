@@ -23,38 +23,38 @@ help: ## list the targets
 setup: ## make .venv from requirements/dev.lock (the other targets do this first)
 	@bash infra/setup.sh
 
-data: setup ## put the default digits into data/raw if it is empty and the datasheet is theirs
+data: setup ## put the default digits into data/raw if it is empty and data/datasheet.yaml describes them
 	@python -m infra.digits --out data/raw --datasheet data/datasheet.yaml
 
 settings: data
 	@[ dvc.lock -nt params.yaml ] || python -m stages.config
 
-repro: settings ## run all eight stages that are stale: raw images in, a generator with its card out
+repro: settings ## run whichever of the eight stages are stale: raw images in, a generator with its card out
 	@dvc repro
 
-retrain: settings ## the same as a Prefect flow, then register in MLflow and promote if it earned it
+retrain: settings ## the same as a Prefect flow, then register the result in MLflow and promote it if it has earned it
 	@python -m flows.retrain
 
-status: setup ## what is champion, since when, and what was refused and why
+status: setup ## show which version is champion, since when, and what was refused and why
 	@python -m flows.status
 
 recheck: setup ## score the champion on today's data and verify its bytes
 	@python -m flows.recheck
 
-clean-state: setup ## remove what nobody needs any more from the state folder (HOW="--dry-run", "--days 7")
+clean-state: setup ## remove what nobody needs any more from the state folder (HOW="--dry-run" or HOW="--days 7")
 	@python -m flows.housekeeping $(HOW)
 
-backup: setup ## save registry and DVC's data in a new folder (TO=FOLDER); `python -m flows.backup restore FOLDER`
-	@test -n "$(TO)" || { echo "backup: say where: make backup TO=FOLDER" >&2; exit 2; }
+backup: setup ## save the registry and DVC's data to a new folder (TO=FOLDER); `flows.backup restore` restores it
+	@test -n "$(TO)" || { echo "backup: TO is not set; name a new folder: make backup TO=FOLDER" >&2; exit 2; }
 	@python -m flows.backup save "$(TO)"
 
-up: setup ## PostgreSQL, an S3 store, MLflow, Prefect and a worker on this machine, with passwords
+up: setup ## start PostgreSQL, an S3 store, MLflow, Prefect and a worker on this machine, with passwords
 	@python -m infra.servers up
 
 down: setup ## stop the servers of `make up`; their data stay
 	@python -m infra.servers down
 
-smoke: setup ## all eight stages in about a minute on a cut configuration, in .smoke/
+smoke: setup ## run all eight stages in about a minute on a cut-down configuration, in .smoke/
 	@python -m infra.smoke
 
 check: setup ## check format, style, types and architecture, and run the fast tests
@@ -62,17 +62,17 @@ check: setup ## check format, style, types and architecture, and run the fast te
 	@ruff check .
 	@mypy & types=$$!; pytest -q -n 2 --dist loadfile -m "fast and not slow"; tests=$$?; wait $$types && exit $$tests
 
-test: setup ## all tests but the slow ones
+test: setup ## run all tests but the slow ones
 	@pytest -n 2 --dist loadfile -m "not slow"
 
-test-slow: setup ## the slow tests: minutes of training each
+test-slow: setup ## run the slow tests: minutes of training each
 	@pytest -m slow
 
 format: setup ## rewrite the code in the project's format
 	@ruff format .
 	@ruff check --fix .
 
-bench: setup ## measured comparisons; writes docs/benchmarks.md
+bench: setup ## run the measured comparisons and write docs/benchmarks.md
 	@python -m benchmarks
 
 lock: setup ## resolve the dependencies anew into requirements/*.lock

@@ -35,8 +35,7 @@ def check_theirs(raw: Path, datasheet: Path) -> None:
         sheet = None
     if not isinstance(sheet, dict) or sheet.get("covers") != COVERS:
         raise OtherImages(
-            f"{raw} is empty, and {datasheet} does not cover the default digits, so that they are not put there; "
-            "put your images there"
+            f"{raw} is empty, and {datasheet} describes other images than the default digits; put your images there"
         )
 
 
@@ -96,7 +95,7 @@ def main() -> int:
     Exit code 0 done, 1 failed, 3 (OTHERS) other images belong in the folder."""
     parser = argparse.ArgumentParser(prog="python -m infra.digits", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the class folders 0 to 9")
-    parser.add_argument("--datasheet", type=Path, help="write only where this datasheet is that of the digits")
+    parser.add_argument("--datasheet", type=Path, help="write only if this datasheet is that of the digits")
     options = parser.parse_args()
     out: Path = options.out
     try:
@@ -107,7 +106,7 @@ def main() -> int:
     except OSError as error:
         print(f"digits: {error.filename or out}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 1
-    said = f"wrote {count:,} images to {out}" if count else f"{out} holds files, left as it is"
+    said = f"wrote {count:,} images to {out}" if count else f"{out} already holds files and was left as it is"
     print(f"digits: {said}", file=sys.stderr)  # noqa: T201
     return 0
 

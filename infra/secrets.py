@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     there = {name for name in fresh if (folder / name).exists()}
     if there and there != set(fresh):
         lost = ", ".join(sorted(set(fresh) - there))
-        sys.stderr.write(f"secrets: {folder} lacks {lost}; bring them back, or move the folder away for new secrets\n")
+        sys.stderr.write(f"secrets: {folder} lacks {lost}; restore them, or move the folder away to make new secrets\n")
         return 1
     for name, content in fresh.items():
         if not there:

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = place()
         return up(where) if what == "up" else down(where)
     except KeyboardInterrupt:
-        return _complain("interrupted; what was started goes on, `make down` stops it", 130)
+        return _complain("interrupted; what was started keeps running until `make down`", 130)
     except (ValueError, OSError) as error:
         return _complain(" ".join(str(error).split()), 1)
 
@@ -74,12 +74,12 @@ def down(where: Place) -> int:
         if process:
             os.kill(process, signal.SIGTERM)
     elif not _held(where, "servers"):
-        sys.stdout.write("the servers do not run\n")
+        sys.stdout.write("the servers are not running\n")
         return 0
     deadline = time.monotonic() + DOWN_SECONDS
     while _held(where) or _held(where, "servers"):
         if time.monotonic() > deadline:
-            raise ValueError(f"some servers still run after {DOWN_SECONDS:.0f} s; see `ps`")
+            raise ValueError(f"some servers still run after {DOWN_SECONDS:.0f} s; find them with `ps` and kill them")
         time.sleep(0.1)
     sys.stdout.write(f"the servers are stopped; their data stay in {where.folder}\n")
     return 0
@@ -119,7 +119,8 @@ def _say(where: Place, state: dict[str, Any]) -> None:
     text = "\n".join(lines).replace("store-proxy", "store     ")
     sys.stdout.write(
         f"{text}\n\nUse them:           . '{where.environment}'\n"
-        f"Pages' passwords:   {where.folder / 'secrets.json'} (mlflow_admin of admin; prefect after ganops:)\n"
+        f"Web passwords:      {where.folder / 'secrets.json'}"
+        " (mlflow_admin for MLflow's user admin; for Prefect, ganops: followed by prefect)\n"
         f"Logs:               {where.folder / 'logs'}\n"
     )
 

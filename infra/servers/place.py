@@ -49,7 +49,7 @@ def place() -> Place:
     for line in ("\n", "'", "\\", "%", "$"):
         if line in str(folder):
             raise ValueError(
-                f"the servers' folder {str(folder)!r} has {line!r} in its name; set GANOPS_STATE to another"
+                f"the servers' folder {str(folder)!r} must not have {line!r} in its name; set GANOPS_STATE to another"
             )
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
@@ -115,7 +115,7 @@ def ports(where: Place) -> tuple[dict[str, int], list[str]]:
         elif not _bindable(kept[name]):
             chosen[name] = _free(set(chosen.values()))
             notes.append(
-                f"port {kept[name]} of {name} is taken by another program: it moves to {chosen[name]}; "
+                f"port {kept[name]} of {name} is taken by another program: {name} moves to {chosen[name]}; "
                 f"source {where.environment} again"
             )
     if chosen != kept:

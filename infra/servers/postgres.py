@@ -81,7 +81,8 @@ def _prepare(where: Place, programs: Path, data: Path) -> None:
     made = int((data / "PG_VERSION").read_text())
     if made != int(programs.parent.name if programs.parent.name.isdigit() else made):
         raise ValueError(
-            f"{data} was made by PostgreSQL {made}, here is {programs.parent.name}; use pg_upgrade, or move it away"
+            f"{data} was made by PostgreSQL {made}, but {programs.parent.name} is installed; use pg_upgrade, or move"
+            " it away"
         )
     (data / "pg_hba.conf").write_text("local all all peer map=ganops\n")
     owner = pwd.getpwuid(data.stat().st_uid).pw_name
@@ -95,7 +96,9 @@ def _make_for_postgres(where: Place) -> None:
     try:
         user = pwd.getpwnam("postgres")
     except KeyError:
-        raise ValueError("PostgreSQL refuses root, and there is no user postgres; run this as another user") from None
+        raise ValueError(
+            "PostgreSQL does not run as root, and there is no user postgres; run this as another user"
+        ) from None
     for folder in (where.database.parent, where.database, where.database / "socket"):
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder != where.database.parent:

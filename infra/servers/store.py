@@ -68,7 +68,7 @@ def check() -> None:
     except OSError:
         found = False
     if not found:
-        raise ValueError(f"the S3 store, OpenStack Swift, is not on this machine; {PACKAGES}")
+        raise ValueError(f"the S3 store, OpenStack Swift, is not on this machine; run {PACKAGES}")
 
 
 def prepare(where: Place, folder: Path, port: int, keys: dict[str, str], names: str) -> None:

@@ -247,7 +247,7 @@ def main() -> int:
 
 def _supervise(where: Place, held: IO[str] | None) -> int:
     if held is None:
-        raise SystemExit("servers of an earlier supervisor do not end; see `ps`")
+        raise SystemExit("servers of an earlier supervisor still run; find them with `ps` and kill them")
     ctypes.CDLL(None).prctl(leash.PR_SET_CHILD_SUBREAPER, 1)  # servers whose leash was killed become ours
     supervisor = Supervisor(where, held.fileno())
 

@@ -78,7 +78,9 @@ def test_other_people_s_data_are_not_made_up(tmp_path: Path, request: pytest.Fix
     raw, theirs = tmp_path / "raw", request.config.rootpath / "data" / "datasheet.yaml"
     (tmp_path / "mine.yaml").write_text("name: circles\nlicence: own data\n")
     for sheet in ("mine.yaml", "absent.yaml"):
-        with pytest.raises(OtherImages, match=f"raw is empty, and .*{sheet} does not cover the default digits"):
+        with pytest.raises(
+            OtherImages, match=f"raw is empty, and .*{sheet} describes other images than the default digits"
+        ):
             write_digits(raw, tmp_path / sheet)
     (tmp_path / "raw.dvc").write_text("outs: []\n")
     with pytest.raises(OtherImages, match=r"raw\.dvc says what belongs there; fetch it: `dvc pull .*raw\.dvc`"):

@@ -50,7 +50,7 @@ def test_a_taken_port_moves_and_says_so(state: Path) -> None:
         second, notes = ports(where)
     assert {name: second[name] for name in ("store", "prefect")} == {name: first[name] for name in ("store", "prefect")}
     assert notes == [
-        f"port {first['mlflow']} of mlflow is taken by another program: it moves to {second['mlflow']}; "
+        f"port {first['mlflow']} of mlflow is taken by another program: mlflow moves to {second['mlflow']}; "
         f"source {where.environment} again"
     ]
     where.sockets.rmdir()
@@ -85,7 +85,7 @@ def test_postgres_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_down_where_nothing_runs(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["down"]) == 0
-    assert capsys.readouterr().out == "the servers do not run\n"
+    assert capsys.readouterr().out == "the servers are not running\n"
     place().sockets.rmdir()
 
 
@@ -127,4 +127,4 @@ def test_secrets_of_containers(state: Path, capsys: pytest.CaptureFixture[str]) 
     assert {path.name: path.read_text() for path in folder.iterdir() if path.is_file()} == content
     (folder / "pgpass").unlink()
     assert secrets.main([]) == 1
-    assert "lacks pgpass; bring them back" in capsys.readouterr().err
+    assert "lacks pgpass; restore them" in capsys.readouterr().err

@@ -321,7 +321,7 @@ def test_a_killed_supervisor_leaves_nobody(servers: Servers) -> None:
     assert not processes_of(servers)
     assert all(gone(process, 1) for process in left)
     answer = servers.command("down")
-    assert (answer.returncode, answer.stdout) == (0, "the servers do not run\n")
+    assert (answer.returncode, answer.stdout) == (0, "the servers are not running\n")
 
 
 @pytest.mark.slow
@@ -344,7 +344,7 @@ def test_data_outlive_the_servers(servers: Servers, monkeypatch: pytest.MonkeyPa
         other.listen()
         answer = servers.command("up")
     assert answer.returncode == 0, answer.stderr
-    assert f"port {port} of store is taken by another program: it moves to " in answer.stderr
+    assert f"port {port} of store is taken by another program: store moves to " in answer.stderr
     assert s3(servers, "dvc").get_object(Bucket="dvc", Key="kept")["Body"].read() == b"an object"
     for name, value in servers.settings().items():
         monkeypatch.setenv(name, value)
