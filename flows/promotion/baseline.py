@@ -26,7 +26,7 @@ def follow_promotion(bench: Testbench, data_hash: str) -> None:
         return
     if baseline.read_bytes() != profile.read_bytes():
         write_atomically(baseline, profile.read_bytes())
-        bench.log(f"{BASELINE}: these data are the ones to compare with from now on")
+        bench.log(f"{BASELINE}: later data are compared with these from now on")
     code, lines = bench.run([*DVC, "repro", "validate"], minutes=_MINUTES)
     if code:
         raise ValueError(f"promoted, but validate fails on the promoted data: {last_sentence(lines)}; run it again")
@@ -39,5 +39,5 @@ def _hash(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, AttributeError):
-        raise ValueError(f"{path} is no profile; delete it and run `dvc repro validate`") from None
+        raise ValueError(f"{path} is not a profile; delete it and run `dvc repro validate`") from None
     return str(found) if found else None

@@ -56,7 +56,7 @@ def scored(folder: Path, bench: Testbench) -> tuple[list[str], dict[str, float |
     command += ["--params", str(bench.project / "params.yaml"), "--out", str(out)]
     code, lines = bench.run(command, minutes=HOURS * 60)
     if code == STOPPED:
-        raise ValueError(f"scoring the champion took longer than {HOURS:g} hours, which a recheck gives it")
+        raise ValueError(f"scoring the champion took longer than the {HOURS:g} hours that a recheck allows")
     if code:
         raise ValueError(f"the champion could not be scored: {last_sentence(lines)}")
     results = read_summary(out).results

@@ -68,7 +68,7 @@ def judge(candidate: Candidate, version: str, registry: Registry, bench: Testben
     lost = lost_champion(number, registry, moves[-1].version if moves else None)
     served = serving.check(own, registry, bench)
     if served.failed:
-        reason = f"its registered bytes cannot be served as promised: {'; '.join(served.failed)}"
+        reason = f"its registered bytes fail the serving check: {'; '.join(served.failed)}"
         how = "slow" if served.slow else "unfit"
         return Decision(decision=how, reason=reason, champion=number, best=best, failed=tuple(served.failed))
     wanted = waivers.needed(candidate, champion.tags if champion else {}, champion_lost=lost)
@@ -100,9 +100,9 @@ def _meet(
     earned = found["not_worse"]
     if earned and found["same_data"] and not found["better"]:
         earned = False
-        reason += "; both saw the same data, where a new champion must be better in one primary measure"
+        reason += "; both were trained on the same data, so a new champion must be better in one primary measure"
     if not found["same_data"]:
-        reason += "; the champion saw other data, both were scored on the present reference"
+        reason += "; the champion was trained on other data; both were scored on the present reference"
     ahead = found["ahead"]
     if earned and mark is not None:
         against = compare(own, mark, "best", registry, bench)
@@ -131,13 +131,15 @@ def compare(
     limit = bench.config.compare_minutes
     code, lines = bench.run(command, minutes=limit)
     if code == STOPPED:
-        raise ValueError(f"stages.compare took longer than promote.compare_minutes ({limit:g}); the champion stays")
+        raise ValueError(
+            f"stages.compare took longer than promote.compare_minutes ({limit:g}), so the champion stays; raise it"
+        )
     if code:
         raise ValueError(f"stages.compare failed, the champion stays: {last_sentence(lines)}")
     found = read_summary(out).results
     wanted = {"not_worse": bool, "ahead": bool, "same_data": bool, "better": list, "reason": str}
     if not all(isinstance(found.get(key), kind) for key, kind in wanted.items()):
-        raise ValueError(f"{out} gives no {', '.join(wanted)}; the champion stays")
+        raise ValueError(f"{out / 'summary.json'} must give {', '.join(wanted)}; the champion stays")
     registry.client.log_artifacts(str(own.run_id), str(out), f"compare/{role}")
     shutil.rmtree(fetched)
     return found

@@ -86,7 +86,9 @@ def move(registry: Registry, wanted: Move, log: Log) -> None:
     log(f"{wanted.kind}: set previous to {wanted.previous or 'nothing'}")
     registry.point("previous", wanted.previous)
     if (found := registry.number("champion")) != wanted.before or registry.notes().get(INTENT) != wanted.to_json():
-        raise ValueError(f"the champion moved from version {wanted.before} to {found} meanwhile; run it again")
+        raise ValueError(
+            f"the champion changed from {wanted.before or 'none'} to {found or 'none'} meanwhile; run it again"
+        )
     log(f"{wanted.kind}: set champion to {wanted.version}")
     registry.point("champion", wanted.version)  # the commit point
     _finish(registry, wanted, log)
@@ -113,10 +115,10 @@ def recover(registry: Registry, log: Log) -> None:
         )
     champion = registry.number("champion")
     if champion == died.version:
-        log(f"finishing the {died.kind} of version {died.version}, which died after the champion was set")
+        log(f"finishing the {died.kind} of version {died.version}, which was interrupted after the champion was set")
         _finish(registry, died, log)
         return
-    log(f"undoing the {died.kind} of version {died.version}, which died before the champion was set")
+    log(f"undoing the {died.kind} of version {died.version}, which was interrupted before the champion was set")
     if champion == died.before:
         gone = died.previous_before is not None and registry.version(died.previous_before) is None
         registry.point("previous", None if gone else died.previous_before)

@@ -35,10 +35,11 @@ def promote(candidate: Candidate, version: str, registry: Registry, bench: Testb
         recover(registry, bench.log)
         if (found := registry.number("champion")) != outcome.champion:
             raise ValueError(
-                f"the champion moved from version {outcome.champion} to {found} while the gate compared; run it again"
+                f"the champion changed from {outcome.champion or 'none'} to {found or 'none'} while version"
+                f" {version} was being judged; run it again"
             )
         if _word(registry, version) != before:
-            raise ValueError(f"somebody decided about version {version} while the gate compared; run it again")
+            raise ValueError(f"somebody decided about version {version} while it was being judged; run it again")
         outcome = carry_out(candidate, version, outcome, registry, bench)
     if outcome.decision == "promoted" and outcome.champion == version:
         follow_promotion(bench, candidate.data_hash)

@@ -81,7 +81,7 @@ def _command(version: "ModelVersion", registry: Registry, bench: Testbench, fold
 
     python = bench.config.serving.python or sys.executable
     if (found := shutil.which(python, path=search_path())) is None:
-        raise ValueError(f"promote.serving.python is no interpreter that can be started: {python}")
+        raise ValueError(f"promote.serving.python must name an interpreter that can be started; received {python}")
     command = [str(Path(found).absolute()), "-m", "consumer.selftest", "--model", str(folder / ONNX)]
     source = registry.source(version)
     if any(Path(item.path).name == SELFTEST for item in list_artifacts(artifact_uri=source)):
@@ -95,24 +95,30 @@ def _ask(command: list[str], version: "ModelVersion", bench: Testbench, *, timed
     minutes = limits.minutes if timed else _UNTIMED
     code, lines = bench.run(command, minutes=minutes, shown=False)
     if code == _ABSENT:
-        raise ValueError(f"the environment that serves ({command[0]}) is not complete: {last_sentence(lines)}")
+        raise ValueError(f"the serving environment of {command[0]} is incomplete: {last_sentence(lines)}")
     if code == STOPPED:
         raise Unavailable(f"the self-test of version {version.version} did not answer within {minutes:g} minutes")
     if code in _KILLED:
-        raise Unavailable(f"the self-test of version {version.version} was killed, by a person or for want of memory")
+        raise Unavailable(
+            f"the self-test of version {version.version} was killed, by a person or because memory ran out"
+        )
     if code:
         return Served(failed=[f"it cannot be served: {last_sentence(lines)}"], measured={})
     found: dict[str, Any] = json.loads(lines[-1])
     if found["sha256"] != version.tags["onnx_sha256"]:
         raise ValueError(f"version {version.version} changed between download and test; run it again")
-    failed = _broken([(found["max_levels"] or 0, limits.levels, "self-test images differ by {} levels")])
+    levels = "self-test images differ by {} levels, but promote.serving.levels allows {}"
+    failed = _broken([(found["max_levels"] or 0, limits.levels, levels)])
     if not timed:
         return Served(failed=failed, measured=found)
-    failed += _broken([(found["size_bytes"] / 1e6, limits.size_mb, "the file has {} million bytes")])
+    size = "the file has {} million bytes, but promote.serving.size_mb allows {}"
+    failed += _broken([(found["size_bytes"] / 1e6, limits.size_mb, size)])
+    loading = "loading took {} seconds, but promote.serving.load_seconds allows {}"
+    latency = "one image took {} milliseconds, but promote.serving.latency_ms allows {}"
     late = _broken(
         [
-            (found["load_seconds"], limits.load_seconds, "loading took {} seconds"),
-            (found["latency_ms"], limits.latency_ms, "one image took {} milliseconds"),
+            (found["load_seconds"], limits.load_seconds, loading),
+            (found["latency_ms"], limits.latency_ms, latency),
         ]
     )
     return Served(failed=failed + late, measured=found, slow=bool(late) and not failed)
@@ -120,4 +126,4 @@ def _ask(command: list[str], version: "ModelVersion", bench: Testbench, *, timed
 
 def _broken(rules: list[tuple[float, float, str]]) -> list[str]:
     """One sentence per value that is above its limit."""
-    return [f"{said.format(f'{value:g}')}, {most:g} are allowed" for value, most, said in rules if value > most]
+    return [said.format(f"{value:g}", f"{most:g}") for value, most, said in rules if value > most]

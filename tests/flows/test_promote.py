@@ -59,7 +59,9 @@ def test_worse_stays_behind_better_takes_over_and_previous_is_kept(built: Callab
     assert aliases(registry) == {"champion": "1", "challenger": "2"}
     better = night(built(raw="2", train__quality=3.0), state)
     assert (better.decision, better.champion) == ("promoted", "3")
-    assert better.reason.startswith("compared with version 1: quality differs by +1; the champion saw other data")
+    assert better.reason.startswith(
+        "compared with version 1: quality differs by +1; the champion was trained on other data"
+    )
     assert aliases(registry) == {"champion": "3", "previous": "1"}
     run_id = str(registry.client.get_model_version("tiny", "3").run_id)
     reports = {
@@ -99,7 +101,7 @@ def test_a_champion_that_moves_meanwhile_stops_the_promotion(
         return found
 
     monkeypatch.setattr(judging, "compare", somebody_interferes)
-    with pytest.raises(ValueError, match="moved from version 1 to 2"):
+    with pytest.raises(ValueError, match="changed from 1 to 2"):
         night(built(train__quality=3.0), state)
     assert aliases(registry)["champion"] == "2"
 
@@ -119,7 +121,7 @@ def test_a_person_who_decides_meanwhile_is_not_overruled(
     project = built(train__quality=3.0)
     with monkeypatch.context() as patched:
         patched.setattr(judging, "compare", somebody_refuses)
-        with pytest.raises(ValueError, match="somebody decided about version 2 while the gate compared"):
+        with pytest.raises(ValueError, match="somebody decided about version 2 while it was being judged"):
             night(project, state)
     assert aliases(registry)["champion"] == "1"
     again = night(project, state)
@@ -139,7 +141,7 @@ def test_on_the_same_data_being_as_good_is_not_enough(built: Callable[..., Path]
     decision = night(built(train__seed=1), state)
     assert decision.decision == "kept"
     assert decision.reason.endswith(
-        "both saw the same data, where a new champion must be better in one primary measure"
+        "both were trained on the same data, so a new champion must be better in one primary measure"
     )
     other = night(built(raw="2", train__seed=1), state)
     assert (other.decision, other.champion) == ("promoted", "3")
@@ -167,8 +169,11 @@ def serving(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("limit", "sentence"),
     [
-        ({"size_mb": 1e-5}, r"the file has 0\.00\d+ million bytes, 1e-05 are allowed"),
-        ({"size_mb": 1e-5, "latency_ms": 1e-9}, r"the file has .*one image took .* milliseconds, 1e-09 are allowed"),
+        ({"size_mb": 1e-5}, r"the file has 0\.00\d+ million bytes, but promote\.serving\.size_mb allows 1e-05"),
+        (
+            {"size_mb": 1e-5, "latency_ms": 1e-9},
+            r"the file has .*one image took .* milliseconds, but .*latency_ms allows 1e-09",
+        ),
     ],
 )
 def test_what_cannot_be_served_as_promised_gets_no_alias(
@@ -260,11 +265,11 @@ def test_images_other_than_the_recorded_ones_are_unfit(built: Callable[..., Path
     (folder / "selftest.json").write_text(json.dumps(about))
     decision = night(project, state)
     assert (decision.decision, decision.champion) == ("unfit", None)
-    assert re.search(r"self-test images differ by \d+ levels, 1 are allowed", decision.reason)
+    assert re.search(r"self-test images differ by \d+ levels, but promote\.serving\.levels allows 1", decision.reason)
 
 
 def test_an_environment_that_is_not_there_decides_nothing(built: Callable[..., Path], state: Path) -> None:
-    with pytest.raises(ValueError, match=r"promote\.serving\.python is no interpreter that can be started: /no/python"):
+    with pytest.raises(ValueError, match=r"promote\.serving\.python must name an interpreter .*; received /no/python"):
         night(built(promote__serving=serving(python="/no/python")), state)
     assert "decision" not in connect(state, "tiny").versions()[0].tags
 
@@ -379,7 +384,7 @@ def test_the_environment_that_serves_is_the_one_that_is_asked(
     uv, python = str(shutil.which("uv")), tmp_path / "venv" / "bin" / "python"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
     empty = built(promote__serving=serving(python=str(python)))
-    with pytest.raises(ValueError, match=r"the environment that serves .* is not complete: .*No module named 'numpy'"):
+    with pytest.raises(ValueError, match=r"the serving environment of .* is incomplete: .*No module named 'numpy'"):
         night(empty, state)
     install = [uv, "pip", "install", "--quiet", "--require-hashes", "--python", str(python)]
     subprocess.run([*install, "-r", str(ROOT / "requirements" / "serve-cpu.lock")], check=True)
