@@ -77,7 +77,7 @@ def read_candidate(project: Path) -> Candidate:
     onnx = _existing(data / "export" / "generator.onnx")
     if (found := sha256_file(onnx)) != verdict["onnx_sha256"]:
         raise ValueError(
-            f"{onnx} has SHA-256 {found}, but the verdict speaks of {verdict['onnx_sha256']}; run `dvc repro`"
+            f"{onnx} has SHA-256 {found}, but the verdict is about {verdict['onnx_sha256']}; run `dvc repro`"
         )
     export = read_summary(data / "export")
     return Candidate(

@@ -109,7 +109,7 @@ class Following:
                 pause = EVERY
             except (ValueError, OSError) as error:
                 if pause == EVERY:
-                    self.log(f"tracking: {error}; the stages go on, what it should get is kept")
+                    self.log(f"tracking: {error}; the stages go on, and what could not be sent is kept")
                 self.registry, pause = None, min(2 * pause, _LONGEST_PAUSE)
             self._ending.wait(pause) if not ending else time.sleep(EVERY / 4)
 

@@ -44,7 +44,7 @@ def measures(candidate: Candidate, against: Mapping[str, Any], champion: str | N
         rows.append(f"| {' | '.join([*cells, *_difference(against.get(name))])} |")
     if rest := [name for name in against if name not in found]:
         rows += [f"| {safe(name)} | - | - | {' | '.join(_difference(against[name]))} |" for name in rest]
-    what = f"version {safe(champion)}, both scored anew" if against else "nobody: no comparison was made"
+    what = f"version {safe(champion)}, both scored anew" if against else "no champion: no comparison was made"
     return "\n".join([f"# Measures of {safe(candidate.name)}, against {what}", "", *rows, ""])
 
 

@@ -53,7 +53,9 @@ def _body(card: Path) -> str:
 def model_description(candidate: Candidate) -> str:
     """What the card says about the model, whatever the version: its intended use, its forbidden use, its risks."""
     parts = _sections(candidate.evidence[CARD])
-    told = [f"**{html.escape(candidate.name)}**: generators made by ganops; the alias `champion` is the one to serve."]
+    told = [
+        f"**{html.escape(candidate.name)}**: generators made by ganops; serve the version under the alias `champion`."
+    ]
     told += [parts[title] for title in ("Intended use", "Forbidden use", "Ethics and risks") if title in parts]
     return _cut(told)
 

@@ -46,8 +46,8 @@ def register(candidate: Candidate, registry: Registry, facts: Mapping[str, Any],
     """
     if not candidate.registrable:
         raise ValueError(
-            "nothing registered: the verdict says registrable: false, as in the smoke configuration;"
-            " set card.registrable in params.yaml for a real run"
+            "nothing registered: card.registrable is false, as in the smoke configuration;"
+            " set it to true in params.yaml for a real run"
         )
     if run is not None:
         revive(registry, run)
@@ -58,10 +58,10 @@ def register(candidate: Candidate, registry: Registry, facts: Mapping[str, Any],
         return Registered(version=version, new=True, note=f"registered as version {version}")
     number = str(kept[-1].version)
     if kept[-1].tags.get("evidence_sha256") == candidate.evidence_sha256:
-        note = f"is version {number} already; nothing new was registered"
+        note = f"is already registered as version {number}; nothing new was registered"
     else:
         _replace_evidence(candidate, registry, kept[-1], facts)
-        note = f"is version {number} already; its evidence changed and was replaced"
+        note = f"is already registered as version {number}; its evidence changed and was replaced"
     if run is not None and run != kept[-1].run_id:
         _tag_run(registry, run, registered_as=number, **_run_tags(candidate, facts))
         log_numbers(candidate, registry, run)

@@ -48,8 +48,8 @@ def sentences() -> Iterator[None]:
             raise Unavailable(f"the registry at {address()} does not answer; start it, then run this again") from None
         if re.search(r"error code 40[13]\b", said) or error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
             raise ValueError(
-                f"the registry at {address()} does not accept who asks; set MLFLOW_TRACKING_USERNAME and"
-                " MLFLOW_TRACKING_PASSWORD to a user who may write there"
+                f"the registry at {address()} does not accept these credentials; set MLFLOW_TRACKING_USERNAME and"
+                " MLFLOW_TRACKING_PASSWORD to those of a user who may write there"
             ) from None
         raise ValueError(f"the registry at {address()} refused: {said[:500]}") from None
 
@@ -150,7 +150,10 @@ class Registry:
         """The version's ONNX file, written to `to`. Raises ValueError if it differs from tag `onnx_sha256`."""
         fetch_file(f"{self.source(version)}/{ONNX}", to)
         if (found := sha256_file(to)) != version.tags.get("onnx_sha256"):
-            raise ValueError(f"version {version.version} of {self.name} holds bytes with SHA-256 {found}, not its own")
+            raise ValueError(
+                f"version {version.version} of {self.name} is damaged: its file has SHA-256 {found}, not its"
+                " registered one"
+            )
         return to
 
     def source(self, version: "ModelVersion") -> str:

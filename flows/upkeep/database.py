@@ -33,7 +33,9 @@ def restore_database(state: Path, folder: Path, postgres: bool) -> str:
     """Put the database in place; returns what was moved aside, in words."""
     if postgres:
         if others := int(_postgres("psql", "-Atqc", _OTHERS)):  # pg_restore would wait for them for ever
-            raise ValueError(f"{others} others use the database; stop the MLflow server, then run it again")
+            raise ValueError(
+                f"the database has {others} other connections; stop the MLflow server, then run this again"
+            )
         options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")
         _postgres("pg_restore", *options, "--dbname", os.environ.get("PGDATABASE", ""), str(folder / "registry.dump"))
         return ""
@@ -48,7 +50,10 @@ def restore_database(state: Path, folder: Path, postgres: bool) -> str:
 
 def _sqlite(state: Path) -> Path:
     if os.environ["MLFLOW_TRACKING_URI"] != embedded_store(state):
-        raise ValueError("MLFLOW_TRACKING_URI names a server; save its PostgreSQL with --postgres, where PGHOST can be")
+        raise ValueError(
+            "MLFLOW_TRACKING_URI names a server, whose database cannot be copied as a file; save a PostgreSQL database"
+            " with --postgres, and set PGHOST and PGDATABASE to reach it"
+        )
     return state / "mlflow.db"
 
 

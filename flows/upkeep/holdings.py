@@ -100,8 +100,8 @@ def open_cache(repo: "Repo") -> Cache:
             files = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{path} in DVC's cache is not the list of files that DVC writes; remove it, `dvc fetch` or"
-                " `dvc repro` brings back what is needed"
+                f"{path} in DVC's cache is not a list of files as DVC writes it; remove it, then run `dvc fetch`"
+                " or `dvc repro` to bring back what is needed"
             ) from None
         folders.append(Folder(path.parent.name + path.name, files))
     return Cache(repo, folders)
@@ -233,7 +233,7 @@ def state_places(state: Path, sha256: str, data_hashes: set[str]) -> list[tuple[
         if read_json(path).get("data_hash") in data_hashes:
             found.append((path.parent, "checkpoints of a training on it"))
     found += [
-        (path, "its hash and name, kept to tell what changes")
+        (path, "its hash and name, kept to detect changes")
         for path in sorted((state / "ingest-since").glob("*.parquet"))
         if pq.read_table(path, columns=["sha256"], filters=pc.field("sha256") == sha256).num_rows
     ]

@@ -98,13 +98,13 @@ def dvc_cache(broom: Broom, registry: Registry | None) -> None:
         return
     cache = Path(dvc(broom.project, "cache", "dir").strip())
     if not cache.is_relative_to(broom.project.resolve()):
-        broom.say(f"DVC's cache {cache} lies outside the project and may be others' too: left alone")
+        broom.say(f"DVC's cache {cache} lies outside the project and may be shared with others: left alone")
         return
     versions = registry.versions() if registry is not None and registry.exists() else []
     needed = [item for item in versions if item.aliases or item.creation_timestamp / 1000 >= broom.before]
     with kept(broom.project, registry, needed) as unknown:
         if unknown:
-            broom.say(f"version {', '.join(unknown)} does not say which data it needs: DVC's cache is left alone")
+            broom.say(f"version {', '.join(unknown)} was registered without dvc.lock: DVC's cache is left alone")
             return
         options = ["--dry"] if broom.dry else []
         said = dvc(broom.project, "gc", "--workspace", "--all-branches", "--all-tags", "--force", *options)

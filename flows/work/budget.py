@@ -30,7 +30,7 @@ def check(config: RetrainConfig, stages: Sequence[str], folders: Sequence[Path],
         if free < config.free_gb:
             raise ValueError(
                 f"{folder} has {free:.2f} GB of free space, retrain.free_gb asks for {config.free_gb:g};"
-                " free some (`make clean-state` removes what is not needed), or ask for less"
+                " free some (`make clean-state` removes what is not needed), or lower the setting"
             )
 
 

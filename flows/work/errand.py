@@ -36,7 +36,10 @@ def offered(place: Workspace, done: list[str], waiting: Callable[[Callable[[], s
     remote = git_remote(place.home)
     if place.remote is None or remote is None:
         lacking = "DVC remote" if place.remote is None else "git remote"
-        raise ValueError(f"retrain.elsewhere: another machine gets its work through remotes, and there is no {lacking}")
+        raise ValueError(
+            f"retrain.elsewhere hands work over through a DVC and a git remote, and there is no {lacking}; add it,"
+            " or set retrain.elsewhere to null to train here"
+        )
     waiting(lambda: dvc(place.path, "push", "--run-cache", *done))
     commit = _commit(place)
     branch = f"refs/heads/{_BRANCH}{commit[:12]}"
@@ -65,13 +68,13 @@ def carry_out(project: Path, state: Path, commit: str, log: Callable[[str], None
     Raises ValueError if that cannot be done, Unavailable if it may be tried again.
     """
     if not _HASH.fullmatch(commit):
-        raise ValueError(f"a training starts from a commit's whole hash; received {commit[:80]!r}")
+        raise ValueError(f"a training starts from a commit's full hash; received {commit[:80]!r}")
     began, waits = time.monotonic(), (5.0, 20.0)
     patiently(lambda: _fetch(project, commit), waits, log)
     config = section(RetrainConfig, project, commit, "retrain")
     with alone(state, "training") as held, workspace(project, state, commit, "trainings") as place:
         if place.remote is None:
-            raise ValueError("this clone has no DVC remote to take data from and bring results to")
+            raise ValueError("this clone has no default DVC remote to pull data from and push results to; add it")
         budget.check(config, [item.stage for item in config.budgets], [project, state], state)
         _train(place, state, held, config, log)
         patiently(lambda: dvc(place.path, "push", "--run-cache", STAGE), pauses(config), log)
@@ -80,7 +83,7 @@ def carry_out(project: Path, state: Path, commit: str, log: Callable[[str], None
 
 def _fetch(project: Path, commit: str) -> None:
     if (remote := git_remote(project)) is None:
-        raise ValueError(f"{project} has no git remote to take the commit from")
+        raise ValueError(f"{project} has no git remote to fetch the commit from; add it")
     git(project, "fetch", "--quiet", "--no-tags", remote, f"refs/heads/{_BRANCH}{commit[:12]}")
     git(project, "cat-file", "-e", f"{commit}^{{commit}}")
 

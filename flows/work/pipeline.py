@@ -47,7 +47,7 @@ def stage_names(project: Path) -> list[str]:
     """The stages of dvc.yaml in their order. Raises ValueError if the project has no dvc.yaml."""
     path = project / "dvc.yaml"
     if not path.is_file():
-        raise ValueError(f"{project} holds no dvc.yaml; start `make retrain` in the project's folder")
+        raise ValueError(f"{project} holds no dvc.yaml; run this in the project's folder")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return list(content["stages"])
 
@@ -188,7 +188,7 @@ class Reproduction(contextlib.AbstractContextManager["Reproduction"]):
             not codes and code in (_KILLED, -signal.SIGKILL)
         ):
             who = "its process" if code > 0 and code != _KILLED else "dvc"
-            return Unavailable(f"{who} was killed (signal 9), by a person or by the kernel where memory ran out")
+            return Unavailable(f"{who} was killed (signal 9), by a person or by the kernel because memory ran out")
         return (Resumable if codes[-1:] == [_RESUME_ME] else StageFailed)(last_sentence(lines))
 
 

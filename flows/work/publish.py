@@ -28,7 +28,10 @@ def push_data(place: Workspace) -> str:
     missing = json.loads(dvc(place.path, "status", "--cloud", "--json") or "{}")
     if missing:
         some = ", ".join(sorted(missing)[:3])
-        raise ValueError(f"the DVC remote {place.remote} lacks {len(missing)} files after the push ({some}); no commit")
+        raise ValueError(
+            f"the DVC remote {place.remote} lacks {len(missing)} files after the push ({some}), so nothing was"
+            " committed; run it again"
+        )
     return f"the DVC remote {place.remote} holds all data and the run cache"
 
 
@@ -63,7 +66,7 @@ def push_branch(place: Workspace, branch: str) -> str:
         git(place.home, "push", "--quiet", remote, f"refs/heads/{branch}:refs/heads/{branch}")
     except ValueError as error:
         if "[rejected]" in str(error):
-            raise ValueError(f"on {remote} {_diverged(branch)}") from None
+            raise ValueError(f"on {remote}, {_diverged(branch)}") from None
         raise
     return f"branch {branch} is on {remote}"
 

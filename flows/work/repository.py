@@ -39,7 +39,7 @@ def git(project: Path, *arguments: str, extra: Mapping[str, str] | None = None) 
     try:
         answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
     except OSError:
-        raise ValueError("git is not installed; a deployed retrain starts from a commit") from None
+        raise ValueError("git is not installed; install it: a deployed retrain starts from a commit") from None
     if answer.returncode:
         said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
         told = next((line for line in said if line.startswith(("fatal:", "error:"))), said[-1] if said else "refused")
@@ -59,7 +59,8 @@ def head(project: Path) -> str:
     """
     if not _says(project, "rev-parse", "--git-dir"):
         raise ValueError(
-            f"{project} is no git repository; a deployed retrain starts from a commit, `make retrain` needs none"
+            f"{project} is not a git repository; a deployed retrain starts from a commit: clone the project, or run"
+            " `make retrain`, which needs none"
         )
     if git(project, "rev-parse", "--is-shallow-repository").strip() == "true":
         raise ValueError("this clone is shallow, so no run branch can be pushed from it; run `git fetch --unshallow`")

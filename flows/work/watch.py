@@ -39,9 +39,7 @@ def look(project: Path, state: Path, tell: Callable[[str], None]) -> Look:
             tell(digest)
             known = digest
         write_json(path, {"format": 1, "seen": digest, "known": known})
-    words = (
-        "changed and stand still" if news else "changed; told once they stand still" if digest != known else "as before"
-    )
+    words = "changed, now stable" if news else "changed; reported when stable" if digest != known else "as before"
     return Look(digest=digest, news=news, told=f"data {digest[:12]}: {words}")
 
 

@@ -102,8 +102,8 @@ def _digits(path: Path) -> None:
     answer = subprocess.run(command, cwd=path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if answer.returncode == _OTHERS or not (path / "infra" / "digits.py").is_file():
         raise ValueError(
-            "no data/raw.dvc in this commit, so a run elsewhere cannot have its images;"
-            " run `dvc add data/raw` and commit data/raw.dvc (`make retrain` works here without)"
+            "this commit has no data/raw.dvc, so a run outside the working copy cannot get its images;"
+            " run `dvc add data/raw` and commit data/raw.dvc (`make retrain` works without it)"
         )
     if answer.returncode:
         raise ValueError(f"the default images could not be written: {last_sentence(answer.stderr.splitlines())}")
@@ -142,7 +142,7 @@ def _default_remote(config: configparser.RawConfigParser) -> str | None:
     remotes = {name: section for name, section in remotes.items() if "remote " in section}
     name = config.get("core", "remote", fallback=None)
     if name is None and remotes:
-        raise ValueError(f"DVC knows {', '.join(remotes)} but no default remote; run `dvc remote default NAME`")
+        raise ValueError(f"DVC has the remotes {', '.join(remotes)} but no default one; run `dvc remote default NAME`")
     if name is None:
         return None
     if name not in remotes:

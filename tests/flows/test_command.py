@@ -105,7 +105,7 @@ def test_a_damaged_list_in_the_cache_is_named_not_passed_over(project: Path, con
         path = Path(repo.cache.local.path) / "ab" / "cd.dir"
         path.parent.mkdir(parents=True)
         path.write_text(content)
-        with pytest.raises(ValueError, match=r"cd\.dir in DVC's cache is not the list of files"):
+        with pytest.raises(ValueError, match=r"cd\.dir in DVC's cache is not a list of files"):
             open_cache(repo)
         path.write_text('[{"relpath": "a", "md5": "b"}]')
         assert open_cache(repo).folders[0].files == {"a": "b"}

@@ -161,8 +161,8 @@ def test_nobody_there_is_a_sentence(clone: Path, node: Node) -> None:
     assert retrain() == ("Failed", f"{told} or set retrain.elsewhere to null to train here")
     sh(clone, sys.executable, "-m", "dvc", "remote", "remove", "-q", "store")
     commit(clone)
-    told = "retrain.elsewhere: another machine gets its work through remotes, and there is no DVC remote"
-    assert retrain() == ("Failed", told)
+    told = "retrain.elsewhere hands work over through a DVC and a git remote, and there is no DVC remote"
+    assert retrain() == ("Failed", f"{told}; add it, or set retrain.elsewhere to null to train here")
     assert offers(clone) == ""
 
 
@@ -201,7 +201,7 @@ def test_a_coordinator_that_stops_takes_the_training_along_and_one_that_dies_fin
     set_params(clone, retrain__wait_minutes=1.0)
     again = coordinator(clone, prefect_api)
     try:
-        wait_for(lambda: "trains this already" in (clone.parent / "coordinator").read_text(), node)
+        wait_for(lambda: "is already training this commit" in (clone.parent / "coordinator").read_text(), node)
         (node.state / "go").write_text("on")
         assert again.wait(240) == 0
     finally:
@@ -219,7 +219,7 @@ def test_a_deployment_has_a_flow_and_a_name(name: str) -> None:
 
 @pytest.mark.parametrize("commit", ["main", "--upload-pack=touch x", "../../etc", "f" * 39, "f" * 40])
 def test_only_a_commit_that_was_offered_is_trained(clone: Path, commit: str) -> None:
-    with pytest.raises(ValueError, match=r"a commit's whole hash; received|couldn't find remote ref"):
+    with pytest.raises(ValueError, match=r"a commit's full hash; received|couldn't find remote ref"):
         errand.carry_out(clone, clone / ".ganops", commit, lambda _line: None)
 
 

@@ -257,7 +257,7 @@ def test_what_was_killed_from_outside_is_told_and_tried_again(
 ) -> None:
     monkeypatch.setenv("SHELL", shell)
     set_params(project, train__act=act, retrain__retries=0)
-    told = f"stage train: {who} was killed (signal 9), by a person or by the kernel where memory ran out"
+    told = f"stage train: {who} was killed (signal 9), by a person or by the kernel because memory ran out"
     assert retrain(project).error == told
     (project / "saved").unlink()
     set_params(project, retrain__retries=1)

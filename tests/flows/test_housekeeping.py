@@ -109,11 +109,11 @@ def test_a_cache_of_others_and_versions_that_name_no_data_are_left_alone(
         path.unlink()
     before = contents(project, state)
     assert main(["--days", "0"]) == 0
-    assert "version 1 does not say which data it needs: DVC's cache is left alone" in capsys.readouterr().out
+    assert "version 1 was registered without dvc.lock: DVC's cache is left alone" in capsys.readouterr().out
     shared = ["dvc", "cache", "dir", "--local", str(tmp_path / "shared")]
     subprocess.run([sys.executable, "-m", *shared], cwd=project, check=True)
     assert main(["--days", "0"]) == 0
-    assert "lies outside the project and may be others' too" in capsys.readouterr().out
+    assert "lies outside the project and may be shared with others" in capsys.readouterr().out
     assert before - contents(project, state) == set()
     assert main(["--days", "-1"]) == 1
     assert "--days must be 0 or more; received -1" in capsys.readouterr().err

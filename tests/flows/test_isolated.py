@@ -194,7 +194,7 @@ def params_wrong(project: Path) -> None:
         (detached, "HEAD is detached, so no branch says which commit to train; run `git switch BRANCH`"),
         (upstream_diverged, "have diverged; merge or rebase, then run it again"),
         (no_store, "store, which does not exist; mount it, or make it"),
-        (store_without_default, "DVC knows store but no default remote; run `dvc remote default NAME`"),
+        (store_without_default, "DVC has the remotes store but no default one; run `dvc remote default NAME`"),
         pytest.param(store_away, "dvc push: ", marks=pytest.mark.slow),
         (data_nowhere, "the cache lacks data that data/raw.dvc name, and there is no DVC remote to pull them from"),
         (data_untracked, "run `dvc add data/raw` and commit data/raw.dvc"),
@@ -219,7 +219,7 @@ def test_a_run_branch_with_another_history_is_not_overwritten(trained: Path, pre
     sh(trained, "git", "branch", "-D", branch)
     name, message = retrain()
     assert name == "Failed"
-    assert f"on origin branch {branch} holds another history, which is not overwritten" in message
+    assert f"on origin, branch {branch} holds another history, which is not overwritten" in message
     assert sh(trained.parent / "origin.git", "git", "rev-parse", branch) == foreign
 
 

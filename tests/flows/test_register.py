@@ -125,7 +125,7 @@ def test_smoke_results_are_refused(built: Callable[..., Path], state: Path) -> N
 def test_a_verdict_about_other_bytes_is_refused(built: Callable[..., Path]) -> None:
     project = built()
     (project / "data" / "export" / ONNX).write_bytes(b"other")
-    with pytest.raises(ValueError, match=r"generator\.onnx has SHA-256 .* verdict speaks of"):
+    with pytest.raises(ValueError, match=r"generator\.onnx has SHA-256 .* verdict is about"):
         read_candidate(project)
 
 
@@ -212,7 +212,7 @@ def test_new_evidence_replaces_the_old_and_asks_for_a_new_decision(built: Callab
     assert "decision" not in version.tags
     verdict = model_folder(state, version) / "verdict.json"
     assert json.loads(verdict.read_text())["passed"] is True
-    assert once(project, state)[0].note == "is version 1 already; nothing new was registered"
+    assert once(project, state)[0].note == "is already registered as version 1; nothing new was registered"
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -232,7 +232,7 @@ def test_a_version_whose_evidence_is_being_replaced_waits_for_nobody(
     assert not {"decision", "judged_by", "evidence_sha256"} & set(tags)
     assert waiting(registry) == []
     built(card__quality=0.5)  # the first evidence again; its files may have been replaced, so all are written again
-    assert once(project, state)[0].note == "is version 1 already; its evidence changed and was replaced"
+    assert once(project, state)[0].note == "is already registered as version 1; its evidence changed and was replaced"
     verdict = model_folder(state, registry.versions()[0]) / "verdict.json"
     assert json.loads(verdict.read_text())["passed"] is True
 
