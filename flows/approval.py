@@ -60,7 +60,7 @@ class Answer:
 
     def __post_init__(self) -> None:
         if not plain(self.approver, 200) or not plain(self.comment):
-            raise ValueError("an answer needs the approver's name and a comment; both are recorded")
+            raise ValueError("an answer needs the approver's name (--by) and a comment (--comment); both are recorded")
 
 
 def request(registry: Registry, rules: str, wanted: str | None = None) -> Request | None:
@@ -93,15 +93,15 @@ def request(registry: Registry, rules: str, wanted: str | None = None) -> Reques
 def _stale(tags: Mapping[str, str], champion: str | None, rules: str) -> str | None:
     """Why nobody can approve the version with these tags, and what helps; None if somebody can."""
     if (refused := refusal(tags)) is not None:
-        return f"{refused}; to write that down to the end, refuse it again"
+        return f"{refused}; recording that was interrupted, so refuse it again to complete it"
     if not tags.get("judged_by"):
         return "its decision is not complete; the next retrain completes it"
     if tags.get("against") != (champion or "none"):
-        told = f"it was judged against version {tags.get('against')}, champion is {champion or 'none'}"
-        return f"{told}; the next retrain judges it anew"
+        told = f"it was judged against champion {tags.get('against')}, but the champion is now {champion or 'none'}"
+        return f"{told}; the next retrain judges it again"
     if tags["judged_by"] != rules:
-        told = "it was judged by other sections `compare` and `promote` than those of params.yaml now"
-        return f"{told}; the next retrain judges it anew"
+        told = "section `compare` or `promote` of params.yaml has changed since it was judged"
+        return f"{told}; the next retrain judges it again"
     return None
 
 
@@ -132,7 +132,9 @@ def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> st
     recover(registry, log)
     now = request(registry, seen.rules, seen.version)
     if now is None or now.seen != seen.seen:
-        raise ValueError(f"version {seen.version} or the champion changed since the evidence was shown; look again")
+        raise ValueError(
+            f"version {seen.version} or the champion has changed since the evidence was shown; look at it again"
+        )
     if answer.approved and now.stale:
         raise ValueError(f"version {seen.version} cannot be approved: {now.stale}")
     version = registry.client.get_model_version(registry.name, now.version)
@@ -145,7 +147,9 @@ def carry_out(registry: Registry, seen: Request, answer: Answer, log: Log) -> st
         registry.tag(now.version, decision=REFUSED)
         return f"version {now.version} of {registry.name} is refused and stays without alias: {who['comment']}"
     if not registry.intact(version):
-        raise ValueError(f"version {now.version} is damaged: its registered bytes are gone or not its own")
+        raise ValueError(
+            f"version {now.version} is damaged and can only be refused: its registered bytes are missing or altered"
+        )
     registry.tag(now.version, approval=json.dumps({"approved": True, **who}))
     move(registry, _move(registry, version, now, who), log)
     return f"version {now.version} of {registry.name} is champion, approved by {who['approver']}"
@@ -168,10 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m flows.approval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--approve", metavar="VERSION", help="promote this version, which waits")
-    choice.add_argument("--refuse", metavar="VERSION", help="leave this version, which waits, without alias")
-    parser.add_argument("--by", default="", help="who says so; recorded")
-    parser.add_argument("--comment", default="", help="why; recorded")
+    choice.add_argument("--approve", metavar="VERSION", help="promote this waiting version")
+    choice.add_argument("--refuse", metavar="VERSION", help="refuse this waiting version; it gets no alias")
+    parser.add_argument("--by", default="", help="your name; recorded with the decision")
+    parser.add_argument("--comment", default="", help="the reason; recorded with the decision")
     options = parser.parse_args(argv)
 
     def act() -> int:
@@ -195,9 +199,8 @@ def _answer(options: argparse.Namespace) -> str:
             return asked.text() if asked else nothing
         if asked is None:
             others = ", ".join(str(version.version) for version in waiting(registry))
-            raise ValueError(
-                f"version {plain(wanted, 40)} does not wait; {f'waiting: {others}' if others else nothing}"
-            )
+            told = f"waiting: {others}" if others else nothing
+            raise ValueError(f"version {plain(wanted, 40)} does not wait for an answer; {told}")
         answer = Answer(approved=options.approve is not None, approver=options.by, comment=options.comment)
         with serialised(state):
             return carry_out(registry, asked, answer, lambda line: None)

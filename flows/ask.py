@@ -92,7 +92,7 @@ def start(version: str, log: Callable[[str], None]) -> None:
     """Start the deployed flow that asks; if there is none, say which command answers."""
     try:
         asked: Any = run_deployment("approve/promote", timeout=0, as_subflow=False)
-        log(f"version {version} waits for an approval: Prefect's run {asked.name} asks for it")
+        log(f"version {version} waits for an approval: answer on the page of Prefect's run {asked.name}")
     except ObjectNotFound:
-        told = f"python -m flows.approval --approve {version} --by NAME --comment WHY"
-        log(f"version {version} waits for an approval: {told}, or deploy the flow that asks on Prefect's page")
+        told = f"run `python -m flows.approval --approve {version} --by NAME --comment WHY`"
+        log(f"version {version} waits for an approval: {told}, or deploy approve/promote to be asked in Prefect")

@@ -44,7 +44,9 @@ def arrange(notify: str | None) -> list[str]:
     Raises ValueError if no server answers or refuses, or if `notify` is not an address that apprise knows.
     """
     if not os.environ.get("PREFECT_API_URL"):
-        raise ValueError("PREFECT_API_URL names no server; automations on a temporary one would be gone with it")
+        raise ValueError(
+            "PREFECT_API_URL is not set; set it to the address of a server that stays, which keeps the automations"
+        )
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -56,9 +58,9 @@ def arrange(notify: str | None) -> list[str]:
             block = _block(notify) if notify else None
             return told + [_automation(client, item, block) for item in plan["automations"]]
     except (httpx.TransportError, RuntimeError) as error:
-        raise ValueError(f"the server of PREFECT_API_URL does not answer: {error or type(error).__name__}") from None
+        raise ValueError(f"the server at PREFECT_API_URL does not answer: {error or type(error).__name__}") from None
     except PrefectHTTPStatusError as error:
-        raise ValueError(f"the server of PREFECT_API_URL refused: HTTP {error.response.status_code}") from None
+        raise ValueError(f"the server at PREFECT_API_URL refused: HTTP {error.response.status_code}") from None
 
 
 def _queue(client: Any, pool: str, name: str, limit: int) -> str:
@@ -87,7 +89,9 @@ def _block(notify: str) -> str:
     from pydantic import SecretStr
 
     if not Apprise().add(notify):
-        raise ValueError("GANOPS_NOTIFY_URL is no address that apprise knows; see the list of services of apprise")
+        raise ValueError(
+            "GANOPS_NOTIFY_URL is not an address that apprise knows; see https://github.com/caronc/apprise"
+        )
     return str(SlackWebhook(url=SecretStr(notify)).save(BLOCK, overwrite=True))
 
 
@@ -105,9 +109,9 @@ def _automation(client: Any, item: dict[str, Any], block: str | None) -> str:
     found = client.read_automations_by_name(item["name"])
     if not found:
         client.create_automation(AutomationCore.model_validate(wanted))
-        return f"{item['name']}: made"
+        return f"{item['name']}: created"
     client.update_automation(found[0].id, AutomationCore.model_validate({**wanted, "enabled": found[0].enabled}))
-    return f"{item['name']}: renewed"
+    return f"{item['name']}: updated"
 
 
 if __name__ == "__main__":

@@ -112,13 +112,16 @@ def _save_files(run: Any, to: Path) -> None:
 def _verified(folder: Path, state: Path) -> dict[str, Any]:
     """What backup.json says. Raises ValueError if a file is missing or changed, or the state folder is another."""
     if not (folder / "backup.json").is_file():
-        raise ValueError(f"{folder} is no whole backup: it has no backup.json")
+        raise ValueError(f"{folder} is not a complete backup: it has no backup.json; name the folder of one that is")
     about = read_json(folder / "backup.json", format=_FORMAT)
     for name, digest in about["files"].items():
         if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             raise ValueError(f"{folder / name} is missing or damaged; nothing was restored")
     if about["state"] != str(state):
-        raise ValueError(f"the backup is of {about['state']}, here is {state}: the registry stores absolute addresses")
+        raise ValueError(
+            f"the backup is of the state folder {about['state']}, but this one is {state}; the registry stores absolute"
+            f" addresses, so set GANOPS_STATE to {about['state']} to restore it"
+        )
     return dict(about)
 
 
@@ -127,7 +130,9 @@ def _papers(project: Path, registry: Registry) -> Iterator[None]:
     """While the block runs, git tags name what the aliased versions need, if this is a git repository."""
     with kept(project, registry, aliased(registry)) as unknown:
         if unknown:
-            sys.stderr.write(f"backup: version {', '.join(unknown)} does not say which data it needs\n")
+            sys.stderr.write(
+                f"backup: version {', '.join(unknown)} was registered without dvc.lock, so its data may be missing\n"
+            )
         yield
 
 
@@ -148,10 +153,10 @@ def _default_remote(project: Path) -> str | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Save or restore, and print what was done; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.backup", description=__doc__)
-    parser.add_argument("act", choices=("save", "restore"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--postgres", action="store_true", help="save: the registry's database is PostgreSQL")
-    parser.add_argument("--only", choices=("database", "files"), help="restore: one of the two steps behind a server")
+    parser.add_argument("act", choices=("save", "restore"), help="what to do")
+    parser.add_argument("folder", type=Path, help="the backup; `save` needs a folder that does not exist yet")
+    parser.add_argument("--postgres", action="store_true", help="save: dump PostgreSQL (PGHOST, ... say where it is)")
+    parser.add_argument("--only", choices=("database", "files"), help="restore: only this part")
     options = parser.parse_args(argv)
 
     def act() -> int:

@@ -48,16 +48,16 @@ def watch_data() -> Any:
     def tell(digest: str) -> None:
         resource = {"prefect.resource.id": watch.RESOURCE, "prefect.resource.name": "raw data"}
         if emit_event(event=watch.EVENT, resource=resource, payload={"digest": digest}) is None:
-            raise ValueError("Prefect took no event; the next look tells it again")
+            raise ValueError("Prefect did not accept the event; the next look reports it again")
 
     try:
         lost(get_run_logger().warning)
     except Exception as error:  # noqa: BLE001 - whatever the server answers, the data are looked at all the same
-        get_run_logger().warning("runs that were lost could not be looked for: %s", error)
+        get_run_logger().warning("could not look for lost runs: %s", error)
     try:
         get_run_logger().info(watch.look(Path.cwd(), settle(), tell).told)
     except Busy as error:
-        get_run_logger().info("%s: nothing is missed, the next look sees it", error)
+        get_run_logger().info("%s; this look is skipped, and the next one sees what changed", error)
     except ValueError as error:
         return Failed(message=str(error))
     return None

@@ -41,7 +41,9 @@ def train(commit: str, config: Elsewhere, log: Callable[[str], None]) -> str:
             raise Unavailable(f"Prefect's server does not answer ({type(error).__name__})") from None
         except PrefectHTTPStatusError as error:
             status = error.response.status_code
-            raise (Unavailable if status >= 500 else ValueError)(f"Prefect's server answers {status}") from None
+            raise (Unavailable if status >= 500 else ValueError)(
+                f"Prefect's server answers with HTTP status {status}"
+            ) from None
     if state.is_completed():
         return f"trained by {config.deployment} (run {run.name}), {time.monotonic() - began:.0f} s from start to end"
     raise _why(state, f"{config.deployment} (run {run.name})")
@@ -75,10 +77,10 @@ def _started(client: SyncPrefectClient, commit: str, config: Elsewhere, log: Cal
     )
     for run in found:
         if run.state is not None and not run.state.is_final():
-            log(f"run {run.name} of {config.deployment} trains this already")
+            log(f"run {run.name} of {config.deployment} is already training this commit")
             return run
     new: Any = run_deployment(config.deployment, parameters={"commit": commit}, tags=[tag], timeout=0, as_subflow=False)
-    log(f"run {new.name} of {config.deployment} is to train this")
+    log(f"started run {new.name} of {config.deployment} to train this commit")
     return new
 
 

@@ -45,8 +45,10 @@ if TYPE_CHECKING:
 TOMBSTONES = Path("data/erased.json")
 PICTURES = {"validate", "reference", "evaluate", "audit"}  # stages whose outputs hold real images
 _OBJECT = "image, shard or page"
-_WHOLE = "archive, table or array, older than those in use, that holds it and others: the whole object goes"
-_IN_USE = "archive, table or array that holds it and others, in use: write it anew, `dvc add` it, then run this again"
+_WHOLE = "an older archive, table or array, no longer in use, that holds it among others: the whole object is removed"
+_IN_USE = (
+    "archive, table or array in use that holds it: rewrite it without the image, `dvc add` it, then run this again"
+)
 TAG = "erased"  # tag of a model version: JSON, the image's SHA-256 mapped to date, reason and the image's split
 
 
@@ -73,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """List or erase; exit code 0 done, 1 failed."""
     parser = argparse.ArgumentParser(prog="python -m flows.erase", description=__doc__)
     parser.add_argument("sha256", help="SHA-256 of the image's content, as in manifest.parquet and quarantine.csv")
-    parser.add_argument("--remove", action="store_true", help="really erase; without it places are only listed")
-    parser.add_argument("--reason", help="why, for the tombstone and the card; names nobody")
+    parser.add_argument("--remove", action="store_true", help="erase; without it, the places are only listed")
+    parser.add_argument("--reason", help="why, for the tombstone and the card; name nobody in it")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(argv)
 
@@ -138,16 +140,14 @@ def _find(
     objects += [Object(md5, _IN_USE if md5 in in_use else _WHOLE, md5 not in in_use) for md5 in sorted(held)]
     places = [Place("raw", _short(project, path), "the image itself", path.unlink) for path in files]
     places += [
-        Place("raw", _short(project, path), "holds it among others: write that file anew without it")
+        Place("raw", _short(project, path), "holds it among others: rewrite that file without it")
         for path in containers(project, sources, sha256)
     ]
     places += [
-        Place(
-            "origin", origin, f"not looked into: erase it there first, or the next `dvc update {name}` brings it back"
-        )
+        Place("origin", origin, f"not searched: erase it there first, or the next `dvc update {name}` brings it back")
         for origin, name in ((origin, _short(project, path)) for origin, path in origins(project, repo))
     ]
-    places += [Place("workspace", "data/", "store, pages and arrays made of it; `dvc repro` replaces them")] * any(
+    places += [Place("workspace", "data/", "store, pages and arrays made from it; `dvc repro` replaces them")] * any(
         version.place == "data/ingest" for version in versions
     )
     places += [
@@ -156,7 +156,9 @@ def _find(
         if cache.path(one.md5).is_file()
     ]
     places += [
-        Place("cache", f"DVC folder {folder.md5}", f"weights and numbers of {stage}, no image: repeat them without it")
+        Place(
+            "cache", f"DVC folder {folder.md5}", f"weights and numbers of {stage}, no image: make them again without it"
+        )
         for stage, folder in made
         if stage not in PICTURES
     ]
@@ -193,7 +195,7 @@ def _run_cache(repo: "Repo", folders: Sequence[Folder]) -> list[Place]:
     root = Path(repo.stage_cache.cache_dir)
     texts = ((str(path), path.read_text(encoding="utf-8")) for path in sorted(root.glob("*/*/*")) if path.is_file())
     found = runs_of(texts, {folder.md5 for folder in folders})
-    what = "would bring a run on it back"
+    what = "would restore results that hold it"
     return [Place("run cache", Path(path).name[:12], what, _unlinker(Path(path))) for path in found]
 
 
@@ -218,8 +220,8 @@ def _remote(repo: "Repo", name: str, objects: Sequence[Object], folders: Sequenc
         found = runs_of(texts, {folder.md5 for folder in folders})
     except Exception as error:  # noqa: BLE001  every kind of storage has its own errors; the place must be listed
         said = " ".join(str(error).split())[:200]
-        return [Place("remote", name, f"could not be looked at ({type(error).__name__}: {said}); run it again")]
-    what = "would bring a run on it back"
+        return [Place("remote", name, f"could not be searched ({type(error).__name__}: {said}); run this again")]
+    what = "would restore results that hold it"
     return places + [Place("remote", f"{name}: run {path.rsplit('/')[-1][:12]}", what, _remote_remover(fs, path))
                      for path in found]  # fmt: skip
 
@@ -295,13 +297,13 @@ def _text(report: dict[str, Any]) -> str:
         fate = "marked" if model["marked"] else "can be marked"
         lines.append(f"{fate:>14}  model version {model['version']}{alias}: it was in its {model['split']} split")
     lines += [
-        f"{'look at':>14}  {source}: the same picture, or nearly; it has a hash of its own"
+        f"{'look at':>14}  {source}: the same picture, or nearly, under another hash; erase it too if it must go"
         for source in report["copies"]
     ]
     if report["removed"]:
         lines += [
-            f"{TOMBSTONES} keeps date and reason. Now `dvc add data/raw` where raw data are under DVC, `dvc repro`,",
-            f"`dvc push`, and commit {TOMBSTONES}. Weights do not forget: train and promote anew.",
+            f"{TOMBSTONES} keeps date and reason. Now run `dvc add data/raw` if raw data are under DVC, `dvc repro`,",
+            f"`dvc push`, and commit {TOMBSTONES}. Existing weights have still seen it: train and promote new ones.",
         ]
     else:
         lines.append("Nothing was changed. To erase it: --remove --reason TEXT")

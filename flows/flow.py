@@ -101,14 +101,16 @@ def in_place(job: Job, work: Work, outcome: Outcome) -> None:
     for number in range(job.config.rounds):
         before = outcome.candidate.work_key if outcome.candidate else None
         if number:
-            get_run_logger().info("%s changed while this ran; once more", ", ".join(changed))
+            get_run_logger().info("%s changed while this ran; running another round", ", ".join(changed))
             outcome.renew()
         carry_out(job, bool(changed), outcome)
         if outcome.error or (outcome.candidate and outcome.candidate.work_key == before):
             return
         if not (changed := stale(job.project)):
             return
-    outcome.notes.append(f"{', '.join(changed)} changed again; the next run takes that up")
+    outcome.notes.append(
+        f"{', '.join(changed)} changed again in the last round (retrain.rounds); the next run takes that up"
+    )
 
 
 def ending(outcome: Outcome) -> Any:
@@ -193,7 +195,7 @@ def _elsewhere(job: Job, outcome: Outcome, seconds: dict[str, float], following:
     names, elsewhere = stage_names(job.project), job.elsewhere
     told = step(TRAIN, lambda: elsewhere(names[: names.index(TRAIN)]))
     if not _reproduce(job, outcome, seconds, following):
-        raise StepFailed(f"{told}, but the DVC remote does not hold it; do both clones have the same default remote?")
+        raise StepFailed(f"{told}, but the DVC remote does not hold it; give both clones the same default remote")
     outcome.notes.append(told)
 
 

@@ -33,7 +33,7 @@ def clean(broom: sweep.Broom, registry: Registry | None) -> None:
     trainings(broom, {version.tags.get("data_hash", "") for version in aliased})
     caches(broom, {version.tags.get("onnx_sha256", "") for version in aliased})
     if not (broom.project / ".git").exists():
-        broom.say("no git here: run branches and DVC's cache are left alone")
+        broom.say("the project is not a git repository: run branches and DVC's cache are left alone")
         return
     worktrees(broom)
     branches(broom, {version.tags.get("idempotence_key", "") for version in aliased})
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Sweep, and print what was removed; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.housekeeping", description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")
-    parser.add_argument("--days", type=float, default=30, help="what is younger stays; default: 30")
+    parser.add_argument("--days", type=float, default=30, help="keep what is younger than this; default: 30")
     options = parser.parse_args(argv)
 
     def act() -> int:

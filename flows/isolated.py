@@ -35,7 +35,7 @@ def isolated(project: Path, state: Path, commit: str | None, log: Log) -> Any:
     target = patiently(lambda: _start(project, state, commit), FIRST_PAUSES, log)
     config = section(RetrainConfig, project, target, "retrain")
     if git(project, "status", "--porcelain", "--untracked-files=no").strip():
-        log("the working copy has changes that are not committed; they are no part of this run")
+        log("this run ignores the uncommitted changes in the working copy; commit them to train with them")
     outcome: Outcome | None = None
     with hold(state, config.wait_minutes * 60) as held:
         for _round in range(config.rounds):
@@ -49,7 +49,7 @@ def isolated(project: Path, state: Path, commit: str | None, log: Log) -> Any:
                 return ending(outcome)
             log(f"the branch moved on to {newest[:8]} while this ran")
             target = newest
-    log(f"the branch holds {target[:8]} by now, which the next run takes up")
+    log(f"the branch is now at {target[:8]}, which the next run takes up")
     return ending(outcome) if outcome else None
 
 
@@ -74,7 +74,7 @@ def _newest(project: Path, state: Path, target: str, config: RetrainConfig, log:
     try:
         return patiently(lambda: _start(project, state, None), pauses(config), log)
     except ValueError as error:
-        log(f"whether the branch has moved on cannot be told: {error}")
+        log(f"cannot tell whether the branch has moved on: {error}")
         return target
 
 

@@ -58,7 +58,7 @@ class Report:
             return f"{self.model} has no champion; nothing was checked"
         if self.failed:
             return f"ALARM: champion {self.model} version {self.version}: {'; '.join(self.failed)}"
-        return f"champion {self.model} version {self.version} is as it was, and good enough on today's data"
+        return f"champion {self.model} version {self.version} is intact and still passes its checks on today's data"
 
 
 def recheck(registry: Registry, bench: Testbench) -> Report:
@@ -72,15 +72,17 @@ def recheck(registry: Registry, bench: Testbench) -> Report:
     _say(bench, "reading today's data")
     code, lines = bench.run([*DVC, "repro", "reference"], minutes=HOURS * 60)
     if code == STOPPED:
-        raise ValueError(f"reading today's data took longer than {HOURS:g} hours, which a recheck gives it")
+        raise ValueError(
+            f"reading today's data took over {HOURS:g} hours; run `dvc repro reference` first, then recheck"
+        )
     if code:
-        raise ValueError(f"today's data give no reference: {last_sentence(lines)}")
+        raise ValueError(f"no reference could be made from today's data: {last_sentence(lines)}")
     folder = bench.state / "recheck"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     failed = own_bytes(champion, registry, folder / ONNX) or declared(champion, registry, folder)
     if not failed:
-        _say(bench, "asking its registered bytes")
+        _say(bench, "running its registered bytes")
         failed = serving.check(champion, registry, bench, timed=False).failed
     measures: dict[str, float | None] = {}
     data_hash = None

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Go back, and print what was done; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.rollback", description=__doc__)
-    parser.add_argument("--reason", required=True, help="why, in words; it is recorded with the version that is left")
-    parser.add_argument("--to", metavar="VERSION", help="a version that was champion; default: the alias previous")
+    parser.add_argument("--reason", required=True, help="why, in words; it is recorded on the version that is replaced")
+    parser.add_argument("--to", metavar="VERSION", help="a former champion to go back to; default: the alias previous")
     options = parser.parse_args(argv)
 
     def act() -> int:
@@ -44,7 +44,7 @@ def run(project: Path, state: Path, reason: str, to: str | None, log: Log) -> st
     """Go back in the registry of `project`; returns what was done, in words. Raises ValueError if that is refused."""
     name, why = model_name(project / "params.yaml"), plain(reason)
     if not why:
-        raise ValueError("--reason must say why, in words; it is recorded with the version that is left")
+        raise ValueError("--reason must say why, in words; it is recorded on the version that is replaced")
     config = load_section(PromoteConfig, project / "params.yaml", "promote")
     if unmade(state):
         raise ValueError(f"nothing to go back to: {name} is not registered")
@@ -63,18 +63,21 @@ def rollback(registry: Registry, bench: Testbench, reason: str, to: str | None =
     if to is not None and to == champion:
         return f"version {to} of {registry.name} is champion already; nothing was done"
     if to is None and champion is not None and moves and (moves[-1].kind, moves[-1].version) == (ROLLBACK, champion):
-        told = f"version {champion} of {registry.name} is champion since the rollback from version {moves[-1].before}"
-        return f"{told} ({moves[-1].reason}); nothing was done, --to VERSION goes further back"
+        told = f"version {champion} of {registry.name} is champion again since the rollback"
+        told += f" from version {moves[-1].before} ({moves[-1].reason})"
+        return f"{told}; nothing was done; use --to VERSION to go further back"
     target = _target(registry, moves, to)
     served = serving.check(target, registry, bench, timed=False)
     if served.failed:
-        raise ValueError(f"version {target.version} cannot be served, nothing was moved: {'; '.join(served.failed)}")
+        raise ValueError(
+            f"version {target.version} cannot be served, so the champion stays: {'; '.join(served.failed)}"
+        )
     with serialised(bench.state):
         recover(registry, bench.log)
         if (found := registry.number("champion")) != champion:
             raise ValueError(
-                f"the champion moved from version {champion} to {found} while version {target.version} was tried;"
-                " nothing was done, run it again"
+                f"the champion changed from {champion or 'none'} to {found or 'none'} while version"
+                f" {target.version} was tested; nothing was done; run it again"
             )
         move(registry, _move(registry, moves, champion, str(target.version), reason), bench.log)
     left = f"; version {champion} is marked rolled_back" if champion is not None else ""
@@ -89,22 +92,22 @@ def _previous(registry: Registry) -> str:
 def _target(registry: Registry, moves: list[Move], to: str | None) -> "ModelVersion":
     """The version to go back to. Raises ValueError if there is none, it never was champion, or it is damaged."""
     once = [version for version in _champions(registry, moves) if version != registry.number("champion")]
-    others = f"versions that were champion and are still there: {', '.join(once) or 'none'}"
+    others = f"former champions that --to can name: {', '.join(once) or 'none'}"
     number = to if to is not None else registry.number("previous")
     if number is None:
         lost = moves[-1].previous if moves else None
         if lost is not None and registry.version(lost) is None:
-            raise ValueError(f"nothing to go back to: previous was version {lost}, which was deleted; {others} (--to)")
+            raise ValueError(f"nothing to go back to: previous was version {lost}, which was deleted; {others}")
         raise ValueError(f"nothing to go back to: {registry.name} has no version under the alias previous; {others}")
     found = registry.version(number) if number.isdecimal() else None
     if found is None:
         raise ValueError(f"{registry.name} has no version {plain(number, 40)}, or it was deleted; {others}")
     if number not in once:
-        raise ValueError(f"version {number} of {registry.name} never was champion, a retrain promotes; {others}")
+        raise ValueError(f"version {number} of {registry.name} was never champion, so nothing was moved; {others}")
     if not registry.intact(found):
         raise ValueError(
-            f"version {number} of {registry.name} is damaged: its registered bytes are gone or not its own; nothing was"
-            f" moved, name another with --to; {others}"
+            f"version {number} of {registry.name} is damaged: its registered bytes are missing or altered; the champion"
+            f" stays; {others}"
         )
     return found
 

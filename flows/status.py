@@ -78,13 +78,16 @@ def _told(version: "ModelVersion", registry: Registry) -> dict[str, Any]:
 def text(found: dict[str, Any]) -> str:
     """The same for people: the champion with its papers, then what was refused, then the rollbacks."""
     if not found["versions"]:
-        return f"{found['model']}: nothing is registered yet; `make retrain` does it\n"
+        return f"{found['model']}: nothing is registered yet; run `make retrain`\n"
     champion = f"version {found['champion']}" if found["champion"] else "none"
     others = ", ".join(f"{alias} {found[alias] or 'none'}" for alias in ("previous", "challenger", "best"))
     told = [f"{found['model']}: champion {champion}; {others}"]
     if found["unfinished"]:
         unfinished = found["unfinished"]
-        told.append(f"a {unfinished['kind']} of version {unfinished['version']} is under way or died; retrain ends it")
+        told.append(
+            f"a {unfinished['kind']} of version {unfinished['version']} is under way or was interrupted;"
+            " if interrupted, the next retrain completes or undoes it"
+        )
     refused = [item for item in found["versions"] if item["decision"] not in ("promoted", None) and not item["aliases"]]
     for item in found["versions"]:
         if item["aliases"] or item["decision"] is None:

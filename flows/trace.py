@@ -100,9 +100,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
         )
         for model in version["models"]:
             alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
-            erased = ", an image of it was erased since" if model["erased"] else ""
+            erased = ", one of its images was erased since" if model["erased"] else ""
             lines.append(f"    run {model['run_id']}: model version {model['version']}{alias}{erased}")
-        lines += ["    no model version was made of it"] * (not version["models"])
+        lines += ["    no model version was made from it"] * (not version["models"])
     for one in found["left_out"]:
         lines.append(f"  left out of data {one['data_hash'][:12]} ({one['place']}): {one['source']}, {one['reason']}")
     return lines or ["  in no data version of the workspace or of DVC's cache"]

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Copy and print; exit code 0 done, 1 refused (data/init is as it was), 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m flows.warm_start", description=__doc__)
-    parser.add_argument("version", metavar="models:/NAME@ALIAS", help="or models:/NAME/VERSION")
-    parser.add_argument("--out", type=Path, default=Path("data/init"), help="folder to write")
+    parser.add_argument(
+        "version", metavar="models:/NAME@ALIAS", help="the version to start from; also models:/NAME/VERSION"
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/init"), help="folder to write to; default: data/init")
     options = parser.parse_args(argv)
 
     def act() -> int:
@@ -54,22 +56,24 @@ def begin(project: Path, state: Path, uri: str, out: Path) -> str:
     version, or if its networks are gone or are not those that were registered."""
     name, alias, number = parse(uri)
     if unmade(state):
-        raise ValueError(f"{uri} is not there: nothing was ever registered here; `make retrain` registers what it made")
+        raise ValueError(f"{uri} does not exist: nothing is registered here yet; run `make retrain` first")
     with sentences(), tempfile.TemporaryDirectory() as folder, open_repo(project) as repo:
         place, registry = Path(folder), connect(state, name)
         version = _version(registry, alias, number)
         called = f"version {version.version} of {registry.name}"
         if erased := json.loads(version.tags.get(TAG, "{}")):
             raise ValueError(
-                f"{called} has seen {len(erased)} images that were erased since, and so would what begins with it;"
-                " name another, or begin without one"
+                f"{called} was made from data with {len(erased)} images that were erased since, which a training from"
+                " it would inherit; name another version, or train without a warm start"
             )
         onnx = registry.fetch(version, place / ONNX)
         for paper in (f"{PIPELINE}/dvc.lock", "train/summary.json"):
             _fetch_paper(registry, version, paper, place)
         md5 = dvc_md5(place / "dvc.lock", "data/train")
         if md5 is None:
-            raise ValueError(f"{called} does not say where its training lies: its dvc.lock names no data/train")
+            raise ValueError(
+                f"the dvc.lock of {called} names no data/train, so its networks cannot be found; name another"
+            )
         _bring_networks(repo, md5, place / "generator", called)
         expected = read_summary(place).outputs
         for name in FILES:

@@ -129,7 +129,7 @@ def test_each_version_that_waits_can_be_answered_and_one_that_does_not_is_named(
     assert night(built(train__quality=3.0), state).decision == "waiting"
     words = ["--by", "A. Person", "--comment", "stripes in the sevens"]
     assert main(["--refuse", "7", *words]) == 1
-    assert "version 7 does not wait; waiting: 2, 3" in capsys.readouterr().err
+    assert "version 7 does not wait for an answer; waiting: 2, 3" in capsys.readouterr().err
     assert main([]) == 0
     assert "## Promote tiny version 3?" in capsys.readouterr().out
     assert main(["--refuse", "2", *words]) == 0
@@ -141,7 +141,9 @@ def test_nothing_is_approved_under_rules_that_changed_meanwhile(waiting: tuple[P
     set_params(project, compare__margin=0.01)
     asked = asked_for(registry)
     assert asked is not None and asked.stale is not None
-    with pytest.raises(ValueError, match=r"judged by other sections `compare` and `promote`.*next retrain judges it"):
+    with pytest.raises(
+        ValueError, match=r"section `compare` or `promote` of params\.yaml has changed.*next retrain judges it"
+    ):
         answered(state, registry, asked, YES)
     assert night(project, state).decision == "waiting"
     assert "is champion" in answered(state, registry, asked_for(registry), YES)
@@ -241,7 +243,7 @@ def test_after_a_rollback_the_next_retrain_judges_anew(waiting: tuple[Path, Regi
     back(project, state)
     asked = asked_for(registry)
     assert asked is not None and asked.stale is not None
-    with pytest.raises(ValueError, match=r"judged against version 2, champion is 1; the next retrain"):
+    with pytest.raises(ValueError, match=r"judged against champion 2, but the champion is now 1; the next retrain"):
         answered(state, registry, asked, YES)
     assert settled(project, state) is None  # something is left to do
     assert night(project, state).decision == "waiting"
@@ -253,9 +255,9 @@ def test_the_command_shows_and_answers(state: Path, capsys: pytest.CaptureFixtur
     assert main([]) == 0
     assert "## Promote tiny version 2?" in capsys.readouterr().out
     assert main(["--approve", "2", "--by", "A. Person"]) == 1
-    assert "needs the approver's name and a comment" in capsys.readouterr().err
+    assert "needs the approver's name (--by) and a comment (--comment)" in capsys.readouterr().err
     assert main(["--approve", "7", "--by", "A. Person", "--comment", "fine"]) == 1
-    assert "version 7 does not wait; waiting: 2" in capsys.readouterr().err
+    assert "version 7 does not wait for an answer; waiting: 2" in capsys.readouterr().err
     assert main(["--approve", "2", "--by", "A. Person", "--comment", "fine"]) == 0
     assert "version 2 of tiny is champion, approved by A. Person" in capsys.readouterr().out
     assert main([]) == 0
@@ -310,7 +312,7 @@ def test_the_flow_asks_on_prefect_s_page_and_again_where_the_evidence_changed(
         )
         start("2", said.append)
         (run,) = (found for found in client.read_flow_runs() if found.deployment_id == deployment)
-        assert said[1].endswith(f"Prefect's run {run.name} asks for it")
+        assert said[1].endswith(f"answer on the page of Prefect's run {run.name}")
 
         def execute() -> Any:
             command = [sys.executable, "-W", "ignore", "-m", "prefect", "flow-run", "execute", str(run.id)]

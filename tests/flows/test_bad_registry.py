@@ -51,7 +51,7 @@ def test_wrong_credentials_are_named_and_never_printed(project: Path, monkeypatc
         with pytest.raises(ValueError) as refusal, sentences():
             connect(settle(), "tiny").exists()
         server.shutdown()
-    assert "does not accept who asks; set MLFLOW_TRACKING_USERNAME" in str(refusal.value)
+    assert "does not accept these credentials; set MLFLOW_TRACKING_USERNAME" in str(refusal.value)
     assert "secret" not in str(refusal.value)
 
 
@@ -132,4 +132,4 @@ def test_clocks_that_are_wrong_neither_block_nor_reorder(built: Callable[..., Pa
     assert [move.kind for move in moves] == ["promotion", "promotion", "rollback"]
     assert moves[-1].time == "2999-01-01T00:00:00.000001Z"
     assert aliases(registry)["champion"] == "1"
-    assert back(project, state).endswith("nothing was done, --to VERSION goes further back")
+    assert back(project, state).endswith("nothing was done; use --to VERSION to go further back")

@@ -61,7 +61,7 @@ def test_automations_without_a_server_are_refused_in_a_sentence(
     monkeypatch.setenv("GANOPS_STATE", str(tmp_path))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert automations.main([]) == 1
-    assert capsys.readouterr().err.startswith("automations: PREFECT_API_URL names no server")
+    assert capsys.readouterr().err.startswith("automations: PREFECT_API_URL is not set")
 
 
 def test_a_run_that_a_worker_took_and_lost_is_ended(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def test_people_are_told_of_what_failed_crashed_is_late_or_stuck(
     server.environment |= {"GANOPS_STATE": str(tmp_path / "state"), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     server.environment["GANOPS_NOTIFY_URL"] = f"json://somebody:{secret}@127.0.0.1:{receiver}/night"
     said = server.call(tmp_path, sys.executable, "-m", "flows.automations")
-    assert "ganops-gate: made" in said and secret not in said
+    assert "ganops-gate: created" in said and secret not in said
     server.call(tmp_path, sys.executable, "-c", EVENTS)
     wanted = {
         ("ganops-failed", "the-failed, prefect.flow-run.Failed: stage train: the loss is not finite"),
@@ -261,7 +261,7 @@ def test_an_event_and_a_schedule_start_retrains_on_a_worker(clone: Path, server:
     by_name = {item["name"]: item for item in plan["deployments"]}
     by_name["retrain-on-data-change"]["triggers"][0]["schedule_after"] = 1
     arranged = [server.call(clone, sys.executable, "-m", "flows.automations") for _ in range(2)]
-    assert "ganops-stuck: made" in arranged[0] and "ganops-stuck: renewed" in arranged[1]
+    assert "ganops-stuck: created" in arranged[0] and "ganops-stuck: updated" in arranged[1]
     (clone / "prefect.yaml").write_text(yaml.safe_dump(plan))
     server.call(clone, *PREFECT, "deploy", "--all")
     server.start(clone, *PREFECT, "worker", "start", "--pool", "process", "--name", "one")

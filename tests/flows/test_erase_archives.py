@@ -91,7 +91,9 @@ def test_archives_in_cache_and_remote_go_once_they_are_written_anew(
         assert {md5: held[md5] for md5 in md5s(older, packed)} == {packed.parent.name + packed.name: False,
                                                                   older.parent.name + older.name: True}  # fmt: skip
         assert not md5s(before) & held.keys()
-    assert "the whole object goes" in str(done["places"]) and "write it anew, `dvc add` it" in str(done["places"])
+    assert "the whole object is removed" in str(done["places"]) and "rewrite it without the image, `dvc add` it" in str(
+        done["places"]
+    )
     assert before.is_file() and packed.is_file() and not older.is_file()
 
     shutil.rmtree(packing / "data" / "ingest")  # as the next `dvc repro` does, for what follows

@@ -42,7 +42,7 @@ def test_fine_then_harder_data_raise_an_alarm_that_prefect_hears(
 
     project, registry = crowned
     assert main([]) == 0
-    assert "is as it was, and good enough on today's data" in capsys.readouterr().out
+    assert "is intact and still passes its checks on today's data" in capsys.readouterr().out
     assert "  checked  " in text(status(state, "tiny")) and "fine" in text(status(state, "tiny"))
     (project / "data" / "raw" / "one.txt").write_text("7")  # the content of tiny data says how hard they are
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
@@ -96,7 +96,7 @@ def test_what_cannot_be_checked_is_no_alarm(
     (project / "data" / "raw" / "one.txt").unlink()
     (project / "data" / "raw").rmdir()
     assert main([]) == 1
-    assert "today's data give no reference" in capsys.readouterr().err
+    assert "no reference could be made from today's data" in capsys.readouterr().err
     registry.point("champion", None)  # somebody removed it on purpose: not a loss
     assert main([]) == 0
     assert "tiny has no champion" in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_what_takes_too_long_says_so(
     project, _ = crowned
     monkeypatch.setattr("flows.recheck.HOURS", 0.05 / 3600)
     assert main([]) == 1
-    assert "reading today's data took longer than 1.38889e-05 hours" in capsys.readouterr().err
+    assert "reading today's data took over 1.38889e-05 hours" in capsys.readouterr().err
     monkeypatch.setattr("flows.promotion.fitness.HOURS", 0.05 / 3600)
     with (state / "lock").open("w") as lock, pytest.raises(ValueError, match="scoring the champion took longer than"):
         scored(state, bench_of(project, state, lock.fileno()))

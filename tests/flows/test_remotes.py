@@ -97,7 +97,7 @@ def test_an_ssh_remote_takes_gives_back_and_forgets(
     sh(project, "dvc", "remote", "modify", "--local", "store", "keyfile", str(keys / "stranger"))
     monkeypatch.setenv("SSH_AUTH_SOCK", "")
     again = erase(project, tmp_path / "state", sha256, None, remove=False)
-    assert [place["where"] for place in again["places"] if "could not be looked at" in place["what"]] == ["store"]
+    assert [place["where"] for place in again["places"] if "could not be searched" in place["what"]] == ["store"]
     refused = subprocess.run([sys.executable, "-m", "dvc", "push"], cwd=project, capture_output=True, text=True)
     assert refused.returncode != 0
 

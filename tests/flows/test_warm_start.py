@@ -89,5 +89,5 @@ def test_what_is_not_there_is_said(project: Path, capsys: pytest.CaptureFixture[
     assert "tiny has no version under the alias best; its aliases are champion" in said
     assert "tiny has no version 9; its aliases are champion" in refused(capsys, "models:/tiny/9")
     (project / ".ganops" / "mlflow.db").unlink()
-    assert "nothing was ever registered here" in refused(capsys, CHAMPION)
+    assert "nothing is registered here yet" in refused(capsys, CHAMPION)
     assert not (project / ".ganops" / "mlflow.db").exists()
