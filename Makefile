@@ -44,7 +44,7 @@ recheck: setup ## score the champion on today's data and verify its bytes
 clean-state: setup ## remove what nobody needs any more from the state folder (HOW="--dry-run" or HOW="--days 7")
 	@python -m flows.housekeeping $(HOW)
 
-backup: setup ## save the registry and DVC's data to a new folder (TO=FOLDER); `flows.backup restore` restores it
+backup: setup ## save the registry and DVC's data to a new folder (TO=FOLDER); `python -m flows.backup` restores them
 	@test -n "$(TO)" || { echo "backup: TO is not set; name a new folder: make backup TO=FOLDER" >&2; exit 2; }
 	@python -m flows.backup save "$(TO)"
 
