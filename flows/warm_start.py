@@ -63,8 +63,8 @@ def begin(project: Path, state: Path, uri: str, out: Path) -> str:
         called = f"version {version.version} of {registry.name}"
         if erased := json.loads(version.tags.get(TAG, "{}")):
             raise ValueError(
-                f"{called} was made from data with {len(erased)} images that were erased since, which a training from"
-                " it would inherit; name another version, or train without a warm start"
+                f"{called} was made from data that held images erased since ({len(erased)}), and a training from it"
+                " would inherit them; name another version, or train without a warm start"
             )
         onnx = registry.fetch(version, place / ONNX)
         for paper in (f"{PIPELINE}/dvc.lock", "train/summary.json"):

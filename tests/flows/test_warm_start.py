@@ -78,7 +78,7 @@ def test_networks_that_are_not_the_registered_ones_are_refused(
 
 def test_a_version_that_saw_an_erased_image_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     connect(project / ".ganops", "tiny").tag("1", **{TAG: json.dumps({"0" * 64: {"date": "2026-01-01"}})})
-    assert "version 1 of tiny has seen 1 images that were erased since" in refused(capsys, CHAMPION)
+    assert "version 1 of tiny was made from data that held images erased since (1)" in refused(capsys, CHAMPION)
     assert not (project / "data" / "init").exists()
 
 
