@@ -72,7 +72,7 @@ def test_what_is_absent_is_named_with_the_command_that_installs_it(tmp_path: Pat
     out = str(tmp_path / "grid.png")
     done = alone(command("--model", str(FILE), "--out", out), "consumer", "gan", "numpy")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "No module named 'onnxruntime'; python -m pip install" in done.stderr
+    assert "No module named 'onnxruntime'; install what is missing: python -m pip install" in done.stderr
     code = f"import os; os.environ['MLFLOW_TRACKING_URI'] = 'sqlite:///{tmp_path}/mlflow.db'\n"
     done = alone(code + command("--model", "models:/digits@champion", "--out", out), "consumer", "gan", "numpy")
     assert done.returncode == 1 and 'need mlflow: python -m pip install "mlflow>=3.17,<3.18"' in done.stderr

@@ -142,7 +142,7 @@ def test_moments_of_one_row_parts() -> None:
         ([], "at least 2 rows"),
         ([(1, (np.zeros(2), np.eye(2)))], "at least 2 rows"),
         ([(3, (np.zeros(2), np.eye(2))), (-1, (np.zeros(2), np.eye(2)))], "at least 2 rows"),
-        ([(3, (np.zeros(2), np.eye(2))), (3, (np.zeros(3), np.eye(3)))], "one width"),
+        ([(3, (np.zeros(2), np.eye(2))), (3, (np.zeros(3), np.eye(3)))], "the same width"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(parts: list, message: str) -> None:

@@ -48,8 +48,9 @@ class Page:
     def open(self, path: Path) -> None:
         for domain in ("Page", "Network", "Runtime"):
             self.ask(f"{domain}.enable")
+        self.run("window.left = true")  # the page before is complete, too, until the new one takes its place
         self.ask("Page.navigate", url=path.resolve().as_uri())
-        while self.run("document.readyState") != "complete":
+        while self.run("window.left || document.readyState !== 'complete'"):
             pass
 
     def run(self, script: str) -> Any:
