@@ -51,7 +51,7 @@ def measure(folder: Path, repeats: int) -> None:
     run = Run(config, open_store(folder), folder, Processes())
     numbers = iter(range(10**9))
     found = {
-        "feed": _median(lambda: run.feed._prepare(next(numbers)), 20 * repeats) / config.batch,
+        "feed": _median(lambda: [run.feed._prepare(next(numbers)) for _ in range(64)], repeats) / (64 * config.batch),
         "step": _median(run.one_step, repeats) / (config.batches_a_step * config.batch),
     }
     run.feed.close()

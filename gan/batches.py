@@ -34,7 +34,7 @@ def draw(
     z_dim: int,
     classes: "Classes | None" = None,
     *,
-    own: slice = slice(None),
+    own: slice | NDArray[np.int64] = slice(None),
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Image indices int64 [batch] and latents float32 [batch, z_dim] of the run's batch of this number, a pure function
     of them; `own` alone is drawn.
@@ -49,12 +49,12 @@ def draw(
     return indices, latents.inverse_normal_cdf(numbers[:, 1:]).astype(np.float32)
 
 
-def draw_keys(seed: int, number: int, batch: int, *, own: slice = slice(None)) -> NDArray[np.int64]:
+def draw_keys(seed: int, number: int, batch: int, *, own: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.int64]:
     """The keys int64 [batch] of the same images and latents; see `gan.chance`."""
     return latents.words(seed, latents.KEYS, _samples(number, batch, own), 1)[:, 0].view(np.int64)
 
 
-def _samples(number: int, batch: int, own: slice) -> NDArray[np.int64]:
+def _samples(number: int, batch: int, own: slice | NDArray[np.int64]) -> NDArray[np.int64]:
     """Numbers of a batch's samples in the run: the part `own` of them."""
     return np.arange(number * batch, (number + 1) * batch)[own]
 

@@ -1,6 +1,7 @@
 """The image store that ingest writes: memory-mapped shards, read by row."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,22 @@ class Split:
         """[N, H, W, C] of all images; with this and `split[indices]` a split can stand in for an array."""
         return (len(self), *self.shards[0].shape[1:])
 
+    @functools.cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Row in the whole store of the first image of each shard."""
+        return np.cumsum([0, *(len(shard) for shard in self.shards[:-1])])
+
     def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         return self.take(indices)
 
     def take(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Images at these places of the split: uint8 [len(indices), H, W, C]."""
         rows = self.rows[indices]
-        ends = np.cumsum([len(shard) for shard in self.shards])
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
         images = np.empty((len(rows), *self.shards[0].shape[1:]), np.uint8)
-        owners = np.searchsorted(ends, rows, side="right")
-        for owner in np.unique(owners):
-            chosen = owners == owner
-            shard = self.shards[owner]
-            images[chosen] = shard[rows[chosen] - (ends[owner] - len(shard))]
+        # One by one: a batch of a large store has hardly two images of one shard.
+        for place, (owner, row) in enumerate(zip(owners.tolist(), (rows - self._starts[owners]).tolist(), strict=True)):
+            images[place] = self.shards[owner][row]
         return images
 
     def all(self) -> NDArray[np.uint8]:
@@ -70,7 +74,7 @@ def open_store(path: Path) -> Store:
     names = sorted(path.glob("images-*.npy"))
     if not names:
         raise ValueError(f"{path} holds no images-*.npy; run ingest again")
-    shards = tuple(read_array(name, mapped=True) for name in names)
+    shards = tuple(np.asarray(read_array(name, mapped=True)) for name in names)
     labels, codes = (
         np.concatenate([read_array(name.with_name(name.name.replace("images", kind))) for name in names])
         for kind in ("labels", "split")
