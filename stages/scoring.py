@@ -17,7 +17,6 @@ from gan.metrics import energy_distance, frechet_distance, inception_score, kern
 from gan.metrics.protocols import K_COVERAGE, K_PRECISION, PROTOCOLS
 from stages.common.summary import measure, not_assessed
 from stages.drawn import Drawer, blocks
-from stages.processor import use_processor
 
 SET_METRICS = (
     "fid_domain", "kid_domain", "energy_domain", "is_domain", "precision_k3", "recall_k3", "density_k5", "coverage_k5",
@@ -62,7 +61,7 @@ def learn(
 
 
 def generated_sets(
-    generator: Drawer, network: DomainNetwork, real: Features, *, sets: int, seed: int, threads: int | None = None,
+    generator: Drawer, network: DomainNetwork, real: Features, *, sets: int, seed: int,
     title: str = "sets",
 ) -> Sets:  # fmt: skip
     """Draw `sets` sets of len(real) images from consecutive places of `seed` and score each against `real` [N, D].
@@ -70,8 +69,6 @@ def generated_sets(
     Set i starts at place i * N, so sets never overlap. Images are looked at in blocks and not kept. `title` names the
     progress bar.
     """
-    if threads is not None:
-        use_processor(threads)
     rows: list[dict[str, float]] = []
     found, predicted, asked = [], [], []
     with tqdm(total=sets * len(real), desc=title, unit="image", disable=None) as bar:

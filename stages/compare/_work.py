@@ -10,6 +10,7 @@ from stages.common.files import output_folder, write_json
 from stages.common.summary import Summary, write_summary
 from stages.compare._decide import differences, judge
 from stages.config.compare import CompareConfig
+from stages.processor import use_processor
 from stages.reference_folder import Reference, open_reference
 from stages.scoring import Sets, generated_sets, protocols
 
@@ -19,6 +20,7 @@ NAMES = ("candidate", "champion")
 
 def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference: Path, out: Path) -> Summary:
     """See `stages.compare.run`."""
+    use_processor(config.threads)
     opened = open_reference(reference)
     paths = dict(zip(NAMES, (candidate, champion), strict=True))
     generators = {
@@ -27,7 +29,7 @@ def compare(config: CompareConfig, *, candidate: Path, champion: Path, reference
     }
     _check(generators, opened, paths)
     network, real = opened.network(), opened.compared()
-    settings = {"sets": config.sets, "seed": config.seed, "threads": config.threads}
+    settings = {"sets": config.sets, "seed": config.seed}
     scores = {
         name: _scores(
             generated_sets(generator, network, real, **settings, title=f"compare: {name}"),

@@ -40,7 +40,7 @@ class Feed:
         self._pinned = self._device.type == "cuda"
         own = functools.partial(torch.cuda.set_device, processes.device)  # CUDA's current device is each thread's own
         self._thread = ThreadPoolExecutor(1, "feed", own if self._pinned else None)
-        self._block: tuple[tuple[int, int, int], list[NDArray[Any]]] | None = None
+        self._block: tuple[tuple[int, int], list[NDArray[Any]]] | None = None
         self._next: tuple[int, Future[tuple[Tensor, Tensor | None, Tensor, Tensor]]] | None = None
 
     def reseed(self, seed: int) -> None:
@@ -91,11 +91,11 @@ class Feed:
         which takes a quarter of the time and gives the same numbers."""
         block, place = divmod(number, _AT_ONCE)
         share = np.arange(self.config.batch)[self.processes.share(self.config.batch)]
-        if self._block is None or self._block[0] != (self.seed, block, len(share)):
+        if self._block is None or self._block[0] != (self.seed, block):
             own = (np.arange(_AT_ONCE)[:, None] * self.config.batch + share).ravel()
             size, split = _AT_ONCE * self.config.batch, self.split
             indices, z = batches.draw(self.seed, block, size, len(split), self.config.z_dim, self.classes, own=own)
             keys = batches.draw_keys(self.seed, block, size, own=own)
-            self._block = (self.seed, block, len(share)), [indices, z, keys]
+            self._block = (self.seed, block), [indices, z, keys]
         part = slice(place * len(share), (place + 1) * len(share))
         return [values[part] for values in self._block[1]]

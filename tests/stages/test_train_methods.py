@@ -22,6 +22,7 @@ from stages.config.train import TrainConfig
 from stages.export import run as export
 from stages.store import open_store
 from stages.train import run
+from stages.train._feed import Feed
 from stages.train._loop import Run
 from stages.train._objective import halflife, objective, set_rates
 from stages.train._processes import Processes
@@ -218,6 +219,18 @@ def test_the_discriminator_is_updated_on_batches_of_their_own(
         same = expected.state_dict() if of_its_own else dict(expected.named_parameters())
         for name, tensor in same.items():
             assert torch.equal(tensor, reached.state_dict()[name]), name
+
+
+def test_numbers_drawn_for_many_batches_at_once_are_those_of_each(store: Path) -> None:
+    second, split = Processes(1, 2), open_store(store).splits["train"]
+    feed = Feed(config(), split, second, labelled=True)
+    for seed, number in ((3, 0), (3, 15), (3, 16), (3, 100), (4, 100), (3, 15)):
+        feed.reseed(seed)
+        indices, z = batches.draw(seed, number, 16, 40, 6, own=slice(8, 16))
+        keys = batches.draw_keys(seed, number, 16, own=slice(8, 16))
+        for found, expected in zip(feed._drawn(number), (indices, z, keys), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    feed.close()
 
 
 def test_schedules_count_images(store: Path) -> None:
